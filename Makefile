@@ -1,0 +1,116 @@
+# From a bare clone, with nothing but Python 3.11 or newer, g++ and make: `make demo`, `make test`.
+# Everything is installed into $(VENV); nothing is installed again until a source file changes.
+
+PYTHON ?= python3
+VENV   ?= .venv
+OUT    ?= out/demo
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+
+# Arguments for pytest, as in: make test ARGS='-k conservation -x'
+ARGS ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/stamp
+# A python named by the user is the only candidate; otherwise the first that is new enough.
+PYTHONS := $(if $(filter file,$(origin PYTHON)),python3 python3.14 python3.13 python3.12 python3.11,$(PYTHON))
+PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The tests and the commands must meet the installed package, never the source tree.
+CLEAN_ENV := env -u PYTHONPATH MPLBACKEND=Agg
+
+SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
+	$(shell find pydln csrc cmake -type f -not -path '*/__pycache__/*' 2>/dev/null | sort)
+CPP := $(shell find csrc tests/cpp -name '*.[ch]pp' 2>/dev/null | sort)
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test install lint lint-python lint-cpp format sanitize race bench dist clean FORCE
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+demo: $(STAMP)/test ## install, then the main job: fig. 3 and a reduced fig. 4, simulation on theory, into OUT (out/demo)
+	$(CLEAN_ENV) $(BIN)/pydln reproduce fig3 --out $(OUT)
+	$(CLEAN_ENV) $(BIN)/pydln reproduce fig4 --out $(OUT)
+
+test: $(STAMP)/test ## install, then the tests (ARGS goes to pytest)
+	$(CLEAN_ENV) $(BIN)/pytest $(ARGS)
+
+install: $(STAMP)/test ## pydln with all its extras and the test tools, in VENV (.venv)
+
+lint: lint-python lint-cpp ## formatting, types, layers, static analysis
+
+lint-python: $(STAMP)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict pydln
+	$(BIN)/lint-imports
+
+lint-cpp: $(STAMP)/dev
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	$(BIN)/cmake --preset tidy --log-level=WARNING --fresh $(CMAKE_PYTHON)
+	$(BIN)/python $(BIN)/run-clang-tidy.py -quiet -j $(JOBS) -p build/tidy \
+		-clang-tidy-binary $(BIN)/clang-tidy '/(csrc|tests/cpp)/'
+
+format: $(STAMP)/dev ## rewrite Python and C++ in the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(CPP)
+
+# --- sanitizers ------------------------------------------------------------------------------------------------------
+# One build serves both: the extension installed in a venv of its own, and the C++ unit tests in build/asan.
+# Leaks are not looked for: the interpreter keeps much on purpose. libstdc++ is loaded first so that exceptions are
+# intercepted; python itself knows nothing of the sanitizer, so its runtime has to be loaded before anything else.
+sanitize: export ASAN_OPTIONS = detect_leaks=0:halt_on_error=1
+sanitize: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1
+sanitize: $(VENV)-asan/bin/python ## address and undefined-behaviour sanitizers: C++ unit tests, then the tests not marked slow
+	$(MAKE) VENV=$(VENV)-asan PIP_BUILD_ARGS="-C build-dir=build/asan \
+		-C cmake.args=--preset=asan -C cmake.build-type=RelWithDebInfo -C install.strip=false" $(VENV)-asan/stamp/dev
+	$(VENV)-asan/bin/python .ci/check_symbols.py build/asan
+	$(VENV)-asan/bin/ctest --test-dir build/asan --output-on-failure --no-tests=error
+	$(CLEAN_ENV) LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
+		$(VENV)-asan/bin/pytest -m 'not slow' $(ARGS)
+
+race: $(STAMP)/dev ## thread sanitizer: the C++ unit tests
+	$(BIN)/cmake --preset tsan --log-level=WARNING $(CMAKE_PYTHON)
+	$(BIN)/cmake --build --preset tsan
+	$(BIN)/ctest --preset tsan
+
+# --- measurements and releases ---------------------------------------------------------------------------------------
+bench: $(STAMP)/bench ## the workloads against NumPy, PyTorch and numba
+	$(CLEAN_ENV) $(BIN)/pytest bench $(ARGS)
+
+dist: $(STAMP)/dev ## the sdist, and the wheel made from it, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python .ci/check_dist.py dist
+
+clean: ## remove environments, builds and caches
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# --- the environment -------------------------------------------------------------------------------------------------
+CMAKE_PYTHON = -DPython_EXECUTABLE="$(abspath $(BIN)/python)" -Dpybind11_DIR="$$($(BIN)/pybind11-config --cmakedir)"
+
+%/bin/python:
+	@command -v $(or $(CXX),g++) >/dev/null || { echo "pydln needs a C++ compiler: g++ is not installed" >&2; exit 1; }
+	@for python in $(PYTHONS); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+			$$python -m venv $* || { rm -rf $*; exit 1; }; exit 0; \
+		fi; \
+	done; echo "pydln needs Python 3.11 or newer, and found none as $(PYTHONS); name one: make PYTHON=python3.x" >&2; exit 1
+
+# The list of sources, rewritten only when a file comes or goes.
+$(STAMP)/sources: FORCE | $(BIN)/python
+	@mkdir -p $(@D); echo $(SOURCES) | tr ' ' '\n' | cmp -s - $@ || echo $(SOURCES) | tr ' ' '\n' > $@
+
+# The package is compiled once per change of a source; each set of extras then installs the same wheel.
+$(STAMP)/wheel: $(STAMP)/sources $(SOURCES)
+	rm -rf $(VENV)/wheel
+	$(PIP) wheel --no-deps --wheel-dir $(VENV)/wheel $(PIP_BUILD_ARGS) .
+	@touch $@
+
+$(STAMP)/test: EXTRAS = all,test
+$(STAMP)/dev: EXTRAS = all,test,dev
+$(STAMP)/bench: EXTRAS = all,test,bench
+$(STAMP)/test $(STAMP)/dev $(STAMP)/bench: $(STAMP)/wheel
+	$(PIP) install "$$(echo $(VENV)/wheel/*.whl)[$(EXTRAS)]"
+	$(PIP) install --no-deps --force-reinstall $(VENV)/wheel/*.whl
+	@touch $@

@@ -1,0 +1,131 @@
+#include "bind/descent.hpp"
+
+#include <pybind11/stl.h>
+
+#include "bind/array.hpp"
+#include "bind/poll.hpp"
+#include "cpu/descent.hpp"
+#include "math/cost.hpp"
+
+namespace pydln::bind {
+namespace {
+
+// D pointers out of a Python list of D arrays; empty for None.
+template <class T>
+std::vector<T*> layers(const py::handle& object, const std::string& name, const Shape& widths, const Shape& leading) {
+  std::vector<T*> pointers;
+  if (object.is_none()) return pointers;
+  const auto list = py::reinterpret_borrow<py::sequence>(object);
+  if (list.size() + 1 != widths.size()) throw py::value_error(name + ": expected one array per layer");
+  for (std::size_t l = 0; l < list.size(); ++l) {
+    Shape shape = leading;
+    shape.push_back(widths[l + 1]);
+    shape.push_back(widths[l]);
+    pointers.push_back(output<T>(list[l], name, shape));
+  }
+  return pointers;
+}
+
+template <class T>
+ops::Moments<T> moments(const py::dict& task, const std::string& name, std::int64_t batch, std::int64_t out, std::int64_t in) {
+  ops::Moments<T> m;
+  m.sigma_xx = per_member<T>(task["sigma_xx"], name + ".sigma_xx", batch, {in, in});
+  m.sigma_yx = per_member<T>(task["sigma_yx"], name + ".sigma_yx", batch, {out, in});
+  m.optimum = per_member<T>(task["optimum"], name + ".optimum", batch, {out, in});
+  m.floor = per_member<T>(task["floor"], name + ".floor", batch, {});
+  return m;
+}
+
+// Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
+template <class T>
+bool descent(const py::list& weights, const py::dict& task, const py::object& test, const py::object& lr, const py::object& momentum,
+             const py::object& decay, std::int64_t steps, const py::dict& stop, const py::array_t<std::int64_t>& record_at,
+             const py::dict& records, const py::object& status, const py::object& stopped_at, int threads, const std::string& isa,
+             const std::string& layout, const py::object& tick) {
+  Shape widths;
+  std::int64_t batch = 0;
+  for (const py::handle& w : weights) {
+    const auto a = py::reinterpret_borrow<py::array>(w);
+    if (a.ndim() != 3) throw py::value_error("weights: expected arrays (batch, n_l, n_{l-1})");
+    if (widths.empty()) {
+      batch = a.shape(0);
+      widths.push_back(a.shape(2));
+    }
+    widths.push_back(a.shape(1));
+  }
+  if (widths.size() < 2) throw py::value_error("weights: expected at least one layer");
+  const std::int64_t depth = static_cast<std::int64_t>(widths.size()) - 1, in = widths.front(), out = widths.back();
+
+  ops::Descent<T> op;
+  op.chain = {depth, widths.data()};
+  op.batch = batch;
+  const auto weight_pointers = layers<T>(weights, "weights", widths, {batch});
+  op.weights = weight_pointers.data();
+
+  op.train = moments<T>(task, "task", batch, out, in);
+  if (!op.train.sigma_yx || !op.train.optimum || !op.train.floor) throw py::value_error("task: incomplete");
+  if (!test.is_none()) op.test = moments<T>(test.cast<py::dict>(), "test", batch, out, in);
+  op.modes = task["modes"].cast<std::int64_t>();
+  op.mode_u = per_member<T>(task["mode_u"], "task.mode_u", batch, {out, op.modes});
+  op.mode_v = per_member<T>(task["mode_v"], "task.mode_v", batch, {in, op.modes});
+  for (const auto& p : {op.train.sigma_xx, op.train.sigma_yx, op.train.optimum, op.test.sigma_xx, op.test.sigma_yx, op.test.optimum,
+                        op.mode_u, op.mode_v})
+    op.task_per_member |= p.stride != 0;
+
+  op.lr = per_member<T>(lr, "lr", batch, {});
+  op.momentum = per_member<T>(momentum, "momentum", batch, {});
+  op.decay = per_member<T>(decay, "weight_decay", batch, {});
+  op.steps = steps;
+  op.stop_loss = per_member<T>(stop["loss"], "stop.loss", batch, {});
+  op.stop_strengths = per_member<T>(stop["strengths"], "stop.strengths", batch, {op.modes});
+  op.stop_steady = per_member<T>(stop["steady"], "stop.steady", batch, {});
+
+  op.records = record_at.size();
+  op.record_at = record_at.data();
+  for (std::int64_t k = 0; k < op.records; ++k)
+    if (op.record_at[k] < (k ? op.record_at[k - 1] + 1 : 0) || op.record_at[k] > steps)
+      throw py::value_error("record_at: expected increasing steps within 0 ... steps");
+  const std::int64_t times = op.records;
+  op.loss = output<T>(records["loss"], "loss", {batch, times});
+  op.test_loss = output<T>(records["test_loss"], "test_loss", {batch, times});
+  if (op.test_loss && !op.test.sigma_yx) throw py::value_error("test_loss: the task has no test moments");
+  op.strengths = output<T>(records["strengths"], "strengths", {batch, times, op.modes});
+  op.product = output<T>(records["product"], "product", {batch, times, out, in});
+  op.layer_norms = output<T>(records["layer_norms"], "layer_norms", {batch, times, depth});
+  op.drift = output<T>(records["drift"], "drift", {batch, times, depth - 1});
+  const auto weight_records = layers<T>(records["weights"], "weights", widths, {batch, times});
+  op.weight_records = weight_records.empty() ? nullptr : weight_records.data();
+  static_assert(sizeof(Status) == sizeof(std::int64_t));
+  op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {batch}));
+  op.stopped_at = output<std::int64_t>(stopped_at, "stopped_at", {batch});
+
+  const cpu::Isa& chosen = cpu::isa_named(isa);
+  const Layout arrangement =
+      cpu::choose_layout(layout, op.chain, batch, chosen.kernels.vector_bytes / static_cast<std::int64_t>(sizeof(T)));
+  Control control;
+  Poll poll(control, tick, steps * batch);
+  {
+    const py::gil_scoped_release release;
+    cpu::run<T>(op, chosen, arrangement, threads, control, [&] { poll(); });
+  }
+  return poll.interrupted();
+}
+
+template <class T>
+void add(py::module_& m, const char* name) {
+  using namespace py::literals;
+  m.def(name, &descent<T>, "weights"_a.noconvert(), "task"_a, "test"_a, "lr"_a, "momentum"_a, "decay"_a, "steps"_a, "stop"_a,
+        "record_at"_a.noconvert(), "records"_a, "status"_a, "stopped_at"_a, "threads"_a, "isa"_a, "layout"_a, "tick"_a);
+}
+
+}  // namespace
+
+void add_descent(py::module_& m) {
+  add<double>(m, "descent_f64");
+  add<float>(m, "descent_f32");
+  m.def("step_flops", [](const Shape& widths, bool whitened) {
+    return step_flops({static_cast<std::int64_t>(widths.size()) - 1, widths.data()}, whitened);
+  });
+}
+
+}  // namespace pydln::bind

@@ -1,0 +1,20 @@
+// Table of contents of the extension pydln._core.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "bind/descent.hpp"
+#include "cpu/isa.hpp"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "Compiled kernels of pydln; reached through pydln._backend only.";
+  pydln::bind::add_descent(m);
+  m.def("usable_isas", [] {
+    std::vector<std::string> names;
+    for (const auto& isa : pydln::cpu::usable_isas()) names.push_back(isa.name);
+    return names;
+  });
+  m.attr("build") = py::dict(py::arg("version") = PYDLN_VERSION, py::arg("compiler") = PYDLN_COMPILER,
+                             py::arg("build_type") = PYDLN_BUILD_TYPE);
+}

@@ -1,0 +1,66 @@
+#include "cpu/descent.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/parallel.hpp"
+#include "math/cost.hpp"
+
+namespace pydln::cpu {
+namespace {
+
+struct AlignedDelete {
+  void operator()(char* p) const { ::operator delete[](p, std::align_val_t{64}); }
+};
+using Block = std::unique_ptr<char[], AlignedDelete>;
+
+Block aligned_block(std::size_t bytes) { return Block(static_cast<char*>(::operator new[](bytes, std::align_val_t{64}))); }
+
+// Below this many floating-point operations (a few ms at the slowest) a call runs on the calling thread, unpolled.
+constexpr double kInlineFlops = 5e6;
+
+template <class T>
+DescentBody<T> body_of(const Isa& isa, Layout layout, bool task_per_member) {
+  if constexpr (std::is_same_v<T, double>)
+    return isa.kernels.descent_f64(layout, task_per_member);
+  else
+    return isa.kernels.descent_f32(layout, task_per_member);
+}
+
+}  // namespace
+
+Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, std::int64_t lanes) {
+  if (name == "interleaved") return Layout::interleaved;
+  if (name == "rows") return Layout::rows;
+  if (name != "auto") throw std::invalid_argument("layout: expected auto, interleaved or rows, got " + name);
+  const std::int64_t widest = *std::max_element(chain.widths, chain.widths + chain.depth + 1);
+  if (widest <= 4) return Layout::interleaved;
+  return widest <= 32 && 2 * batch >= lanes ? Layout::interleaved : Layout::rows;
+}
+
+template <class T>
+void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, Control& control, const std::function<void()>& poll) {
+  const DescentBody<T> body = body_of<T>(isa, layout, op.task_per_member);
+  const double flops = step_flops(op.chain, !op.train.sigma_xx) * static_cast<double>(op.steps) * static_cast<double>(op.batch);
+  const std::int64_t groups = (op.batch + body.members - 1) / body.members;
+  const int workers = static_cast<int>(std::min<std::int64_t>(std::max(threads, 1), groups));
+
+  const std::size_t bytes = body.workspace(op);
+  if (flops < kInlineFlops) {
+    const Block block = aligned_block(bytes);
+    body.work(op, control, block.get());
+    return;
+  }
+  std::vector<Block> blocks;
+  for (int i = 0; i < workers; ++i) blocks.push_back(aligned_block(bytes));
+  run_workers(workers, [&](int i) { body.work(op, control, blocks[static_cast<std::size_t>(i)].get()); }, poll);
+}
+
+template void run(const ops::Descent<double>&, const Isa&, Layout, int, Control&, const std::function<void()>&);
+template void run(const ops::Descent<float>&, const Isa&, Layout, int, Control&, const std::function<void()>&);
+
+}  // namespace pydln::cpu

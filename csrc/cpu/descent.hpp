@@ -1,0 +1,24 @@
+// Runs ops::Descent on the processor: chooses layout and workers, hands out members.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "core/control.hpp"
+#include "cpu/isa.hpp"
+#include "ops/descent.hpp"
+
+namespace pydln::cpu {
+
+// The layout for a shape, dtype and batch: by name "interleaved" or "rows", or "auto" for the measured rule.
+// Throws std::invalid_argument on any other name.
+Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, std::int64_t lanes);
+
+// Every member is run by one worker, from start to end; its bits do not depend on `threads`, on the layout, or on
+// who shares its vector. `poll` is called now and then on the calling thread while workers run and may set
+// control.cancel: members in work then stop with Status::interrupted, those not begun keep what the caller put there.
+// Throws std::bad_alloc before any work is done.
+template <class T>
+void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, Control& control, const std::function<void()>& poll);
+
+}  // namespace pydln::cpu

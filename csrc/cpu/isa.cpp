@@ -1,0 +1,72 @@
+#include "cpu/isa.hpp"
+
+#include <stdexcept>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace pydln::cpu {
+namespace {
+
+#if defined(__x86_64__)
+struct Registers {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Registers cpuid(unsigned leaf) {
+  Registers r;
+  if (!__get_cpuid_count(leaf, 0, &r.eax, &r.ebx, &r.ecx, &r.edx)) return {};
+  return r;
+}
+
+bool bit(unsigned word, int n) { return (word >> n) & 1U; }
+
+// State that the operating system saves on a context switch: XCR0 by XGETBV.
+unsigned saved_state() {
+  if (!bit(cpuid(1).ecx, 27)) return 0;  // OSXSAVE
+  unsigned low = 0, high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+bool has_baseline() {  // x86-64-v2: SSE3, SSSE3, SSE4.1, SSE4.2, POPCNT
+  const unsigned c = cpuid(1).ecx;
+  return bit(c, 0) && bit(c, 9) && bit(c, 19) && bit(c, 20) && bit(c, 23);
+}
+
+bool has_avx2() {  // AVX, FMA, AVX2, with the upper halves of the registers saved
+  const unsigned c = cpuid(1).ecx;
+  return bit(c, 28) && bit(c, 12) && bit(cpuid(7).ebx, 5) && (saved_state() & 6U) == 6U;
+}
+#endif
+
+std::vector<Isa> find() {
+  std::vector<Isa> found;
+#if defined(__x86_64__)
+  if (!has_baseline()) throw std::runtime_error("this processor lacks x86-64-v2 (SSE4.2), the least that pydln needs");
+  found.push_back({"baseline", baseline::kernels()});
+  if (has_avx2()) found.push_back({"avx2", avx2::kernels()});
+#else
+  found.push_back({"baseline", baseline::kernels()});
+#endif
+  return found;
+}
+
+}  // namespace
+
+const std::vector<Isa>& usable_isas() {
+  static const std::vector<Isa> found = find();
+  return found;
+}
+
+const Isa& isa_named(const std::string& name) {
+  std::string known;
+  for (const Isa& isa : usable_isas()) {
+    if (isa.name == name) return isa;
+    known += (known.empty() ? "" : ", ") + isa.name;
+  }
+  throw std::invalid_argument("instruction set: expected one of " + known + ", got " + name);
+}
+
+}  // namespace pydln::cpu

@@ -1,0 +1,42 @@
+// The kernels of one instruction set. CMake compiles this source once per set, with that set's flags and
+//   PYDLN_ISA                       its namespace
+//   PYDLN_VECTOR_BYTES              its vector width
+//   PYDLN_INTERLEAVED_MR, _NR       register block of the interleaved layout, in matrix elements
+//   PYDLN_ROWS_MR                   rows of the register block of the row layout; it is two vectors wide
+#include "cpu/kernels/body.hpp"
+
+#include "cpu/kernels/descent.hpp"
+#include "cpu/kernels/interleaved.hpp"
+#include "cpu/kernels/rows.hpp"
+
+namespace pydln::PYDLN_ISA {
+namespace {
+
+template <class L, class G, class T>
+std::size_t measure(const ops::Descent<T>& op) {
+  Arena arena{nullptr};
+  Control control;
+  DescentWorker<L, G>(op, control, arena);
+  return arena.used;
+}
+
+template <class L, class G, class T>
+void work(const ops::Descent<T>& op, Control& control, char* workspace) {
+  Arena arena{workspace};
+  DescentWorker<L, G>(op, control, arena).run();
+}
+
+template <class T>
+DescentBody<T> body(Layout layout, bool task_per_member) {
+  using A = Interleaved<T>;
+  using B = Rows<T>;
+  if (layout == Layout::rows) return {measure<B, T, T>, work<B, T, T>, B::members};
+  if (task_per_member) return {measure<A, typename A::Cell, T>, work<A, typename A::Cell, T>, A::members};
+  return {measure<A, T, T>, work<A, T, T>, A::members};
+}
+
+}  // namespace
+
+Kernels kernels() { return {body<double>, body<float>, PYDLN_VECTOR_BYTES}; }
+
+}  // namespace pydln::PYDLN_ISA

@@ -1,0 +1,418 @@
+// Gradient descent of networks taken one group at a time from a shared queue. L is the layout; G is how the task's
+// matrices are stored (L::Cell when every member has its own, the bare scalar when all share one).
+//
+// The chain is carried along the output side (math/cost.hpp). When the input side is cheaper, the transposed chain
+// W_D^T, ..., W_1^T with the transposed task is run instead: "flipped" below; only loading, storing and the side on
+// which Sigma_xx multiplies know of it.
+#pragma once
+
+#include "core/control.hpp"
+#include "cpu/kernels/vector.hpp"
+#include "math/cost.hpp"
+#include "ops/descent.hpp"
+
+namespace pydln::PYDLN_ISA {
+
+// Steps between looks at members that have nothing to record: divergence, progress.
+inline constexpr int64_t kCheckEvery = 32;
+
+template <class L, class G>
+class DescentWorker {
+  using T = typename L::Scalar;
+  using Cell = typename L::Cell;
+  using Value = typename L::Value;
+  static constexpr int64_t kMembers = L::members;
+
+  struct Moments {  // in working orientation
+    G* sigma_xx = nullptr;
+    G* sigma_yx = nullptr;
+    G* optimum = nullptr;
+    Value floor{};
+  };
+  struct Lane {
+    int64_t member = -1;
+    int64_t step = 0;
+    int64_t record = 0;  // index of the next record
+    int64_t reported = 0;
+    bool steady = false;
+  };
+
+ public:
+  // With a null arena base this only measures: arena.used is then the workspace one worker needs.
+  DescentWorker(const ops::Descent<T>& op, Control& control, Arena& arena)
+      : op_(op), control_(control), D_(op.chain.depth), flipped_(carry_input_side(op.chain)), m_(width(D_)), n_(width(0)) {
+    weights_ = arena.take<Cell*>(D_);
+    products_ = arena.take<Cell*>(D_);
+    for (int64_t l = 0; l < D_; ++l) matrix(arena, weights_, l, width(l + 1), width(l));
+    for (int64_t l = 0; l + 1 < D_; ++l) matrix(arena, products_, l, m_, width(l));  // A_l = W_D ... W_{l+1}
+    if (arena.base) products_[D_ - 1] = weights_[D_ - 1];
+
+    int64_t widest = n_, cells = L::cells(m_, n_);
+    for (int64_t l = 0; l < D_; ++l) {
+      widest = width(l) > widest ? width(l) : widest;
+      const int64_t here = L::cells(width(l + 1), width(l)), square = L::cells(width(l + 1), width(l + 1));
+      const int64_t across = L::cells(width(l), width(l + 1));
+      cells = here > cells ? here : cells;
+      if (op.drift) cells = square > cells ? square : cells;
+      if (op.drift) cells = across > cells ? across : cells;
+    }
+    for (auto& r : carried_) r = arena.take<Cell>(L::cells(m_, widest));
+    carry_ = L::carry(arena, widest, m_);
+
+    moments(arena, train_, op.train);
+    if (op.test.sigma_yx) moments(arena, test_, op.test);
+    test_residual_ = op.test.sigma_yx ? arena.take<Cell>(L::cells(m_, n_)) : nullptr;
+    if (op.strengths || op.stop_strengths) {
+      mode_u_ = arena.take<G>(task_cells(m_, op.modes));
+      mode_v_ = arena.take<G>(task_cells(n_, op.modes));
+      mode_product_ = arena.take<Cell>(L::cells(m_, op.modes));
+      strengths_ = arena.take<Cell>(L::cells(1, op.modes));
+    }
+
+    general_ = op.momentum || op.decay || op.stop_steady;
+    if (general_ || op.drift) scratch_ = arena.take<Cell>(cells);
+    if (general_) {
+      velocity_ = arena.take<Cell*>(D_);
+      for (int64_t l = 0; l < D_; ++l) matrix(arena, velocity_, l, width(l + 1), width(l));
+    }
+    if (op.drift) {
+      transposed_ = arena.take<Cell>(cells);
+      conserved_ = arena.take<Cell*>(D_ - 1);
+      for (int64_t l = 0; l + 1 < D_; ++l) matrix(arena, conserved_, l, width(l + 1), width(l + 1));
+    }
+  }
+
+  void run() {
+    clear();
+    load_shared_task();
+    refill();
+    while (active_ > 0) {
+      const bool due = until_event_ == 0;
+      forward(due);
+      if (cancelled(control_)) return abandon();
+      if (due && events()) {  // some lane ended: its successor starts with a forward pass of its own
+        refill();
+        continue;
+      }
+      backward();
+      for (auto& lane : lanes_) ++lane.step;
+      --until_event_;
+    }
+  }
+
+ private:
+  // ---- shapes -----------------------------------------------------------------------------------------------------
+  int64_t width(int64_t l) const { return op_.chain.widths[flipped_ ? op_.chain.depth - l : l]; }
+  int64_t outer_layer(int64_t l) const { return flipped_ ? D_ - 1 - l : l; }  // working layer -> the caller's layer
+  static int64_t task_cells(int64_t rows, int64_t cols) {
+    if constexpr (kMembers > 1 && sizeof(G) == sizeof(T))
+      return rows * cols;
+    else
+      return L::cells(rows, cols);
+  }
+  static int64_t ld(int64_t cols) { return L::stride(cols); }
+
+  static void matrix(Arena& arena, Cell** list, int64_t l, int64_t rows, int64_t cols) {
+    Cell* p = arena.take<Cell>(L::cells(rows, cols));
+    if (arena.base) list[l] = p;
+  }
+  void moments(Arena& arena, Moments& to, const ops::Moments<T>& from) {
+    if (from.sigma_xx) to.sigma_xx = arena.take<G>(task_cells(inputs(), inputs()));
+    to.sigma_yx = arena.take<G>(task_cells(m_, n_));
+    to.optimum = arena.take<G>(task_cells(m_, n_));
+  }
+  int64_t inputs() const { return op_.chain.widths[0]; }
+
+  // ---- members in and out of lanes ---------------------------------------------------------------------------------
+  void clear() {
+    for (int64_t lane = 0; lane < kMembers; ++lane) {
+      for (int64_t l = 0; l < D_; ++l) L::clear_lane(weights_[l], lane, width(l + 1), width(l));
+      if (op_.task_per_member) load_task(lane, 0);  // idle lanes compute on finite numbers
+    }
+  }
+  void load_moments(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
+    if (from.sigma_xx) L::load(to.sigma_xx, lane, from.sigma_xx.of(member), inputs(), inputs(), false);  // symmetric
+    L::load(to.sigma_yx, lane, from.sigma_yx.of(member), m_, n_, flipped_);
+    L::load(to.optimum, lane, from.optimum.of(member), m_, n_, flipped_);
+  }
+  void load_task(int64_t lane, int64_t member) {
+    load_moments(train_, op_.train, lane, member);
+    if (op_.test.sigma_yx) load_moments(test_, op_.test, lane, member);
+    if (mode_u_) {
+      L::load(mode_u_, lane, (flipped_ ? op_.mode_v : op_.mode_u).of(member), m_, op_.modes, false);
+      L::load(mode_v_, lane, (flipped_ ? op_.mode_u : op_.mode_v).of(member), n_, op_.modes, false);
+    }
+  }
+  void load_shared_task() {
+    if (!op_.task_per_member) load_task(0, 0);
+  }
+
+  void refill() {
+    bool fresh = false;
+    for (int64_t lane = 0; lane < kMembers; ++lane) {
+      Lane& state = lanes_[lane];
+      if (state.member >= 0 || exhausted_) continue;
+      const int64_t member = take_member(control_);
+      if (member >= op_.batch) {
+        exhausted_ = true;
+        continue;
+      }
+      state = Lane{member, 0, 0, 0, false};
+      ++active_;
+      fresh = true;
+      for (int64_t l = 0; l < D_; ++l) {
+        const int64_t rows = width(l + 1), cols = width(l), from = outer_layer(l);
+        L::load(weights_[l], lane, op_.weights[from] + member * rows * cols, rows, cols, flipped_);
+        if (general_) L::clear_lane(velocity_[l], lane, rows, cols);
+      }
+      if (op_.task_per_member) load_task(lane, member);
+      L::set(train_.floor, lane, *op_.train.floor.of(member));
+      if (op_.test.sigma_yx) L::set(test_.floor, lane, *op_.test.floor.of(member));
+      L::set(lr_, lane, *op_.lr.of(member));
+      L::set(momentum_, lane, op_.momentum ? *op_.momentum.of(member) : T(0));
+      L::set(decay_, lane, op_.decay ? *op_.decay.of(member) : T(0));
+    }
+    if (fresh && op_.drift) start_drift();
+    until_event_ = 0;
+  }
+
+  void store_end(int64_t lane, Status status) {
+    Lane& state = lanes_[lane];
+    for (int64_t l = 0; l < D_; ++l) {
+      const int64_t rows = width(l + 1), cols = width(l);
+      L::store(weights_[l], lane, op_.weights[outer_layer(l)] + state.member * rows * cols, rows, cols, flipped_);
+      L::clear_lane(weights_[l], lane, rows, cols);
+    }
+    L::set(lr_, lane, T(0));
+    op_.status[state.member] = status;
+    op_.stopped_at[state.member] = state.step;
+    add_steps(control_, op_.steps - state.reported);  // steps not needed count as done
+    state.member = -1;
+    --active_;
+  }
+
+  void abandon() {
+    for (int64_t lane = 0; lane < kMembers; ++lane)
+      if (lanes_[lane].member >= 0) store_end(lane, Status::interrupted);
+  }
+
+  // ---- one gradient step ----------------------------------------------------------------------------------------------
+  // Products A_l and the residual E of the present weights. Omega itself is kept only where something reads it.
+  void forward(bool keep_product) {
+    Cell* e = carried_[0];
+    for (int64_t l = D_ - 2; l >= 1; --l) {
+      if (cancelled(control_)) return;  // a single step of a large network may take longer than a user will wait
+      L::product(products_[l + 1], ld(width(l + 1)), weights_[l], ld(width(l)), products_[l], m_, width(l), width(l + 1));
+    }
+    if (D_ > 1 && !train_.sigma_xx && !keep_product) {
+      L::residual(train_.sigma_yx, products_[1], ld(width(1)), weights_[0], ld(n_), e, m_, n_, width(1));
+      return;
+    }
+    if (D_ > 1) L::product(products_[1], ld(width(1)), weights_[0], ld(n_), products_[0], m_, n_, width(1));
+    residual(train_, e);
+  }
+
+  void residual(const Moments& task, Cell* e) {
+    const Cell* omega = products_[0];
+    if (!task.sigma_xx)
+      L::subtract(task.sigma_yx, omega, e, m_, n_);
+    else if (flipped_)
+      L::residual(task.sigma_yx, task.sigma_xx, ld(m_), omega, ld(n_), e, m_, n_, m_);
+    else
+      L::residual(task.sigma_yx, omega, ld(n_), task.sigma_xx, ld(n_), e, m_, n_, n_);
+  }
+
+  void backward() {
+    Cell* r = carried_[0];
+    Cell* next = carried_[1];
+    Value largest{};
+    carry_.begin(r, m_, n_);
+    for (int64_t l = 0; l + 1 < D_; ++l) {
+      const int64_t rows = width(l + 1), cols = width(l);
+      carry_.next(r, weights_[l], next, m_, rows, cols);  // before W_l changes
+      const Cell* a = products_[l + 1];
+      if (general_) {
+        L::product_tn(a, ld(rows), r, ld(cols), scratch_, rows, cols, m_);
+        largest = L::step_momentum(weights_[l], velocity_[l], scratch_, lr_, momentum_, decay_, largest, rows, cols);
+      } else {
+        L::step_tn(a, ld(rows), r, ld(cols), weights_[l], lr_, rows, cols, m_);
+      }
+      Cell* t = r;
+      r = next;
+      next = t;
+    }
+    if (general_)
+      largest = L::step_momentum(weights_[D_ - 1], velocity_[D_ - 1], r, lr_, momentum_, decay_, largest, m_, width(D_ - 1));
+    else
+      L::step(weights_[D_ - 1], r, lr_, m_, width(D_ - 1));
+    if (op_.stop_steady)
+      for (int64_t lane = 0; lane < kMembers; ++lane)
+        if (lanes_[lane].member >= 0) lanes_[lane].steady = L::get(largest, lane) <= *op_.stop_steady.of(lanes_[lane].member);
+  }
+
+  // ---- what happens between steps ----------------------------------------------------------------------------------
+  // Whether a member is looked at in its present step depends on itself alone, never on what shares its group.
+  bool due(const Lane& lane) const {
+    return every_step() || record_due(lane) || lane.step % kCheckEvery == 0 || lane.step == op_.steps;
+  }
+  bool every_step() const { return op_.stop_loss || op_.stop_strengths || op_.stop_steady; }
+  bool record_due(const Lane& lane) const { return lane.record < op_.records && op_.record_at[lane.record] == lane.step; }
+
+  // Loss, records, stopping. Returns whether some lane came to its end.
+  bool events() {
+    const Value loss = loss_of(train_, carried_[0]);
+    bool any_record = false, looked_at[kMembers];
+    for (int64_t lane = 0; lane < kMembers; ++lane) {
+      looked_at[lane] = lanes_[lane].member >= 0 && due(lanes_[lane]);
+      any_record |= looked_at[lane] && record_due(lanes_[lane]);
+    }
+    if (op_.stop_strengths || (any_record && op_.strengths)) strengths();
+    if (any_record) record(loss);
+
+    bool ended = false;
+    until_event_ = every_step() ? 1 : kCheckEvery;
+    for (int64_t lane = 0; lane < kMembers; ++lane) {
+      Lane& state = lanes_[lane];
+      if (state.member < 0) continue;
+      if (state.step - state.reported >= kCheckEvery) {
+        add_steps(control_, state.step - state.reported);
+        state.reported = state.step;
+      }
+      Status status = Status::completed;
+      if (looked_at[lane] && ends(lane, L::get(loss, lane), status)) {
+        store_end(lane, status);
+        ended = true;
+        continue;
+      }
+      int64_t next = (state.step / kCheckEvery + 1) * kCheckEvery;
+      if (state.record < op_.records && op_.record_at[state.record] < next) next = op_.record_at[state.record];
+      if (op_.steps < next) next = op_.steps;
+      if (next - state.step < until_event_) until_event_ = next - state.step;
+    }
+    return ended;
+  }
+
+  bool ends(int64_t lane, T loss, Status& status) const {
+    const Lane& state = lanes_[lane];
+    if (!(loss - loss == 0))  // infinite or NaN
+      status = Status::diverged;
+    else if (op_.stop_loss && loss <= *op_.stop_loss.of(state.member))
+      status = Status::reached_loss;
+    else if (op_.stop_strengths && strengths_reached(lane))
+      status = Status::reached_strength;
+    else if (state.steady)
+      status = Status::steady;
+    else
+      return state.step == op_.steps;
+    return true;
+  }
+
+  Value loss_of(const Moments& task, const Cell* e) {
+    const Value half = Value{} + T(0.5);
+    const Value product = task.sigma_xx ? L::dot_difference(e, task.optimum, products_[0], m_, n_) : L::dot_self(e, m_, n_);
+    return fma(half, product, task.floor);
+  }
+
+  void strengths() {
+    L::product(products_[0], ld(n_), mode_v_, ld(op_.modes), mode_product_, m_, op_.modes, n_);
+    L::column_dots(mode_u_, mode_product_, strengths_, m_, op_.modes);
+  }
+
+  bool strengths_reached(int64_t lane) const {
+    const T* threshold = op_.stop_strengths.of(lanes_[lane].member);
+    for (int64_t a = 0; a < op_.modes; ++a) {
+      const T u = L::element(strengths_, a, lane);
+      if (threshold[a] == threshold[a] && !((u < 0 ? -u : u) >= threshold[a])) return false;
+    }
+    return true;
+  }
+
+  // ---- records -----------------------------------------------------------------------------------------------------------
+  void record(const Value& loss) {
+    Value test{};
+    if (op_.test_loss) {
+      residual(test_, test_residual_);
+      test = loss_of(test_, test_residual_);
+    }
+    for_due([&](int64_t lane, int64_t at) {
+      if (op_.loss) op_.loss[at] = L::get(loss, lane);
+      if (op_.test_loss) op_.test_loss[at] = L::get(test, lane);
+      if (op_.strengths)
+        for (int64_t a = 0; a < op_.modes; ++a) op_.strengths[at * op_.modes + a] = L::element(strengths_, a, lane);
+      if (op_.product) L::store(products_[0], lane, op_.product + at * m_ * n_, m_, n_, flipped_);
+    });
+    for (int64_t l = 0; l < D_; ++l) {
+      const int64_t rows = width(l + 1), cols = width(l), to = outer_layer(l);
+      if (op_.layer_norms) {
+        const Value square = L::dot_self(weights_[l], rows, cols);
+        for_due([&](int64_t lane, int64_t at) { op_.layer_norms[at * D_ + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane))); });
+      }
+      if (op_.weight_records)
+        for_due([&](int64_t lane, int64_t at) {
+          L::store(weights_[l], lane, op_.weight_records[to] + at * rows * cols, rows, cols, flipped_);
+        });
+    }
+    if (op_.drift)
+      for (int64_t l = 0; l + 1 < D_; ++l) {
+        const int64_t hidden = width(l + 1);
+        conserved_quantity(l);
+        const Value square = L::distance2(scratch_, conserved_[l], hidden, hidden);
+        const int64_t to = flipped_ ? D_ - 2 - l : l;
+        for_due([&](int64_t lane, int64_t at) { op_.drift[at * (D_ - 1) + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane))); });
+      }
+    for (auto& lane : lanes_)
+      if (lane.member >= 0 && record_due(lane)) ++lane.record;
+  }
+
+  template <class F>
+  void for_due(F f) {
+    for (int64_t lane = 0; lane < kMembers; ++lane)
+      if (lanes_[lane].member >= 0 && record_due(lanes_[lane])) f(lane, lanes_[lane].member * op_.records + lanes_[lane].record);
+  }
+
+  // scratch_ = W_{l+1}^T W_{l+1} - W_l W_l^T, conserved by gradient flow
+  void conserved_quantity(int64_t l) {
+    const int64_t above = width(l + 2), hidden = width(l + 1), below = width(l);
+    L::product_tn(weights_[l + 1], ld(hidden), weights_[l + 1], ld(hidden), scratch_, hidden, hidden, above);
+    L::transpose(weights_[l], transposed_, hidden, below);
+    L::residual(scratch_, weights_[l], ld(below), transposed_, ld(hidden), scratch_, hidden, hidden, below);
+  }
+  void start_drift() {
+    for (int64_t l = 0; l + 1 < D_; ++l) {
+      conserved_quantity(l);
+      for (int64_t lane = 0; lane < kMembers; ++lane)
+        if (lanes_[lane].member >= 0 && lanes_[lane].step == 0)
+          L::copy_lane(conserved_[l], scratch_, lane, width(l + 1), width(l + 1));
+    }
+  }
+
+  const ops::Descent<T>& op_;
+  Control& control_;
+  const int64_t D_;
+  const bool flipped_;
+  const int64_t m_, n_;  // working outputs and inputs
+
+  Lane lanes_[kMembers];
+  int64_t active_ = 0;
+  int64_t until_event_ = 0;
+  bool exhausted_ = false;
+  bool general_ = false;
+  Value lr_{}, momentum_{}, decay_{};
+
+  Moments train_, test_;
+  Cell** weights_ = nullptr;
+  Cell** products_ = nullptr;
+  Cell** velocity_ = nullptr;
+  Cell** conserved_ = nullptr;
+  Cell* carried_[2] = {};
+  typename L::Carry carry_;
+  Cell* scratch_ = nullptr;
+  Cell* transposed_ = nullptr;
+  Cell* test_residual_ = nullptr;
+  G* mode_u_ = nullptr;
+  G* mode_v_ = nullptr;
+  Cell* mode_product_ = nullptr;
+  Cell* strengths_ = nullptr;
+};
+
+}  // namespace pydln::PYDLN_ISA

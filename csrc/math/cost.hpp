@@ -1,0 +1,37 @@
+// Counted work of one gradient step, and the choice that follows from it.
+#pragma once
+
+#include "core/chain.hpp"
+
+namespace pydln {
+
+// Multiply-adds of one step when products are carried along the output side (inner dimension n_D): the products
+// A_l = A_{l+1} W_{l+1}, R_{l+1} = R_l W_l^T and A_l^T R_l for layers 1 ... D-1.
+static inline double output_side_work(const Chain& c) {
+  double sum = 0;
+  for (std::int64_t l = 1; l < c.depth; ++l)
+    sum += 3.0 * static_cast<double>(c.widths[c.depth]) * static_cast<double>(c.widths[l]) * static_cast<double>(c.widths[l - 1]);
+  return sum;
+}
+
+// The same along the input side (inner dimension n_0), layers 2 ... D.
+static inline double input_side_work(const Chain& c) {
+  double sum = 0;
+  for (std::int64_t l = 2; l <= c.depth; ++l)
+    sum += 3.0 * static_cast<double>(c.widths[0]) * static_cast<double>(c.widths[l]) * static_cast<double>(c.widths[l - 1]);
+  return sum;
+}
+
+// The input side is the output side of the transposed chain; it is taken when it costs less. The choice depends on
+// the widths alone, so a member's bits do not depend on its batch.
+static inline bool carry_input_side(const Chain& c) { return input_side_work(c) < output_side_work(c); }
+
+// Floating-point operations of one step of one network, Sigma_xx product included when inputs are not whitened.
+static inline double step_flops(const Chain& c, bool whitened) {
+  const double inputs = static_cast<double>(c.widths[0]);
+  const double outputs = static_cast<double>(c.widths[c.depth]);
+  const double chain = carry_input_side(c) ? input_side_work(c) : output_side_work(c);
+  return 2.0 * (chain + inputs * outputs * (whitened ? 1.0 : 1.0 + inputs));
+}
+
+}  // namespace pydln

@@ -1,0 +1,63 @@
+// Operation: gradient descent of an ensemble of deep linear networks.
+//
+//   Omega = W_D ... W_1,  E = Sigma_yx - Omega Sigma_xx,
+//   G_l = (W_D ... W_{l+1})^T E (W_{l-1} ... W_1)^T - decay W_l          (minus the gradient of the loss)
+//   V_l <- momentum V_l + G_l,  W_l <- W_l + lr V_l                      (V_l = 0 before the first step)
+//   loss = floor + 1/2 <E, Omega* - Omega>, Omega* Sigma_xx = Sigma_yx   (keeps its digits near the minimum)
+//
+// All matrices are row-major and contiguous. Nothing may alias. A record that is null is not made.
+// Outputs of a member are written only by the worker that runs it; entries of a record after the member stopped keep
+// what the caller put there (NaN), and the Status and the step of members never begun likewise.
+#pragma once
+
+#include "core/chain.hpp"
+#include "core/status.hpp"
+
+namespace pydln::ops {
+
+// Second moments of one task. The loss is an average or a sum over samples as these are.
+template <class T>
+struct Moments {
+  PerMember<const T> sigma_xx;  // (n_0, n_0); absent: Sigma_xx = I
+  PerMember<const T> sigma_yx;  // (n_D, n_0)
+  PerMember<const T> optimum;   // (n_D, n_0)  Omega*; equal to sigma_yx where Sigma_xx = I
+  PerMember<const T> floor;     // scalar: loss at Omega*
+};
+
+template <class T>
+struct Descent {
+  Chain chain{};
+  std::int64_t batch = 0;
+  T* const* weights = nullptr;  // D pointers to (batch, n_l, n_{l-1}); in: start, out: weights where the member stopped
+
+  Moments<T> train;
+  Moments<T> test;              // used for test_loss; sigma_yx absent: no test loss
+  bool task_per_member = false; // whether any matrix of train, test and modes has a stride
+  std::int64_t modes = 0;       // r
+  PerMember<const T> mode_u;    // (n_D, r)
+  PerMember<const T> mode_v;    // (n_0, r)
+
+  PerMember<const T> lr;
+  PerMember<const T> momentum;  // absent: 0
+  PerMember<const T> decay;     // absent: 0
+  std::int64_t steps = 0;
+
+  PerMember<const T> stop_loss;       // stop when loss <= this
+  PerMember<const T> stop_strengths;  // (r): stop when |u_a| >= this for every a that is not NaN here
+  PerMember<const T> stop_steady;     // stop when max |V_l| <= this after a step: |dW/dt| in units of 1/tau
+
+  std::int64_t records = 0;
+  const std::int64_t* record_at = nullptr;  // `records` steps, increasing, within 0 ... steps
+  T* loss = nullptr;                        // (batch, records)
+  T* test_loss = nullptr;                   // (batch, records)
+  T* strengths = nullptr;                   // (batch, records, r)        diag(U^T Omega V)
+  T* product = nullptr;                     // (batch, records, n_D, n_0)
+  T* layer_norms = nullptr;                 // (batch, records, D)        Frobenius norms
+  T* drift = nullptr;                       // (batch, records, D - 1)    ||C_l(t) - C_l(0)||, C_l = W_{l+1}^T W_{l+1} - W_l W_l^T
+  T* const* weight_records = nullptr;       // D pointers to (batch, records, n_l, n_{l-1})
+
+  Status* status = nullptr;            // (batch)
+  std::int64_t* stopped_at = nullptr;  // (batch)
+};
+
+}  // namespace pydln::ops

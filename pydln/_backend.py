@@ -1,0 +1,100 @@
+"""The only importer of the compiled extension: which instruction set runs, on how many threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from pydln import _validate
+from pydln.errors import BackendUnavailable
+
+__all__ = ["available_isas", "build_info", "core", "default_threads", "forced", "isa", "layout", "version"]
+
+try:
+    from pydln import _core as core
+except ImportError as error:
+    raise BackendUnavailable(
+        f"pydln's compiled extension cannot be loaded ({error}): install pydln with pip, or run from outside its source tree"
+    ) from error
+
+
+def available_isas() -> tuple[str, ...]:
+    """Instruction sets compiled in that this computer can run, the fastest last."""
+    return tuple(core.usable_isas())
+
+
+def _choose_isa() -> str:
+    usable = available_isas()
+    asked = os.environ.get("PYDLN_ISA", "")
+    if not asked:
+        return usable[-1]
+    if asked not in usable:
+        raise BackendUnavailable(f"PYDLN_ISA: expected one of {', '.join(usable)} on this computer, got {asked!r}")
+    return asked
+
+
+class _Choice(NamedTuple):
+    isa: str
+    layout: str
+
+
+_choice: ContextVar[_Choice] = ContextVar("pydln_backend", default=_Choice(_choose_isa(), "auto"))
+
+
+def isa() -> str:
+    """The instruction set in use: the fastest, or what the environment variable PYDLN_ISA forced at import."""
+    return _choice.get().isa
+
+
+def layout() -> str:
+    """The memory layout in use: ``auto`` unless forced."""
+    return _choice.get().layout
+
+
+@contextmanager
+def forced(*, isa: str | None = None, layout: str | None = None) -> Iterator[None]:
+    """Run the calls inside on one instruction set and in one layout; for tests and measurements."""
+    now = _choice.get()
+    if isa is not None:
+        _validate.choice(isa, "isa", available_isas())
+    if layout is not None:
+        _validate.choice(layout, "layout", ("auto", "interleaved", "rows"))
+    token = _choice.set(_Choice(isa or now.isa, layout or now.layout))
+    try:
+        yield
+    finally:
+        _choice.reset(token)
+
+
+def default_threads() -> int:
+    """Threads a call uses unless told: PYDLN_NUM_THREADS, or the processors this process may run on."""
+    asked = os.environ.get("PYDLN_NUM_THREADS", "")
+    if asked:
+        try:
+            return _validate.integer(int(asked), "PYDLN_NUM_THREADS", at_least=1)
+        except ValueError:
+            raise ValueError(f"PYDLN_NUM_THREADS: expected an integer >= 1, got {asked!r}") from None
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def version() -> str:
+    """Version of pydln, as the extension was built."""
+    return str(core.build["version"])
+
+
+def build_info() -> dict[str, str]:
+    """How the extension was made and what it runs on."""
+    return {
+        **{str(key): str(value) for key, value in core.build.items()},
+        "instruction set": isa(),
+        "instruction sets usable": ", ".join(available_isas()),
+        "threads": str(default_threads()),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }

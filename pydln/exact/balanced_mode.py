@@ -1,0 +1,376 @@
+"""One mode of a balanced network of any depth with whitened inputs: du/dt = D |u|^(2-2/D) (s - u), both ways round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pydln import _validate
+
+__all__ = ["balanced_mode", "balanced_mode_and_gap", "time_to_reach"]
+
+Floats = NDArray[Any]
+
+# Every integral below is split at z = 1/2, so its series gains a bit a term; 2^-60 times the largest coefficient is lost.
+TERMS = 60
+NEWTON_STEPS = 12
+LONGEST = 1e4
+SMALLEST = float(np.finfo(np.float64).tiny)
+
+
+class _Leg(NamedTuple):
+    """theta = ∫ z^(mu-1) (1-z)^(-q) dz over 0 < z <= 1/2, term by term: far from the fixed point at z = 1."""
+
+    mu: float
+    q: float
+    tail: Floats
+
+    @classmethod
+    def of(cls, mu: float, q: float) -> _Leg:
+        order = np.arange(2, TERMS + 2)
+        return cls(mu, q, _binomial(q)[2:] / (order + mu))
+
+    def time(self, z0: Floats, x: Floats) -> Floats:
+        """|theta| from z0 to z0 e^x; the two leading exponents may be zero or negative, and are kept apart for it."""
+        z = z0 * np.exp(x)
+        rest = np.power(z, self.mu + 2) * _horner(self.tail, z) - np.power(z0, self.mu + 2) * _horner(self.tail, z0)
+        return _power_time(self.mu, z0, x) + self.q * _power_time(self.mu + 1, z0, x) + np.sign(x) * rest
+
+    def invert(self, z0: Floats, theta: Floats, sign: float, limit: Floats) -> Floats:
+        """x with `time(z0, x)` = theta, between 0 and `limit`, of the given sign.
+
+        Newton's method in z^mu/mu: theta is a function of it with slopes between 1/2 and 2 and no inflection.
+        """
+        low, high = np.minimum(limit, 0.0), np.maximum(limit, 0.0)
+
+        def newton(x: Floats) -> Floats:
+            z = z0 * np.exp(x)
+            change = sign * (theta - self.time(z0, x)) * np.power(1 - z, self.q) * np.power(z, -self.mu)
+            if self.mu == 0:
+                return np.clip(x + change, low, high)
+            # No z^mu is negative: a step that asks for one has passed the limit.
+            within = self.mu * change > -1
+            step = np.log1p(np.where(within, self.mu * change, 0.0)) / self.mu
+            return np.where(within, np.clip(x + step, low, high), limit)
+
+        return _settle(newton, np.zeros_like(theta))
+
+
+class _Approach(NamedTuple):
+    """theta = ∫ (1-w)^(-q)/w dw over 0 < w <= 1/2: the last part of the way to the fixed point at w = 0."""
+
+    q: float
+    series: Floats
+
+    @classmethod
+    def of(cls, q: float) -> _Approach:
+        return cls(q, _binomial(q)[1:] / np.arange(1, TERMS + 2))
+
+    def time(self, w0: Floats, x: Floats) -> Floats:
+        """theta from w0 to w0 e^(-x)."""
+        w = w0 * np.exp(-x)
+        return x + w0 * _horner(self.series, w0) - w * _horner(self.series, w)
+
+    def invert(self, w0: Floats, theta: Floats) -> Floats:
+        """x >= 0 with `time(w0, x)` = theta, by Newton's method: the slope (1-w)^(-q) stays between 1/2 and 4."""
+
+        def newton(x: Floats) -> Floats:
+            excess = self.time(w0, x) - theta
+            return np.maximum(x - excess * np.power(1 - w0 * np.exp(-x), self.q), 0.0)
+
+        return _settle(newton, theta * np.power(1 - w0, self.q))
+
+
+def _settle(newton: Callable[[Floats], Floats], x: Floats) -> Floats:
+    for _ in range(NEWTON_STEPS):
+        before, x = x, newton(x)
+        # Steps shrink quadratically: after one of 1e-9 the next would be below rounding.
+        if (np.abs(x - before) <= 1e-9).all():
+            break
+    return x
+
+
+def _binomial(q: float) -> Floats:
+    """Coefficients of (1-z)^(-q)."""
+    order = np.arange(1, TERMS + 2)
+    return np.concatenate([[1.0], np.cumprod((q + order - 1) / order)])
+
+
+def _horner(coefficients: Floats, z: Floats) -> Floats:
+    total = np.full_like(z, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        total *= z
+        total += c
+    return total
+
+
+def _log_ratio(a: Floats, b: Floats) -> Floats:
+    """ln(a/b), with its digits when a and b are close."""
+    return np.where(np.abs(a - b) < 0.5 * b, np.log1p((a - b) / b), np.log(a / b))
+
+
+def _power_time(m: float, z0: Floats, x: Floats) -> Floats:
+    """|∫ z^(m-1) dz| from z0 to z0 e^x, for every m: the larger power times (1 - e^(-|mx|))/|m|."""
+    if m == 0:
+        return np.abs(x)
+    larger = np.power(z0 * np.exp(np.where(m * x > 0, x, 0.0)), m)
+    return larger * -np.expm1(-np.abs(m * x)) / abs(m)
+
+
+class _Depth(NamedTuple):
+    """What follows from the depth D: beta = 2/D, the power p = 2 - beta, and D itself as a rate (1 if infinite)."""
+
+    beta: float
+    p: float
+    rate: float
+
+    @classmethod
+    def of(cls, depth: object) -> _Depth:
+        value = float(_validate.array(depth, "depth", shape=(), at_least=1, finite=False))
+        if math.isnan(value):
+            raise ValueError("depth: expected a number >= 1 or infinity, got nan")
+        beta = 2 / value
+        return cls(beta, 2 - beta, 1.0 if math.isinf(value) else value)
+
+    # Legs of the three courses, in the variable z that grows towards the fixed point or, last, falls towards zero.
+    # below the target: z = u/s;  above: z = s/u;  target across zero: z = |s|/(u + |s|), then z = u/(u + |s|).
+    def below(self) -> tuple[_Leg, _Approach]:
+        return _Leg.of(self.beta - 1, 1.0), _Approach.of(self.p)
+
+    def above(self) -> tuple[_Leg, _Approach]:
+        return _Leg.of(self.p, 1.0), _Approach.of(self.beta - 1)
+
+    def across(self) -> tuple[_Leg, _Leg]:
+        return _Leg.of(self.p, self.p), _Leg.of(self.beta - 1, self.beta - 1)
+
+
+def _arguments(**given: ArrayLike) -> tuple[list[Floats], tuple[int, ...]]:
+    """The arguments as flat arrays of one length, and the shape that they broadcast to."""
+    bounds: dict[str, Any] = {"t": {"at_least": 0}}
+    arrays = [_validate.array(value, name, **bounds.get(name, {})) for name, value in given.items()]
+    try:
+        shape = np.broadcast_shapes(*(a.shape for a in arrays))
+    except ValueError:
+        shapes = ", ".join(str(a.shape) for a in arrays)
+        raise ValueError(f"{', '.join(given)}: expected shapes that broadcast, got {shapes}") from None
+    return [np.broadcast_to(a, shape).ravel() for a in arrays], shape
+
+
+def balanced_mode(u0: ArrayLike, s: ArrayLike, t: ArrayLike, *, depth: float) -> Floats:
+    """Strength of one mode of the product of a balanced deep linear network with whitened inputs.
+
+    Solves du/dt = D |u|^(2-2/D) (s - u), Saxe, McClelland & Ganguli (2013), eq. 15, for every u0 and s: below the target
+    (0 < u0 < s), above it (u0 > s > 0), with the target on the other side of zero or at it (s <= 0 < u0: u decays to
+    zero, and for depth >= 2 never gets there), and the mirror images u -> -u, s -> -s. u0 = 0 stays there unless
+    depth = 1.
+
+    Parameters
+    ----------
+    u0 : array_like
+        Strength at time 0. The arguments broadcast against each other.
+    s : array_like
+        Strength of the task's mode.
+    t : array_like
+        Times in units of tau = 1/lr, >= 0. For infinite depth in units of tau/D, that is du/dt = u^2 (s - u).
+    depth : float
+        Number of weight matrices D, real and >= 1, or ``math.inf``.
+
+    Returns
+    -------
+    ndarray
+        u(t), float64. The error is a few rounding errors of u and of s - u, times how strongly they depend on t: from a
+        start of 1e-300 at depth 3 the moment of escape, near 1e100, is known to 1e-16 of itself and no better.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that is not made of finite numbers, a negative time, depth < 1, shapes that do not broadcast.
+    """
+    (start, target, times), shape = _arguments(u0=u0, s=s, t=t)
+    return balanced_mode_and_gap(start, target, times, depth)[0].reshape(shape)[()]
+
+
+def balanced_mode_and_gap(u0: Floats, s: Floats, t: Floats, depth: float) -> tuple[Floats, Floats]:
+    """`balanced_mode` on flat arrays of one length; s - u too, with its own digits."""
+    course = _Depth.of(depth)
+    if course.p == 0:
+        fade, gap = np.exp(-t), s - u0
+        return np.where(t > 1, s - gap * fade, u0 - gap * np.expm1(-t)), gap * fade
+    sign = np.where(u0 < 0, -1.0, 1.0)
+    u0, s = u0 * sign, s * sign
+    if course.p == 1:
+        u, gap = _logistic(u0, s, t)
+        return u * sign, gap * sign
+    u, gap = u0.copy(), s - u0
+    size = np.abs(s)
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        theta = course.rate * np.power(size, course.p) * t
+        moving = (t > 0) & (u0 > 0)
+        for where, branch in (
+            (moving & (u0 < s), _below if course.beta > 0 else _below_infinite),
+            (moving & (u0 > s) & (s > 0), _above),
+            (moving & (s < 0), _across),
+        ):
+            if where.any():
+                u[where], gap[where] = branch(course, u0[where], size[where], theta[where])
+        vanishing = moving & (s == 0)
+        if vanishing.any():
+            first, time = u0[vanishing], course.rate * t[vanishing]
+            u[vanishing] = first * np.exp(-np.log1p(course.p * time * np.power(first, course.p)) / course.p)
+            gap[vanishing] = -u[vanishing]
+    return u * sign, gap * sign
+
+
+def _logistic(u0: Floats, s: Floats, t: Floats) -> tuple[Floats, Floats]:
+    # u = s/(1 + (s/u0 - 1) e^(-2st)), Saxe, McClelland & Ganguli (2013), eq. 12, freed of s = 0 and of overflow.
+    size = np.abs(s)
+    fade = np.exp(-2 * size * t)
+    grown = 2 * u0 * np.where(size * t > 0, -np.expm1(-2 * size * t) / np.where(size > 0, 2 * size, 1.0), t)
+    u = np.where(s > 0, u0 / np.where(s > 0, fade + grown, 1.0), u0 * fade / (1 + grown))
+    u = np.where(u0 == 0, 0.0, u)
+    return u, np.where((s > 0) & (u0 > 0), (s - u0) * fade / np.where(u0 > 0, fade + grown, 1.0), s - u)
+
+
+def _below(course: _Depth, u0: Floats, s: Floats, theta: Floats) -> tuple[Floats, Floats]:
+    leg, approach = course.below()
+    z0 = np.maximum(u0 / s, SMALLEST)
+    limit = np.maximum(-np.log(2 * z0), 0.0)
+    spent = leg.time(z0, limit)
+    x = leg.invert(z0, np.minimum(theta, spent), 1.0, limit)
+    u_early = u0 * np.exp(x)
+    w0 = np.minimum((s - u0) / s, 0.5)
+    w = w0 * np.exp(-approach.invert(w0, np.clip(theta - spent, 0.0, LONGEST)))
+    late = theta > spent
+    return np.where(late, s * (1 - w), u_early), np.where(late, s * w, s - u_early)
+
+
+def _below_infinite(course: _Depth, u0: Floats, s: Floats, theta: Floats) -> tuple[Floats, Floats]:
+    # u = s/(1 + omega(ln x0 + x0 - s^2 t)), x0 = s/u0 - 1: Saxe, McClelland & Ganguli (2013), eq. 17, solved for u.
+    import scipy.special
+
+    x0 = (s - u0) / u0
+    x = np.asarray(scipy.special.wrightomega(np.log(x0) + x0 - theta))
+    return s / (1 + x), s * (x / (1 + x))
+
+
+def _above(course: _Depth, u0: Floats, s: Floats, theta: Floats) -> tuple[Floats, Floats]:
+    leg, approach = course.above()
+    z0 = s / u0
+    limit = np.maximum(-np.log(2 * z0), 0.0)
+    spent = leg.time(z0, limit)
+    x = leg.invert(z0, np.minimum(theta, spent), 1.0, limit)
+    u_early = u0 * np.exp(-x)
+    w0 = np.minimum((u0 - s) / u0, 0.5)
+    w = w0 * np.exp(-approach.invert(w0, np.clip(theta - spent, 0.0, LONGEST)))
+    late = theta > spent
+    return np.where(late, s / (1 - w), u_early), np.where(late, -s * w / (1 - w), s - u_early)
+
+
+def _across(course: _Depth, u0: Floats, size: Floats, theta: Floats) -> tuple[Floats, Floats]:
+    falling, fading = course.across()
+    z0 = size / (u0 + size)
+    limit = np.maximum(-np.log(2 * z0), 0.0)
+    spent = falling.time(z0, limit)
+    z = z0 * np.exp(falling.invert(z0, np.minimum(theta, spent), 1.0, limit))
+    y0 = np.minimum(u0 / (u0 + size), 0.5)
+    left = np.maximum(theta - spent, 0.0)
+    limit = np.minimum(np.log(SMALLEST / y0), 0.0)
+    x = fading.invert(y0, left, -1.0, limit)
+    y = y0 * np.exp(x)
+    first = np.minimum(u0, size)
+    u = np.where(theta < spent, size * (1 - z) / z, first * np.exp(x) * ((1 - y0) / (1 - y)))
+    u = np.where((left > 0) & (x <= limit), 0.0, u)
+    return u, -size - u
+
+
+def time_to_reach(u0: ArrayLike, u: ArrayLike, s: ArrayLike, *, depth: float) -> Floats:
+    """The time at which `balanced_mode` started at `u0` passes `u`: the inverse function.
+
+    For depth 2 below the target this is the learning time (tau/2s) ln[u (s - u0)/(u0 (s - u))] of Saxe, McClelland &
+    Ganguli (2013); at depth D, s = 1, times the optimal rate c/D, it is their count of iterations, which stays finite as
+    D goes to infinity.
+
+    Parameters
+    ----------
+    u0, u : array_like
+        Strengths at the start and at the time asked for. The arguments broadcast against each other.
+    s : array_like
+        Strength of the task's mode.
+    depth : float
+        Number of weight matrices D, real and >= 1, or ``math.inf``.
+
+    Returns
+    -------
+    ndarray
+        Time in units of tau = 1/lr (tau/D for infinite depth), float64; infinity if `u` is never reached.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that is not made of finite numbers, depth < 1, shapes that do not broadcast.
+    """
+    (start, end, target), shape = _arguments(u0=u0, u=u, s=s)
+    return _time(start, end, target, _Depth.of(depth)).reshape(shape)[()]
+
+
+def _time(u0: Floats, u: Floats, s: Floats, course: _Depth) -> Floats:
+    time = np.where(u == u0, 0.0, math.inf)
+    if course.p == 0:
+        there = (u != u0) & ((u - u0) * (s - u) > 0)
+        time[there] = -np.log1p((u - u0)[there] / (u0 - s)[there])
+        return time
+    sign = np.where(u0 < 0, -1.0, 1.0)
+    u0, u, s = u0 * sign, u * sign, s * sign
+    # Below depth 2 the way down to zero takes a finite time; there it stays.
+    down = (u < u0) & ((u > 0) | ((u == 0) & (course.p < 1) & (s < 0)))
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        scale = course.rate * np.power(np.abs(s), course.p)
+        for where, branch in (
+            ((u0 > 0) & (u0 < u) & (u < s), _time_below),
+            (down & (s > 0) & (u > s), _time_above),
+            (down & (s < 0), _time_across),
+        ):
+            if where.any():
+                time[where] = branch(course, u0[where], u[where], np.abs(s[where])) / scale[where]
+        vanishing = down & (s == 0)
+        if vanishing.any():
+            first, last = u0[vanishing], u[vanishing]
+            time[vanishing] = _power_time(-course.p, first, _log_ratio(last, first)) / course.rate
+    return time
+
+
+def _time_below(course: _Depth, u0: Floats, u: Floats, s: Floats) -> Floats:
+    leg, approach = course.below()
+    z0 = np.maximum(u0 / s, SMALLEST)
+    x = np.minimum(_log_ratio(u, u0), np.maximum(-np.log(2 * z0), 0.0))
+    late = u > 0.5 * s
+    w0, w = np.minimum((s - u0) / s, 0.5), (s - u) / s
+    # Both ends close to the target: their ratio from the difference, which is exact.
+    near = np.where(w0 < 0.5, _log_ratio(s - u0, s - u), np.log(w0 / w))
+    return leg.time(z0, x) + np.where(late, approach.time(w0, np.where(late, near, 0.0)), 0.0)
+
+
+def _time_above(course: _Depth, u0: Floats, u: Floats, s: Floats) -> Floats:
+    leg, approach = course.above()
+    z0 = s / u0
+    x = np.minimum(_log_ratio(u0, u), np.maximum(-np.log(2 * z0), 0.0))
+    late = u < 2 * s
+    w0, w = np.minimum((u0 - s) / u0, 0.5), (u - s) / u
+    near = np.where(w0 < 0.5, _log_ratio(u0 - s, u - s) - _log_ratio(u0, u), np.log(w0 / w))
+    return leg.time(z0, x) + np.where(late, approach.time(w0, np.where(late, near, 0.0)), 0.0)
+
+
+def _time_across(course: _Depth, u0: Floats, u: Floats, size: Floats) -> Floats:
+    falling, fading = course.across()
+    z0 = size / (u0 + size)
+    grown = _log_ratio(u0 + size, u + size)
+    x = np.minimum(grown, np.maximum(-np.log(2 * z0), 0.0))
+    late = u < size
+    first = np.minimum(u0, size)
+    y0 = first / (first + size)
+    shrunk = _log_ratio(u, first) - _log_ratio(u + size, first + size)
+    return falling.time(z0, x) + np.where(late, fading.time(y0, np.where(late, shrunk, 0.0)), 0.0)

@@ -1,0 +1,10 @@
+"""Figures: one per file, each ``f(data, *, ax=None) -> Axes``. Nothing is shown or saved, matplotlib is imported on use."""
+
+from __future__ import annotations
+
+from pydln.plot.against_depth import learning_time, optimal_rate
+from pydln.plot.loss_curve import loss
+from pydln.plot.mode_strengths import strengths
+from pydln.plot.theory_overlay import overlay
+
+__all__ = ["learning_time", "loss", "optimal_rate", "overlay", "strengths"]

@@ -1,0 +1,115 @@
+"""Learning time and optimal learning rate against depth (S13 fig. 4)."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from pydln import _validate
+from pydln.plot import style
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
+
+__all__ = ["learning_time", "optimal_rate"]
+
+
+def learning_time(
+    depth: ArrayLike,
+    iterations: ArrayLike,
+    *,
+    theory: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    ax: Axes | None = None,
+    **line_kw: Any,
+) -> Axes:
+    """Draw the learning time, in gradient-descent iterations, against depth.
+
+    Parameters
+    ----------
+    depth : (n,) array
+        Number of weight matrices D.
+    iterations : (n,) array
+        Iterations to the criterion, measured.
+    theory : mapping of str to (depth, iterations), optional
+        Curves to draw in black over the points; the first is dashed, the second dotted. Depth may be any real number.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    **line_kw
+        Passed to the line of the measured points.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        Lengths differ.
+    MissingExtra
+        matplotlib is not installed.
+    """
+    ax = _against_depth(depth, iterations, "iterations", theory, ax, line_kw)
+    ax.set_ylabel("learning time (iterations)")
+    ax.set_ylim(bottom=0.0)
+    return ax
+
+
+def optimal_rate(
+    depth: ArrayLike,
+    rate: ArrayLike,
+    *,
+    theory: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    ax: Axes | None = None,
+    **line_kw: Any,
+) -> Axes:
+    """Draw the learning rate that learns fastest against depth, both axes logarithmic.
+
+    Parameters
+    ----------
+    depth : (n,) array
+        Number of weight matrices D.
+    rate : (n,) array
+        The fastest learning rate found, per iteration.
+    theory, ax, **line_kw
+        As for :func:`learning_time`.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        Lengths differ.
+    MissingExtra
+        matplotlib is not installed.
+    """
+    ax = _against_depth(depth, rate, "rate", theory, ax, line_kw)
+    ax.set_ylabel(r"fastest learning rate $\eta$ (per iteration)")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    return ax
+
+
+def _against_depth(
+    depth: ArrayLike,
+    values: ArrayLike,
+    name: str,
+    theory: Mapping[str, tuple[ArrayLike, ArrayLike]] | None,
+    ax: Axes | None,
+    line_kw: dict[str, Any],
+) -> Axes:
+    x = _validate.array(depth, "depth", shape=(None,), above=0)
+    y = _validate.array(values, name, shape=(len(x),), finite=False)
+    ax = style.axes(ax)
+    measured = {"marker": "o", "markersize": 5, "color": style.OKABE_ITO[0], "linewidth": 1.4, "label": "simulation"}
+    ax.plot(x, y, **(measured | line_kw))
+    dashes = itertools.cycle(((0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2))))
+    for label, (at, curve) in (theory or {}).items():
+        ax.plot(at, curve, **(style.THEORY | {"linestyle": next(dashes), "label": label}))
+    ax.set_xlabel("depth $D$ (weight matrices)")
+    ax.legend(frameon=False, fontsize="small")
+    return ax

@@ -1,0 +1,82 @@
+"""Theory, dashed and black, on top of a simulation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydln import _validate
+from pydln.plot import style
+from pydln.plot.ensemble import draw
+from pydln.plot.loss_curve import loss
+from pydln.plot.mode_strengths import strengths
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from pydln.trajectory import Trajectory
+
+__all__ = ["overlay"]
+
+
+def overlay(
+    simulation: Trajectory,
+    theory: Trajectory,
+    *,
+    ax: Axes | None = None,
+    modes: int | Sequence[int] | None = None,
+    quantity: str = "strengths",
+) -> Axes:
+    """Draw a simulation in colour and the theory over it in dashed black.
+
+    Parameters
+    ----------
+    simulation, theory : Trajectory
+        Both with `quantity` recorded, times in units of tau in both. The two need not share their times or batch.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    modes : int or sequence of int, optional
+        As for :func:`pydln.plot.strengths`.
+    quantity : {"strengths", "loss", "test_loss"}
+        What to draw.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        The two trajectories have different numbers of modes.
+    NotRecorded
+        One of them does not hold `quantity`.
+    MissingExtra
+        matplotlib is not installed.
+    """
+    _validate.choice(quantity, "quantity", ("strengths", "loss", "test_loss"))
+    expected = getattr(theory, quantity)
+    if quantity == "strengths":
+        total = simulation.strengths.shape[2]
+        if expected.shape[2] != total:
+            raise ValueError(f"theory: expected {total} modes, as in the simulation, got {expected.shape[2]}")
+        ax = strengths(simulation, ax=ax, modes=modes)
+        for mode in style.pick_modes(modes, total):
+            draw(ax, theory.t, expected[:, :, mode], band=False, **style.THEORY)
+    else:
+        ax = loss(simulation, ax=ax, quantity=quantity)
+        draw(ax, theory.t, expected, band=False, **style.THEORY)
+    _legend(ax, "0.45" if quantity == "strengths" else style.OKABE_ITO[0])
+    return ax
+
+
+def _legend(ax: Axes, simulated: str) -> None:
+    from matplotlib.lines import Line2D
+
+    drawn, labels = ax.get_legend_handles_labels()
+    handles = [
+        Line2D([], [], color=simulated, linewidth=1.8),
+        Line2D([], [], **{k: v for k, v in style.THEORY.items() if k != "zorder"}),
+        *drawn,
+    ]
+    style.legend_beside(ax, handles, ["simulation", "theory", *labels])

@@ -1,0 +1,100 @@
+"""Theory beside measurement: one row of the table that every figure writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Check", "table"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement of the theory, and what was measured.
+
+    Attributes
+    ----------
+    name : str
+        What is compared, with its units.
+    theory, measured : float or None
+        The two numbers.
+    difference : float or None
+        measured − theory, divided by theory if `relative`.
+    tolerance : float or None
+        The largest difference that passes; None for a number that is only shown.
+    passed : bool or None
+        Whether it passed; None for a number that is only shown.
+    relative : bool
+        What `difference` and `tolerance` are parts of.
+    note : str
+        What the reader must know to judge the row.
+    """
+
+    name: str
+    theory: float | None
+    measured: float | None
+    difference: float | None
+    tolerance: float | None
+    passed: bool | None
+    relative: bool = False
+    note: str = ""
+
+    @classmethod
+    def compare(
+        cls, name: str, *, theory: float, measured: float, tolerance: float, relative: bool = True, note: str = ""
+    ) -> Check:
+        """A row that passes if the difference is within `tolerance`; a number that is not finite fails."""
+        theory, measured = float(theory), float(measured)
+        difference = (measured - theory) / theory if relative else measured - theory
+        return cls(name, theory, measured, difference, tolerance, abs(difference) <= tolerance, relative, note)
+
+    @classmethod
+    def show(cls, name: str, *, measured: float | None = None, theory: float | None = None, note: str = "") -> Check:
+        """A row without a verdict."""
+        both = measured is not None and theory is not None
+        difference = measured - theory if both else None  # type: ignore[operator]
+        return cls(name, theory, measured, difference, None, None, False, note)
+
+    def as_json(self) -> dict[str, Any]:
+        """The row for a JSON file; numbers that are not finite, which JSON lacks, become None."""
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+
+
+def table(checks: Iterable[Check]) -> str:
+    """The rows as a Markdown table, its columns aligned for reading as plain text."""
+    header = ("check", "theory", "measured", "difference", "tolerance", "", "note")
+    rows = [
+        (
+            one.name,
+            _number(one.theory),
+            _number(one.measured),
+            _part(one.difference, one.relative, "+"),
+            _part(one.tolerance, one.relative, ""),
+            {True: "pass", False: "FAIL", None: "shown"}[one.passed],
+            one.note,
+        )
+        for one in checks
+    ]
+    wide = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    right = (False, True, True, True, True, False, False)
+
+    def line(cells: tuple[str, ...]) -> str:
+        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, wide, right, strict=True))
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|" + "|".join("-" * (w + 1) + ":" if r else "-" * (w + 2) for w, r in zip(wide, right, strict=True)) + "|"
+    return "\n".join([line(header), rule, *map(line, rows)]) + "\n"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(int(value)) if value == round(value, 0) and abs(value) < 1e6 else f"{value:.5g}"
+
+
+def _part(value: float | None, relative: bool, sign: str) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:{sign}.3g} %" if relative else f"{value:{sign}.3g}"

@@ -1,0 +1,121 @@
+"""What a figure leaves behind: the picture as PNG and SVG, its numbers, its table of checks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pydln.errors import MissingExtra
+from pydln.reproduce.checks import Check, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Progress", "Report", "blank", "directory", "write"]
+
+Progress = Callable[[int, int, str], None]
+"""Called as ``progress(done, total, what)`` before each part of the work (what comes next) and at its end."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of one figure.
+
+    Attributes
+    ----------
+    name, title : str
+        Short name, which the files carry, and one line of text.
+    checks : tuple of Check
+        Theory against measurement.
+    files : tuple of Path
+        Picture (PNG, SVG), numbers (npz), checks (Markdown, JSON), in this order.
+    settings : dict
+        What the figure was made with.
+    """
+
+    name: str
+    title: str
+    checks: tuple[Check, ...]
+    files: tuple[Path, ...]
+    settings: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return all(check.passed is not False for check in self.checks)
+
+    def table(self) -> str:
+        """The checks as a Markdown table."""
+        return table(self.checks)
+
+
+def directory(out_dir: str | os.PathLike[str]) -> Path:
+    """`out_dir`, made if it is not there.
+
+    Raises
+    ------
+    ValueError
+        There is a file of that name.
+    """
+    path = Path(out_dir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"out_dir: expected a directory, got the file {path}") from None
+    return path
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure that no window system knows of.
+
+    Raises
+    ------
+    MissingExtra
+        matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtra.of("matplotlib", "plot", "pydln.reproduce") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def write(
+    out_dir: Path,
+    name: str,
+    title: str,
+    *,
+    figure: Figure,
+    numbers: Mapping[str, ArrayLike],
+    checks: Sequence[Check],
+    settings: Mapping[str, Any],
+) -> Report:
+    """Write ``name.png``, ``.svg``, ``.npz``, ``.md`` and ``.json`` into `out_dir`."""
+    import matplotlib
+
+    files = tuple(out_dir / f"{name}.{kind}" for kind in ("png", "svg", "npz", "md", "json"))
+    png, svg, npz, markdown, record = files
+    report = Report(name, title, tuple(checks), files, dict(settings))
+    with matplotlib.rc_context({"svg.hashsalt": "pydln"}):
+        figure.savefig(png, dpi=200)
+        figure.savefig(svg, metadata={"Date": None})
+    np.savez_compressed(npz, **{key: np.asarray(value) for key, value in numbers.items()})
+    made = "\n".join(f"- {key}: {value}" for key, value in settings.items())
+    markdown.write_text(f"# {title}\n\n{made}\n\n{report.table()}", encoding="utf-8")
+    content = {
+        "name": name,
+        "title": title,
+        "passed": report.passed,
+        "settings": report.settings,
+        "checks": [check.as_json() for check in checks],
+        "files": [file.name for file in files],
+    }
+    record.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return report

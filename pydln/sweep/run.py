@@ -1,0 +1,270 @@
+"""Running a run file: the grid becomes parts, a part is one call of `pydln.gradient_descent`, its batch the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydln import __version__, _validate, exact
+from pydln.errors import Interrupted, NotApplicable
+from pydln.flow import Stop, gradient_descent
+from pydln.sweep.config import Grid, RunFile
+from pydln.sweep.quick_look import quick_look
+from pydln.sweep.starts import start_weights
+from pydln.sweep.store import Store
+from pydln.trajectory import Status, Trajectory
+from pydln.weights import Weights
+
+__all__ = ["Part", "SweepResult", "expand", "run_sweep"]
+
+Progress = Callable[[float, int, str], object]
+
+# `gradient_descent` records at about 200 steps unless told, at most this many.
+_MOST_DEFAULT_TIMES = 400
+
+
+@dataclass(frozen=True)
+class Part:
+    """One depth and width of a grid; width is None where the start chooses it or there is no hidden layer."""
+
+    depth: int
+    width: int | None
+
+    @property
+    def stem(self) -> str:
+        """Stem of its files."""
+        return f"depth-{self.depth}" + ("" if self.width is None else f"_width-{self.width}")
+
+    def __str__(self) -> str:
+        return f"depth {self.depth}" + ("" if self.width is None else f", width {self.width}")
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What `run_sweep` did.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One per member, in the order of the grid: the columns of the table.
+    table : Path
+        The same as CSV.
+    picture : Path or None
+        The quick look, if matplotlib is installed and the loss was recorded.
+    skipped : int
+        How many parts an earlier run had finished.
+    """
+
+    rows: list[dict[str, Any]]
+    table: Path
+    picture: Path | None
+    skipped: int
+
+
+def expand(grid: Grid) -> tuple[Part, ...]:
+    """The parts of a grid, depth first. A network of depth 1 has no hidden width, so it is one part."""
+    parts = (Part(depth, None if depth == 1 else width) for depth in grid.depth for width in grid.width)
+    return tuple(dict.fromkeys(parts))
+
+
+def _columns(grid: Grid) -> list[str]:
+    inputs = ["part", "member", "depth", "width", "lr", grid.size_name, "seed"]
+    return [*inputs, "status", "stopped_at", "loss", "theory", "theory_gap", "file"]
+
+
+def _fingerprint(file: RunFile, part: Part) -> str:
+    grid = file.grid
+    everything = (__version__, file.inputs, part, grid.lr, grid.size, grid.seeds)
+    return hashlib.sha256(repr(everything).encode()).hexdigest()
+
+
+def _settings(file: RunFile) -> dict[str, Any]:
+    """The arguments of `gradient_descent` that all parts share."""
+    grid = file.grid
+    members = len(grid.size) * len(grid.seeds)
+    lr: Any = grid.lr[0] if len(grid.lr) == 1 else np.repeat(grid.lr, members)
+    return {**file.run, "lr": lr, "stop": Stop(**file.stop) if file.stop else None}
+
+
+def _weights(file: RunFile, part: Part) -> Weights:
+    """The members of a part: the starts of size x seed, once for every learning rate."""
+    grid = file.grid
+    starts = start_weights(file, part.depth, part.width, itertools.product(grid.size, grid.seeds))
+    return starts if len(grid.lr) == 1 else starts[np.tile(np.arange(starts.batch), len(grid.lr))]
+
+
+def _times(run: Mapping[str, Any]) -> int:
+    if "at" in run:
+        return len(run["at"])
+    if "record_every" in run:
+        return int(run["steps"] // run["record_every"] + 2)
+    return int(min(run["steps"] + 1, _MOST_DEFAULT_TIMES))
+
+
+def _check(file: RunFile, parts: Iterable[Part]) -> None:
+    """Refuse what cannot run, by running every part of it with its first start for no step."""
+    grid = file.grid
+    steps = file.run["steps"]
+    if max(file.run.get("at", [0])) > steps:
+        raise file.source.mistake(
+            ("run", "at"), f"run.at: expected steps up to run.steps = {steps}, got {max(file.run['at'])}"
+        )
+    members = len(grid.lr) * len(grid.size) * len(grid.seeds)
+    for part in parts:
+        with file.source.blame(("grid",)):
+            weights = start_weights(file, part.depth, part.width, [(grid.size[0], grid.seeds[0])])
+        with file.source.blame(("run",)):
+            small = {key: value for key, value in _settings(file).items() if key not in ("at", "record_every", "lr")}
+            run = gradient_descent(file.task, weights, **{**small, "steps": 0}, lr=grid.lr, throw=False)
+            records = [run.weights if name == "weights" else (getattr(run, name),) for name in run.names]
+            recorded = sum(a.nbytes for arrays in records for a in arrays) // run.batch
+            own = sum(w.nbytes for w in weights.layers)
+            # The starts, their copies for every lr, and the weights that move.
+            _validate.fits_in_memory(
+                members * (recorded * _times(file.run) + 3 * own),
+                f"record: {', '.join(run.names)} of the {members} members of {part} at {_times(file.run)} times",
+                "record less often or fewer names, or split the grid",
+            )
+
+
+def _known(x: float) -> float | None:
+    return float(x) if math.isfinite(x) else None
+
+
+def _rows(file: RunFile, part: Part, run: Trajectory, saved: Path) -> list[dict[str, Any]]:
+    grid = file.grid
+    loss = [math.nan] * run.batch if run.final is None else np.atleast_1d(file.task.loss(run.final.product()))
+    return [
+        {
+            "part": part.stem,
+            "member": i,
+            "depth": part.depth,
+            "width": part.width,
+            "lr": lr,
+            grid.size_name: size,
+            "seed": seed,
+            "status": Status(int(run.status[i])).name.lower(),
+            "stopped_at": int(run.stopped_at[i]),
+            "loss": _known(loss[i]),
+            "theory": None,
+            "theory_gap": None,
+            "file": saved.name,
+        }
+        for i, (lr, size, seed) in enumerate(itertools.product(grid.lr, grid.size, grid.seeds))
+    ]
+
+
+def _compare(
+    file: RunFile, weights: Weights, run: Trajectory, rows: list[dict[str, Any]], saved: Path
+) -> dict[Path, Trajectory]:
+    """The exact solution at the times of `run`, where there is one; each row says how far away it is, or why not."""
+    reason = next((f"{name} = {file.run[name]:g}" for name in ("momentum", "weight_decay") if file.run.get(name)), None)
+    theory = None
+    if reason is None:
+        try:
+            theory = exact.solve(file.task, weights).evaluate(run.t)
+        except NotApplicable as why:
+            reason = str(why)
+    if theory is None:
+        for row in rows:
+            row["theory"] = f"none: {reason}"
+        return {}
+    distance = np.abs(run.strengths - theory.strengths).max(axis=2) / np.abs(file.task.modes.s).max()
+    # NaN, and so no number, after a member stopped.
+    largest = np.where(np.isfinite(distance), distance, 0.0).max(axis=1)
+    for row, gap in zip(rows, largest, strict=True):
+        row["theory"], row["theory_gap"] = theory.source, float(gap)
+    return {saved: theory}
+
+
+def run_sweep(
+    file: RunFile,
+    *,
+    out: str | PathLike[str] | None = None,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> SweepResult:
+    """Run every member of a run file and save each part as soon as it is finished.
+
+    A part is one depth and width; its members, lr x scale (or strength) x seed with the seed fastest, are one batch.
+    Parts that an earlier call finished in the same folder are not run again, provided the settings, the data files and
+    the version of pydln are the same. Members that diverge are in the table with that status.
+
+    Parameters
+    ----------
+    file : RunFile
+        From `read_run_file`.
+    out : path, optional
+        Folder for the results; that of the run file by default.
+    n_threads : int, optional
+        Threads for each part; all cores by default. The numbers do not depend on it.
+    progress : callable, optional
+        Called as ``progress(done, total, part)`` now and then, in parts; the one that is running counts by its steps.
+
+    Returns
+    -------
+    SweepResult
+
+    Raises
+    ------
+    ValueError
+        A start or a setting that does not fit one of the parts, with its line; before any part is run.
+    FileDamaged
+        The folder holds something else under the name of the index.
+    Interrupted
+        Ctrl-C. Finished parts are on disk, and what the running one got to is beside them as ``.partial.npz``.
+    """
+    grid = file.grid
+    parts = expand(grid)
+    _check(file, parts)
+    store = Store(Path(file.out if out is None else out), file.name)
+    rows: list[dict[str, Any]] = []
+    skipped = 0
+    for done, part in enumerate(parts):
+        fingerprint = _fingerprint(file, part)
+        found = store.rows(part.stem, fingerprint)
+        if found is not None:
+            skipped += 1
+            rows += found
+            continue
+
+        def tick(steps: int, of: int, done: int = done, part: Part = part) -> None:
+            if progress:
+                progress(done + steps / of, len(parts), str(part))
+
+        tick(0, 1)
+        weights = _weights(file, part)
+        try:
+            run = gradient_descent(
+                file.task, weights, **_settings(file), n_threads=n_threads, throw=False, progress=tick
+            )
+        except Interrupted as stop:
+            saved = store.keep_partial(part.stem, stop.trajectory)
+            rows += _rows(file, part, stop.trajectory, saved)
+            store.write_table(rows, _columns(grid))
+            raise Interrupted(
+                f"interrupted at {part}: {done} of {len(parts)} parts are complete in {store.folder}, "
+                f"and {saved.name} holds what this one got to; the same command goes on from there",
+                stop.trajectory,
+            ) from None
+        files = {store.file(part.stem): run}
+        mine = _rows(file, part, run, store.file(part.stem))
+        if file.theory:
+            files |= _compare(file, weights, run, mine, store.file(part.stem, ".theory"))
+        store.keep(part.stem, fingerprint, mine, files, file.text)
+        rows += mine
+        store.write_table(rows, _columns(grid))
+    store.write_table(rows, _columns(grid))
+    picture = store.folder / f"{file.name}.png"
+    drawn = quick_look(
+        [(str(part), store.file(part.stem), [row for row in rows if row["part"] == part.stem]) for part in parts], picture
+    )
+    return SweepResult(rows, store.table, picture if drawn else None, skipped)

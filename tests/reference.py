@@ -1,0 +1,125 @@
+"""The specification: every operation of the kernels as slow, plain NumPy for one network. All kernels answer to this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+def product(layers):
+    """Omega = W_D ... W_1."""
+    omega = np.eye(layers[0].shape[1])
+    for w in layers:
+        omega = w @ omega
+    return omega
+
+
+def loss(layers, sigma_xx, sigma_yx, trace_yy):
+    """L = 1/2 tr Sigma_yy - tr(Omega^T Sigma_yx) + 1/2 tr(Omega Sigma_xx Omega^T)."""
+    omega = product(layers)
+    return 0.5 * trace_yy - np.sum(omega * sigma_yx) + 0.5 * np.trace(omega @ sigma_xx @ omega.T)
+
+
+def gradient(layers, sigma_xx, sigma_yx):
+    """dL/dW_l = -(W_D ... W_{l+1})^T E (W_{l-1} ... W_1)^T, E = Sigma_yx - Omega Sigma_xx."""
+    error = sigma_yx - product(layers) @ sigma_xx
+    out = []
+    for place in range(len(layers)):
+        above = np.eye(layers[-1].shape[0])
+        for w in layers[:place:-1]:
+            above = above @ w
+        below = np.eye(layers[0].shape[1])
+        for w in layers[:place]:
+            below = w @ below
+        out.append(-above.T @ error @ below.T)
+    return out
+
+
+def conserved(layers):
+    """C_l = W_{l+1}^T W_{l+1} - W_l W_l^T."""
+    return [above.T @ above - below @ below.T for below, above in zip(layers, layers[1:], strict=False)]
+
+
+@dataclass
+class Descent:
+    """What `descent` returns: records at the steps asked for, as lists over time, and the end."""
+
+    records: dict = field(default_factory=dict)
+    layers: list = field(default_factory=list)
+    status: str = "completed"
+    stopped_at: int = 0
+
+
+def descent(
+    layers,
+    *,
+    sigma_xx,
+    sigma_yx,
+    trace_yy,
+    U,
+    V,
+    lr,
+    steps,
+    at,
+    momentum=0.0,
+    weight_decay=0.0,
+    test=None,
+    stop_loss=None,
+    stop_strengths=None,
+    stop_steady=None,
+):
+    """Gradient descent of one network, every quantity recorded at the steps `at`, NaN after it stopped."""
+    layers = [np.array(w, dtype=np.float64) for w in layers]
+    velocity = [np.zeros_like(w) for w in layers]
+    start = conserved(layers)
+    names = ("loss", "test_loss", "strengths", "product", "layer_norms", "drift")
+    run = Descent(records={name: [] for name in names} | {"weights": [[] for _ in layers]})
+    status, fastest = None, np.inf
+
+    def look(alive):
+        nan = 1.0 if alive else np.nan
+        omega = product(layers)
+        values = {
+            "loss": loss(layers, sigma_xx, sigma_yx, trace_yy),
+            "test_loss": np.nan if test is None else loss(layers, *test),
+            "strengths": np.diag(U.T @ omega @ V),
+            "product": omega,
+            "layer_norms": np.array([np.linalg.norm(w) for w in layers]),
+            "drift": np.array([np.linalg.norm(c - c0) for c, c0 in zip(conserved(layers), start, strict=True)]),
+        }
+        for name, value in values.items():
+            run.records[name].append(value * nan)
+        for kept, w in zip(run.records["weights"], layers, strict=True):
+            kept.append(w * nan)
+
+    for step in range(steps + 1):
+        if status is None:
+            run.stopped_at = step
+        if step in at:
+            look(alive=status is None)
+        if status is None:
+            now = loss(layers, sigma_xx, sigma_yx, trace_yy)
+            u = np.abs(np.diag(U.T @ product(layers) @ V))
+            if not np.isfinite(now):
+                status = "diverged"
+            elif stop_loss is not None and now <= stop_loss:
+                status = "reached_loss"
+            elif stop_strengths is not None and np.all(np.isnan(stop_strengths) | (u >= stop_strengths)):
+                status = "reached_strength"
+            elif stop_steady is not None and fastest <= stop_steady:
+                status = "steady"
+        if status is not None or step == steps:
+            continue
+        slopes = gradient(layers, sigma_xx, sigma_yx)
+        fastest = 0.0
+        for place, w in enumerate(layers):
+            velocity[place] = momentum * velocity[place] - (slopes[place] + weight_decay * w)
+            layers[place] = w + lr * velocity[place]
+            fastest = max(fastest, np.abs(velocity[place]).max())
+    run.layers = layers
+    run.status = status or "completed"
+    run.records = {
+        name: [np.array(w) for w in value] if name == "weights" else np.array(value) for name, value in run.records.items()
+    }
+    return run
