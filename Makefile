@@ -18,7 +18,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CLEAN_ENV := env -u PYTHONPATH MPLBACKEND=Agg
 
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
-	$(shell find pydln csrc cmake -type f -not -path '*/__pycache__/*' 2>/dev/null | sort)
+	$(shell find pydln csrc cmake -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null | sort)
 CPP := $(shell find csrc tests/cpp -name '*.[ch]pp' 2>/dev/null | sort)
 
 .DELETE_ON_ERROR:
@@ -28,8 +28,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 demo: $(STAMP)/test ## install, then the main job: fig. 3 and a reduced fig. 4, simulation on theory, into OUT (out/demo)
-	$(CLEAN_ENV) $(BIN)/pydln reproduce fig3 --out $(OUT)
-	$(CLEAN_ENV) $(BIN)/pydln reproduce fig4 --out $(OUT)
+	$(CLEAN_ENV) $(BIN)/pydln reproduce all --out $(OUT)
 
 test: $(STAMP)/test ## install, then the tests (ARGS goes to pytest)
 	$(CLEAN_ENV) $(BIN)/pytest $(ARGS)

@@ -44,8 +44,9 @@ def check_wheel(path: Path, version: str) -> None:
     for wanted in ("pydln/__init__.py", "pydln/py.typed"):
         if wanted not in sizes:
             fail(f"{path.name}: {wanted} is missing")
-    if not any(name.startswith("pydln/_core") and name.endswith(".so") for name in sizes):
-        fail(f"{path.name}: the compiled module pydln/_core is missing")
+    compiled = [name for name in sizes if name.endswith(".so")]
+    if len(compiled) != 1 or not compiled[0].startswith("pydln/_core."):
+        fail(f"{path.name}: compiled modules {compiled}: expected pydln/_core and no other")
     if not any("/licenses/" in name for name in sizes):
         fail(f"{path.name}: the licence is missing")
     data = {name: size for name, size in sizes.items() if name.endswith((".npz", ".npy"))}

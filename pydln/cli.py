@@ -1,4 +1,4 @@
-"""The command line: ``pydln reproduce``, ``pydln run``, ``pydln info``. A user's mistake is one sentence and exit code 2."""
+"""The command line: ``pydln reproduce``, ``run``, ``info``. A user's mistake is one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads; all processors by default.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", min=1, help="Threads; all processors by default.")
+]
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -114,8 +116,8 @@ def reproduce(
 ) -> None:
     """Make figures of Saxe, McClelland & Ganguli (2013), and check them against the theory.
 
-    Each figure becomes a PNG and an SVG, its numbers (npz) and a table of what the theory says, what was measured and the
-    difference. Exit code 1 if a check fails.
+    Each figure becomes a PNG and an SVG, its numbers (npz) and a table of what the theory says, what was measured and
+    the difference. Exit code 1 if a check fails.
     """
     from pydln import reproduce as figures
 
@@ -212,7 +214,12 @@ def info(context: typer.Context) -> None:
     from pydln import _backend
 
     with _sentences(context):
-        rows = {"pydln": _backend.version(), **_backend.build_info(), "numpy": np.__version__, "scipy": scipy.__version__}
+        rows = {
+            "pydln": _backend.version(),
+            **_backend.build_info(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        }
     del rows["version"]
     width = max(map(len, rows))
     for name, value in rows.items():

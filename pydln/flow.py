@@ -125,13 +125,14 @@ def gradient_descent(
             f"got {weights.widths[0]} and {weights.widths[-1]}"
         )
     dtype = weights.dtype
-    rates = {
-        "lr": _validate.per_member(lr, "lr", dtype=dtype, above=0),
-        "momentum": _validate.per_member(momentum, "momentum", dtype=dtype, at_least=0, below=1),
-        "weight_decay": _validate.per_member(weight_decay, "weight_decay", dtype=dtype, at_least=0),
-    }
     modes = task.modes.s.shape[-1]
-    limits = _stop_limits(stop, modes, dtype)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as that
+        rates = {
+            "lr": _validate.per_member(lr, "lr", dtype=dtype, above=0),
+            "momentum": _validate.per_member(momentum, "momentum", dtype=dtype, at_least=0, below=1),
+            "weight_decay": _validate.per_member(weight_decay, "weight_decay", dtype=dtype, at_least=0),
+        }
+        limits = _stop_limits(stop, modes, dtype)
     batch = _batch(
         {
             "weights": weights.batch,
@@ -140,7 +141,7 @@ def gradient_descent(
             **{f"stop.{name}": len(a) for name, a in limits.items() if a is not None and a.ndim > (name == "strengths")},
         }
     )
-    steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62)
+    steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62 // batch)
     names = _validate.names(record, "record", QUANTITIES)
     if "test_loss" in names and task.test is None:
         raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
@@ -150,9 +151,10 @@ def gradient_descent(
 
     record_at = schedule.steps()
     records = {name: _empty(name, weights, batch, len(record_at), modes) for name in names}
-    final = [np.array(np.broadcast_to(w, (batch, *w.shape[1:]))) for w in weights.layers]
+    final = [np.array(np.broadcast_to(w, (batch, *w.shape[1:])), order="C") for w in weights.layers]
     status = np.full(batch, Status.INTERRUPTED, dtype=np.int64)
     stopped_at = np.zeros(batch, dtype=np.int64)
+    rate = np.broadcast_to(rates["lr"], (batch,)) if rates["lr"].ndim else rates["lr"]
     core = _backend.core
     run = core.descent_f32 if dtype == np.float32 else core.descent_f64
     with _progress(progress) as tick:
@@ -169,13 +171,13 @@ def gradient_descent(
             records={name: records.get(name) for name in QUANTITIES},
             status=status,
             stopped_at=stopped_at,
-            threads=threads,
+            threads=min(threads, batch),
             isa=_backend.isa(),
             layout=_backend.layout(),
             tick=tick,
         )
     trajectory = Trajectory(
-        t=np.multiply.outer(rates["lr"].astype(np.float64), record_at),
+        t=np.multiply.outer(rate.astype(np.float64), record_at),
         steps=record_at,
         records=records,
         status=status,
@@ -301,27 +303,52 @@ def _product(shape: tuple[int, ...]) -> int:
 def _full(values: NDArray[Any], batch: int, by_mode: bool = False) -> NDArray[Any]:
     """Values of one member, or of each; a batch of one counts as one."""
     if values.ndim > by_mode and len(values) == 1 and batch != 1:
-        return np.ascontiguousarray(values[0])
+        return values.reshape(values.shape[1:])
     return values
 
 
 def _moments(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
-    single = task.batch in (None, 1)
+    """Second moments in working precision, and the point P from which the kernel measures the loss.
 
-    def cast(value: Any, ndim: int) -> NDArray[Any]:
-        a = np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
-        return a[0] if single and a.ndim > ndim else a
+    P (Σ_xx + δI) = Σ_yx with δ = √eps of the largest input variance: P stays moderate where Σ_xx is nearly singular (the
+    least-squares map of raw MNIST has entries so large that in float32 nothing would be left of the loss), and the error
+    of the loss near the minimum is of order eps δ |P|², far below what a direct evaluation keeps.
+    """
+    sigma_yx = _first_of_one(task.sigma_yx, task.batch, 2)
+    if task.whitened:
+        anchor, ridge, anchor_loss = None, None, task.floor
+        sigma_xx = None
+    else:
+        sigma_xx = _first_of_one(task.sigma_xx, task.batch, 2)
+        largest = np.diagonal(sigma_xx, axis1=-2, axis2=-1).max(axis=-1)
+        delta = np.sqrt(np.finfo(dtype).eps) * np.where(largest > 0, largest, 1.0)
+        ridged = sigma_xx + delta[..., None, None] * np.eye(task.n_in)
+        anchor = np.swapaxes(np.linalg.solve(ridged, np.swapaxes(sigma_yx, -1, -2)), -1, -2)
+        # E at P is δP, so L(P) = floor + 1/2 <δP, Ω* - P>: no difference of large numbers.
+        optimum = _first_of_one(task.optimum, task.batch, 2)
+        anchor_loss = _first_of_one(task.floor, task.batch, 0) + 0.5 * delta * np.sum(anchor * (optimum - anchor), axis=(-2, -1))
+        ridge = delta
+
+    def cast(value: Any) -> NDArray[Any] | None:
+        return None if value is None else np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
 
     return {
-        "sigma_xx": None if task.whitened else cast(task.sigma_xx, 2),
-        "sigma_yx": cast(task.sigma_yx, 2),
-        "optimum": cast(task.optimum, 2),
-        "floor": cast(task.floor, 0),
+        "sigma_xx": cast(sigma_xx),
+        "sigma_yx": cast(sigma_yx),
+        "anchor": cast(anchor),
+        "ridge": cast(ridge),
+        "anchor_loss": cast(_first_of_one(anchor_loss, task.batch, 0)),
     }
 
 
+def _first_of_one(value: Any, batch: int | None, ndim: int) -> NDArray[Any]:
+    """An array of a batched task; that of its only member when it has one."""
+    a = np.asarray(value)
+    return a[0] if batch == 1 and a.ndim > ndim else a
+
+
 def _modes(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
-    U, s, V = (a[0] if task.batch == 1 and a.ndim > n else a for a, n in zip(task.modes, (2, 1, 2), strict=True))
+    U, s, V = (_first_of_one(a, task.batch, n) for a, n in zip(task.modes, (2, 1, 2), strict=True))
     return {
         "modes": s.shape[-1],
         "mode_u": np.ascontiguousarray(U, dtype=dtype),

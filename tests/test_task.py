@@ -258,7 +258,7 @@ def test_hierarchy_in_averages(population: bool) -> None:
 
 def test_teacher_has_lampinen_and_gangulis_spectrum() -> None:
     """LG18: where the singular values lie, the overlap of their vectors with the teacher's, the edges of the bulk."""
-    s_bar, n_in, n_out = np.array([4.0, 2.5, 1.5]), 800, 400
+    s_bar, n_in, n_out = np.array([4.0, 2.5, 1.5]), 640, 320
     a = n_out / n_in
     task = Task.teacher(s_bar, n_in, n_out, seed=1)
     assert task.test is not None
@@ -330,7 +330,9 @@ def test_mnist(digits: Task) -> None:
     assert digits.test is not None
     assert digits.test.samples == 10000
     assert digits.test.loss(np.zeros((10, 784))) == 0.5
-    assert 0.19 < digits.test.loss(digits.optimum) < 0.21
+    # the last directions, pixels inked in one image or two, fit noise; dropping them would break the identity
+    assert digits.test.loss(digits.optimum) == pytest.approx(1.43, abs=0.01)
+    np.testing.assert_allclose(digits.optimum @ digits.sigma_xx, digits.sigma_yx, atol=1e-14)
     omega = 0.01 * rng(0).standard_normal((10, 784))
     want = 0.5 * (1 - 2 * np.sum(omega * digits.sigma_yx) + np.sum((omega @ digits.sigma_xx) * omega))
     assert digits.loss(omega) == pytest.approx(want, rel=1e-12)
@@ -345,7 +347,7 @@ def test_mnist_whitened(digits: Task) -> None:
     assert digits.floor < task.floor < digits.floor + 4e-4
     assert task.test is not None
     assert 0.19 < task.test.loss(task.optimum) < 0.20
-    assert np.linalg.norm(task.test.sigma_xx, 2) < 3.4
+    assert np.linalg.eigvalsh(task.test.sigma_xx)[-1] < 3.4
     loose = Task.mnist(whiten=True, rtol=1e-12)
     assert digits.floor <= loose.floor < digits.floor + 1e-5
     assert loose.test is not None

@@ -31,8 +31,10 @@ ops::Moments<T> moments(const py::dict& task, const std::string& name, std::int6
   ops::Moments<T> m;
   m.sigma_xx = per_member<T>(task["sigma_xx"], name + ".sigma_xx", batch, {in, in});
   m.sigma_yx = per_member<T>(task["sigma_yx"], name + ".sigma_yx", batch, {out, in});
-  m.optimum = per_member<T>(task["optimum"], name + ".optimum", batch, {out, in});
-  m.floor = per_member<T>(task["floor"], name + ".floor", batch, {});
+  m.anchor = per_member<T>(task["anchor"], name + ".anchor", batch, {out, in});
+  m.ridge = per_member<T>(task["ridge"], name + ".ridge", batch, {});
+  m.anchor_loss = per_member<T>(task["anchor_loss"], name + ".anchor_loss", batch, {});
+  if (!m.sigma_yx || !m.anchor_loss || (m.sigma_xx && !(m.anchor && m.ridge))) throw py::value_error(name + ": incomplete");
   return m;
 }
 
@@ -63,12 +65,11 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.weights = weight_pointers.data();
 
   op.train = moments<T>(task, "task", batch, out, in);
-  if (!op.train.sigma_yx || !op.train.optimum || !op.train.floor) throw py::value_error("task: incomplete");
   if (!test.is_none()) op.test = moments<T>(test.cast<py::dict>(), "test", batch, out, in);
   op.modes = task["modes"].cast<std::int64_t>();
   op.mode_u = per_member<T>(task["mode_u"], "task.mode_u", batch, {out, op.modes});
   op.mode_v = per_member<T>(task["mode_v"], "task.mode_v", batch, {in, op.modes});
-  for (const auto& p : {op.train.sigma_xx, op.train.sigma_yx, op.train.optimum, op.test.sigma_xx, op.test.sigma_yx, op.test.optimum,
+  for (const auto& p : {op.train.sigma_xx, op.train.sigma_yx, op.train.anchor, op.test.sigma_xx, op.test.sigma_yx, op.test.anchor,
                         op.mode_u, op.mode_v})
     op.task_per_member |= p.stride != 0;
 

@@ -51,6 +51,7 @@ void run_workers(int workers, Body body, Poll poll) {
     }
   }
   for (std::thread& t : threads) t.join();
+  poll();
 }
 
 }  // namespace pydln::cpu

@@ -3,7 +3,11 @@
 //   Omega = W_D ... W_1,  E = Sigma_yx - Omega Sigma_xx,
 //   G_l = (W_D ... W_{l+1})^T E (W_{l-1} ... W_1)^T - decay W_l          (minus the gradient of the loss)
 //   V_l <- momentum V_l + G_l,  W_l <- W_l + lr V_l                      (V_l = 0 before the first step)
-//   loss = floor + 1/2 <E, Omega* - Omega>, Omega* Sigma_xx = Sigma_yx   (keeps its digits near the minimum)
+//   loss = L(P) + 1/2 <E + ridge P, P - Omega>,  P (Sigma_xx + ridge I) = Sigma_yx
+//
+// The loss is quadratic, so this holds exactly for any ridge; near the minimum it keeps the digits that
+// 1/2 tr Sigma_yy - <Omega, Sigma_yx> + ... loses, and the ridge keeps P small where Sigma_xx is nearly singular.
+// Where Sigma_xx = I the ridge is 0 and P = Sigma_yx.
 //
 // All matrices are row-major and contiguous. Nothing may alias. A record that is null is not made.
 // Outputs of a member are written only by the worker that runs it; entries of a record after the member stopped keep
@@ -20,8 +24,9 @@ template <class T>
 struct Moments {
   PerMember<const T> sigma_xx;  // (n_0, n_0); absent: Sigma_xx = I
   PerMember<const T> sigma_yx;  // (n_D, n_0)
-  PerMember<const T> optimum;   // (n_D, n_0)  Omega*; equal to sigma_yx where Sigma_xx = I
-  PerMember<const T> floor;     // scalar: loss at Omega*
+  PerMember<const T> anchor;       // (n_D, n_0)  P; not read where Sigma_xx = I
+  PerMember<const T> ridge;        // scalar; not read where Sigma_xx = I
+  PerMember<const T> anchor_loss;  // scalar: L(P)
 };
 
 template <class T>

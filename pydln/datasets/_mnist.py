@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import importlib
 import math
 import os
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +95,7 @@ def _cached(name: str, md5: str) -> Path:
 def _download(folder: Path, name: str, md5: str) -> Path:
     advice = "give the folder of the IDX files as path= or in the environment variable PYDLN_MNIST"
     try:
-        pooch: Any = importlib.import_module("pooch")
+        import pooch
     except ImportError:
         raise DataNotFound(
             f"MNIST: {name} is not in {folder} and pooch, which would download it, is not installed; "
@@ -119,6 +116,9 @@ def _download(folder: Path, name: str, md5: str) -> Path:
 
 def _read_idx(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """IDX of unsigned bytes: 0, 0, 8, the number of dimensions, each size in four bytes (big-endian), the data."""
+    import gzip
+    import zlib
+
     data = file.read_bytes()
     if data[:2] == b"\x1f\x8b":
         try:

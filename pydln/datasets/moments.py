@@ -8,12 +8,7 @@ reader.
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +74,7 @@ def write(path: str | os.PathLike[str], moments: Moments) -> None:
         )
 
 
-def read(file: str | os.PathLike[str] | IO[bytes], name: str = "") -> Moments:
+def read(path: str | os.PathLike[str]) -> Moments:
     """Read what `write` wrote.
 
     Raises
@@ -87,9 +82,12 @@ def read(file: str | os.PathLike[str] | IO[bytes], name: str = "") -> Moments:
     FileDamaged
         The file is truncated or is something else.
     """
-    name = name or str(file)
+    import zipfile
+    import zlib
+
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # np.load given a path leaves a damaged file open
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             active, planes, yx, counts = (archive[key] for key in _KEYS)
         k = len(active)
         upper = np.ascontiguousarray(planes.T).view("<u4").reshape(k * (k + 1) // 2)
@@ -107,7 +105,7 @@ def read(file: str | os.PathLike[str] | IO[bytes], name: str = "") -> Moments:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise FileDamaged(f"{name}: expected a file of second moments, got something else or a part of one") from error
+        raise FileDamaged(f"{path}: expected a file of second moments, got something else or a part of one") from error
     return Moments(xx, yx.astype(np.int64), counts.astype(np.int64))
 
 
@@ -124,7 +122,9 @@ def mnist_moments(part: str = "train") -> Moments:
     Moments
         784 pixels (rows of the 28 x 28 image one after another), 10 classes.
     """
+    from importlib import resources
+
     _validate.choice(part, "part", PARTS)
     resource = resources.files("pydln.datasets").joinpath(PARTS[part])
     with resources.as_file(resource) as path:
-        return read(Path(path), PARTS[part])
+        return read(path)

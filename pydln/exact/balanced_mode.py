@@ -15,7 +15,7 @@ __all__ = ["balanced_mode", "balanced_mode_and_gap", "time_to_reach"]
 
 Floats = NDArray[Any]
 
-# Every integral below is split at z = 1/2, so its series gains a bit a term; 2^-60 times the largest coefficient is lost.
+# Every integral below is split at z = 1/2, so that its series gains a bit a term.
 TERMS = 60
 NEWTON_STEPS = 12
 LONGEST = 1e4
@@ -37,8 +37,11 @@ class _Leg(NamedTuple):
     def time(self, z0: Floats, x: Floats) -> Floats:
         """|theta| from z0 to z0 e^x; the two leading exponents may be zero or negative, and are kept apart for it."""
         z = z0 * np.exp(x)
-        rest = np.power(z, self.mu + 2) * _horner(self.tail, z) - np.power(z0, self.mu + 2) * _horner(self.tail, z0)
-        return _power_time(self.mu, z0, x) + self.q * _power_time(self.mu + 1, z0, x) + np.sign(x) * rest
+        rest: Floats = np.power(z, self.mu + 2) * _horner(self.tail, z) - np.power(z0, self.mu + 2) * _horner(
+            self.tail, z0
+        )
+        first: Floats = _power_time(self.mu, z0, x)
+        return np.asarray(first + self.q * _power_time(self.mu + 1, z0, x) + np.sign(x) * rest)
 
     def invert(self, z0: Floats, theta: Floats, sign: float, limit: Floats) -> Floats:
         """x with `time(z0, x)` = theta, between 0 and `limit`, of the given sign.
@@ -51,7 +54,7 @@ class _Leg(NamedTuple):
             z = z0 * np.exp(x)
             change = sign * (theta - self.time(z0, x)) * np.power(1 - z, self.q) * np.power(z, -self.mu)
             if self.mu == 0:
-                return np.clip(x + change, low, high)
+                return np.asarray(np.clip(x + change, low, high))
             # No z^mu is negative: a step that asks for one has passed the limit.
             within = self.mu * change > -1
             step = np.log1p(np.where(within, self.mu * change, 0.0)) / self.mu
@@ -73,14 +76,14 @@ class _Approach(NamedTuple):
     def time(self, w0: Floats, x: Floats) -> Floats:
         """theta from w0 to w0 e^(-x)."""
         w = w0 * np.exp(-x)
-        return x + w0 * _horner(self.series, w0) - w * _horner(self.series, w)
+        return np.asarray(x + w0 * _horner(self.series, w0) - w * _horner(self.series, w))
 
     def invert(self, w0: Floats, theta: Floats) -> Floats:
         """x >= 0 with `time(w0, x)` = theta, by Newton's method: the slope (1-w)^(-q) stays between 1/2 and 4."""
 
         def newton(x: Floats) -> Floats:
             excess = self.time(w0, x) - theta
-            return np.maximum(x - excess * np.power(1 - w0 * np.exp(-x), self.q), 0.0)
+            return np.asarray(np.maximum(x - excess * np.power(1 - w0 * np.exp(-x), self.q), 0.0))
 
         return _settle(newton, theta * np.power(1 - w0, self.q))
 
@@ -108,9 +111,9 @@ def _horner(coefficients: Floats, z: Floats) -> Floats:
     return total
 
 
-def _log_ratio(a: Floats, b: Floats) -> Floats:
-    """ln(a/b), with its digits when a and b are close."""
-    return np.where(np.abs(a - b) < 0.5 * b, np.log1p((a - b) / b), np.log(a / b))
+def _log_ratio(a: Floats, b: Floats, difference: Floats) -> Floats:
+    """ln(a/b) for a - b = `difference`, with its digits when a and b are close."""
+    return np.where(np.abs(difference) < 0.5 * np.abs(b), np.log1p(difference / b), np.log(a / b))
 
 
 def _power_time(m: float, z0: Floats, x: Floats) -> Floats:
@@ -118,7 +121,7 @@ def _power_time(m: float, z0: Floats, x: Floats) -> Floats:
     if m == 0:
         return np.abs(x)
     larger = np.power(z0 * np.exp(np.where(m * x > 0, x, 0.0)), m)
-    return larger * -np.expm1(-np.abs(m * x)) / abs(m)
+    return np.asarray(larger * -np.expm1(-np.abs(m * x)) / abs(m))
 
 
 class _Depth(NamedTuple):
@@ -163,9 +166,9 @@ def _arguments(**given: ArrayLike) -> tuple[list[Floats], tuple[int, ...]]:
 def balanced_mode(u0: ArrayLike, s: ArrayLike, t: ArrayLike, *, depth: float) -> Floats:
     """Strength of one mode of the product of a balanced deep linear network with whitened inputs.
 
-    Solves du/dt = D |u|^(2-2/D) (s - u), Saxe, McClelland & Ganguli (2013), eq. 15, for every u0 and s: below the target
-    (0 < u0 < s), above it (u0 > s > 0), with the target on the other side of zero or at it (s <= 0 < u0: u decays to
-    zero, and for depth >= 2 never gets there), and the mirror images u -> -u, s -> -s. u0 = 0 stays there unless
+    Solves du/dt = D |u|^(2-2/D) (s - u), Saxe, McClelland & Ganguli (2013), eq. 15, for every u0 and s: below the
+    target (0 < u0 < s), above it (u0 > s > 0), with the target at zero or beyond it (s <= 0 < u0: u decays to zero, for
+    1 < depth < 2 in a finite time, and stays there), and the mirror images u -> -u, s -> -s. u0 = 0 stays there unless
     depth = 1.
 
     Parameters
@@ -291,8 +294,8 @@ def time_to_reach(u0: ArrayLike, u: ArrayLike, s: ArrayLike, *, depth: float) ->
     """The time at which `balanced_mode` started at `u0` passes `u`: the inverse function.
 
     For depth 2 below the target this is the learning time (tau/2s) ln[u (s - u0)/(u0 (s - u))] of Saxe, McClelland &
-    Ganguli (2013); at depth D, s = 1, times the optimal rate c/D, it is their count of iterations, which stays finite as
-    D goes to infinity.
+    Ganguli (2013); D times the time at depth D for s = 1 is their count of iterations at the optimal rate up
+    to a constant (appendix B), and stays finite as D goes to infinity.
 
     Parameters
     ----------
@@ -321,7 +324,7 @@ def _time(u0: Floats, u: Floats, s: Floats, course: _Depth) -> Floats:
     time = np.where(u == u0, 0.0, math.inf)
     if course.p == 0:
         there = (u != u0) & ((u - u0) * (s - u) > 0)
-        time[there] = -np.log1p((u - u0)[there] / (u0 - s)[there])
+        time[there] = _log_ratio((u0 - s)[there], (u - s)[there], (u0 - u)[there])
         return time
     sign = np.where(u0 < 0, -1.0, 1.0)
     u0, u, s = u0 * sign, u * sign, s * sign
@@ -339,38 +342,38 @@ def _time(u0: Floats, u: Floats, s: Floats, course: _Depth) -> Floats:
         vanishing = down & (s == 0)
         if vanishing.any():
             first, last = u0[vanishing], u[vanishing]
-            time[vanishing] = _power_time(-course.p, first, _log_ratio(last, first)) / course.rate
+            time[vanishing] = _power_time(-course.p, first, _log_ratio(last, first, last - first)) / course.rate
     return time
 
 
 def _time_below(course: _Depth, u0: Floats, u: Floats, s: Floats) -> Floats:
     leg, approach = course.below()
     z0 = np.maximum(u0 / s, SMALLEST)
-    x = np.minimum(_log_ratio(u, u0), np.maximum(-np.log(2 * z0), 0.0))
+    x = np.minimum(_log_ratio(u, u0, u - u0), np.maximum(-np.log(2 * z0), 0.0))
     late = u > 0.5 * s
     w0, w = np.minimum((s - u0) / s, 0.5), (s - u) / s
     # Both ends close to the target: their ratio from the difference, which is exact.
-    near = np.where(w0 < 0.5, _log_ratio(s - u0, s - u), np.log(w0 / w))
+    near = np.where(w0 < 0.5, _log_ratio(s - u0, s - u, u - u0), np.log(w0 / w))
     return leg.time(z0, x) + np.where(late, approach.time(w0, np.where(late, near, 0.0)), 0.0)
 
 
 def _time_above(course: _Depth, u0: Floats, u: Floats, s: Floats) -> Floats:
     leg, approach = course.above()
     z0 = s / u0
-    x = np.minimum(_log_ratio(u0, u), np.maximum(-np.log(2 * z0), 0.0))
+    x = np.minimum(_log_ratio(u0, u, u0 - u), np.maximum(-np.log(2 * z0), 0.0))
     late = u < 2 * s
     w0, w = np.minimum((u0 - s) / u0, 0.5), (u - s) / u
-    near = np.where(w0 < 0.5, _log_ratio(u0 - s, u - s) - _log_ratio(u0, u), np.log(w0 / w))
+    near = np.where(w0 < 0.5, _log_ratio(u0 - s, u - s, u0 - u) - _log_ratio(u0, u, u0 - u), np.log(w0 / w))
     return leg.time(z0, x) + np.where(late, approach.time(w0, np.where(late, near, 0.0)), 0.0)
 
 
 def _time_across(course: _Depth, u0: Floats, u: Floats, size: Floats) -> Floats:
     falling, fading = course.across()
     z0 = size / (u0 + size)
-    grown = _log_ratio(u0 + size, u + size)
+    grown = _log_ratio(u0 + size, u + size, u0 - u)
     x = np.minimum(grown, np.maximum(-np.log(2 * z0), 0.0))
     late = u < size
     first = np.minimum(u0, size)
     y0 = first / (first + size)
-    shrunk = _log_ratio(u, first) - _log_ratio(u + size, first + size)
+    shrunk = _log_ratio(u, first, u - first) - _log_ratio(u + size, first + size, u - first)
     return falling.time(z0, x) + np.where(late, fading.time(y0, np.where(late, shrunk, 0.0)), 0.0)

@@ -36,13 +36,13 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats) -> TwoLayerMode
     kappa = np.hypot(s, half)
     still = kappa == 0
     safe = np.where(still, 1.0, kappa)
-    # Eigenvectors (S, C) and (C, -S): the larger component by a sum, the smaller by division, so both keep their digits.
+    # Eigenvectors (S, C) and (C, -S): the larger component by a sum, the smaller by division, to keep their digits.
     larger = np.where(still, np.sqrt(0.5), np.sqrt(0.5 * (1.0 + np.abs(half) / safe)))
     smaller = np.where(still, np.sqrt(0.5), 0.5 * (s / safe) / larger)
     upper = np.where(half < 0, larger, smaller)
     lower = np.where(half < 0, smaller, larger)
     opposed = np.sign(a0) * np.sign(b0) < 0
-    # z+ vanishes on the saddle's stable manifold a0 = -b0; with that factor taken out what is left adds like signs only.
+    # z+ vanishes on the saddle's stable manifold a0 = -b0; that factor taken out, what is left adds like signs only.
     along = (a0 + b0) * (lower + a0 * ((a0 - b0) / (2 * safe * (upper + lower))))
     plus = np.where(opposed & ~still, along, a0 * upper + b0 * lower)
     minus = a0 * lower - b0 * upper
@@ -63,12 +63,8 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats) -> TwoLayerMode
     # ones cancel on the way to the saddle, and there the eigenvectors keep the digits.
     direct = ~opposed | (k < 0.7)
     fast, mixed = decay * decay, s * integral
-    a = np.where(
-        direct, (a0 * (upper**2 + fast * lower**2) + b0 * mixed) * boost, upper * lead + lower * fade
-    ) / norm
-    b = np.where(
-        direct, (b0 * (lower**2 + fast * upper**2) + a0 * mixed) * boost, lower * lead - upper * fade
-    ) / norm
+    a = np.where(direct, (a0 * (upper**2 + fast * lower**2) + b0 * mixed) * boost, upper * lead + lower * fade) / norm
+    b = np.where(direct, (b0 * (lower**2 + fast * upper**2) + a0 * mixed) * boost, lower * lead - upper * fade) / norm
     gap = (s - a0 * b0) * (scale / norm) ** 2
     return TwoLayerMode(a, b * flip, gap * flip)
 
@@ -82,8 +78,8 @@ def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tup
     """Layer strengths of one mode of a two-layer linear network with whitened inputs, in closed form.
 
     Solves da/dt = b(s - ab), db/dt = a(s - ab) for any start and any sign, balanced or not. Special cases are the
-    logistic curve of Saxe, McClelland & Ganguli (2013), eq. 12 (a0 = b0), and the lazy limit (a0^2 and b0^2 far apart). A
-    start with a0 = -b0, s > 0 lies on the stable manifold of the saddle and decays to zero.
+    logistic curve of Saxe, McClelland & Ganguli (2013), eq. 12 (a0 = b0), and the lazy limit (a0^2 and b0^2 far apart).
+    A start with a0 = -b0, s > 0 lies on the stable manifold of the saddle and decays to zero.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Figures: one per file, each ``f(data, *, ax=None) -> Axes``. Nothing is shown or saved, matplotlib is imported on use."""
+"""Figures, one per file, each ``f(data, *, ax=None) -> Axes``: nothing is shown or saved, matplotlib loads on use."""
 
 from __future__ import annotations
 

@@ -89,9 +89,20 @@ def optimal_rate(
     """
     ax = _against_depth(depth, rate, "rate", theory, ax, line_kw)
     ax.set_ylabel(r"fastest learning rate $\eta$ (per iteration)")
+    _logarithmic(ax)
+    return ax
+
+
+def _logarithmic(ax: Axes) -> None:
+    """Both axes logarithmic, with plain numbers at 1, 2, 5, 10, ...: depths and rates span less than two decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     ax.set_xscale("log")
     ax.set_yscale("log")
-    return ax
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _against_depth(
@@ -105,7 +116,13 @@ def _against_depth(
     x = _validate.array(depth, "depth", shape=(None,), above=0)
     y = _validate.array(values, name, shape=(len(x),), finite=False)
     ax = style.axes(ax)
-    measured = {"marker": "o", "markersize": 5, "color": style.OKABE_ITO[0], "linewidth": 1.4, "label": "simulation"}
+    measured: dict[str, Any] = {
+        "marker": "o",
+        "markersize": 5,
+        "color": style.OKABE_ITO[0],
+        "linewidth": 1.4,
+        "label": "simulation",
+    }
     ax.plot(x, y, **(measured | line_kw))
     dashes = itertools.cycle(((0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2))))
     for label, (at, curve) in (theory or {}).items():

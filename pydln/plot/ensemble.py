@@ -37,7 +37,7 @@ def draw(
     if color is not None:
         line_kw["color"] = color
     if batch <= _MOST_LINES:
-        style = {"linewidth": 1.8} if batch == 1 else {"linewidth": 0.9, "alpha": 0.7}
+        style: dict[str, Any] = {"linewidth": 1.8} if batch == 1 else {"linewidth": 0.9, "alpha": 0.7}
         for i, y in enumerate(values):
             ax.plot(t if t.ndim == 1 else t[i], y, label=label if i == 0 else None, **(style | line_kw))
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydln import _validate
 from pydln.errors import MissingExtra
@@ -12,15 +12,26 @@ if TYPE_CHECKING:
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
     from pydln.trajectory import Trajectory
 
-__all__ = ["OKABE_ITO", "THEORY", "TIME_LABEL", "axes", "legend_beside", "loss_label", "mode_colors", "pick_modes"]
+__all__ = [
+    "OKABE_ITO",
+    "THEORY",
+    "TIME_LABEL",
+    "axes",
+    "legend_beside",
+    "legend_line",
+    "loss_label",
+    "mode_colors",
+    "pick_modes",
+]
 
 # Okabe & Ito (2008), told apart with any colour vision. Black is kept for theory; yellow is too faint on white.
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 
-THEORY = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.2, "zorder": 3.0}
+THEORY: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1, "zorder": 3.0}
 TIME_LABEL = r"time $t$ (units of $\tau = 1/\eta$)"
 
 _MOST_MODES = 10
@@ -45,24 +56,31 @@ def axes(ax: Axes | None) -> Axes:
     return fresh
 
 
+def legend_line(**line_kw: Any) -> Line2D:
+    """A line for a legend that stands for no curve in particular."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **line_kw)
+
+
 def legend_beside(ax: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """A legend right of `ax`, where it can cover no curve, its lines thick enough to tell the colours apart."""
-    beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
-    legend = ax.legend(handles, labels, frameon=False, fontsize="small", **beside)
+    place = {"bbox_to_anchor": (1.0, 0.5), "frameon": False, "fontsize": "small"}
+    legend = ax.legend(handles, labels, loc="center left", **place)
     for line in legend.get_lines():
         line.set_linewidth(max(line.get_linewidth(), 1.6))
         line.set_alpha(1.0)
 
 
 def mode_colors(count: int) -> list[str]:
-    """`count` colours: Okabe-Ito up to six, then viridis without its palest end."""
+    """`count` colours: Okabe-Ito up to six, then viridis without its ends, black and palest."""
     if count <= len(OKABE_ITO):
         return list(OKABE_ITO[:count])
     import matplotlib
     from matplotlib.colors import to_hex
 
     viridis = matplotlib.colormaps["viridis"]
-    return [to_hex(viridis(0.92 * i / (count - 1))) for i in range(count)]
+    return [to_hex(viridis(0.12 + 0.8 * i / (count - 1))) for i in range(count)]
 
 
 def pick_modes(modes: int | Sequence[int] | None, total: int) -> list[int]:

@@ -56,27 +56,26 @@ def overlay(
     """
     _validate.choice(quantity, "quantity", ("strengths", "loss", "test_loss"))
     expected = getattr(theory, quantity)
+    wide = {"linewidth": 3.0} if simulation.batch == 1 else {}
     if quantity == "strengths":
         total = simulation.strengths.shape[2]
         if expected.shape[2] != total:
             raise ValueError(f"theory: expected {total} modes, as in the simulation, got {expected.shape[2]}")
-        ax = strengths(simulation, ax=ax, modes=modes)
+        ax = strengths(simulation, ax=ax, modes=modes, **wide)
         for mode in style.pick_modes(modes, total):
             draw(ax, theory.t, expected[:, :, mode], band=False, **style.THEORY)
     else:
-        ax = loss(simulation, ax=ax, quantity=quantity)
+        ax = loss(simulation, ax=ax, quantity=quantity, **wide)
         draw(ax, theory.t, expected, band=False, **style.THEORY)
     _legend(ax, "0.45" if quantity == "strengths" else style.OKABE_ITO[0])
     return ax
 
 
 def _legend(ax: Axes, simulated: str) -> None:
-    from matplotlib.lines import Line2D
-
     drawn, labels = ax.get_legend_handles_labels()
     handles = [
-        Line2D([], [], color=simulated, linewidth=1.8),
-        Line2D([], [], **{k: v for k, v in style.THEORY.items() if k != "zorder"}),
+        style.legend_line(color=simulated, linewidth=2.4),
+        style.legend_line(**style.THEORY),
         *drawn,
     ]
     style.legend_beside(ax, handles, ["simulation", "theory", *labels])

@@ -1,4 +1,4 @@
-"""The figures of Saxe, McClelland & Ganguli (2013), one file each, every one with a table of theory against measurement."""
+"""The figures of Saxe, McClelland & Ganguli (2013), one per file, each with a table of theory against measurement."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def write(
     with matplotlib.rc_context({"svg.hashsalt": "pydln"}):
         figure.savefig(png, dpi=200)
         figure.savefig(svg, metadata={"Date": None})
-    np.savez_compressed(npz, **{key: np.asarray(value) for key, value in numbers.items()})
+    np.savez_compressed(npz, **{key: np.asarray(value) for key, value in numbers.items()})  # type: ignore[arg-type]
     made = "\n".join(f"- {key}: {value}" for key, value in settings.items())
     markdown.write_text(f"# {title}\n\n{made}\n\n{report.table()}", encoding="utf-8")
     content = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -30,6 +31,16 @@ class Grid:
     size: tuple[float, ...]
     size_name: str
     seeds: tuple[int, ...]
+
+    @property
+    def members(self) -> dict[str, tuple[Any, ...]]:
+        """The axes that run over the members of a part, the last one fastest."""
+        return {"lr": self.lr, self.size_name: self.size, "seed": self.seeds}
+
+    def each_member(self) -> Iterator[dict[str, Any]]:
+        """Where each member of a part stands on these axes."""
+        for values in itertools.product(*self.members.values()):
+            yield dict(zip(self.members, values, strict=True))
 
 
 @dataclass(frozen=True)
@@ -79,17 +90,19 @@ class RunFile:
 def _arrays(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
     """Named arrays of an npz file; ValueError in one sentence when it is not what is needed."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError(f"expected an .npz file, got {path.name}")
-            missing = [name for name in required if name not in file.files]
-            if missing:
-                raise ValueError(f"expected arrays {', '.join(required)} in {path.name}, got {', '.join(file.files)}")
-            return {name: file[name] for name in (*required, *optional) if name in file.files}
+                raise ValueError("a single array")
+            arrays = {name: file[name] for name in (*required, *optional) if name in file.files}
+            there = ", ".join(file.files)
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"expected an .npz file, got {path.name}, which cannot be read ({error})") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"expected an .npz file of numbers, got {path.name} ({error})") from None
+    if not arrays.keys() >= set(required):
+        raise ValueError(f"expected arrays {', '.join(required)} in {path.name}, got {there or 'none'}")
+    return arrays
 
 
 def _task(source: Source, folder: Path) -> tuple[Task, list[Path]]:

@@ -1,4 +1,4 @@
-"""A first picture of a sweep: the loss of every member, one panel per part, one colour per learning rate."""
+"""A first picture of a sweep: the loss of every member, one panel per part, one colour per value of an axis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pydln import plot
-from pydln.trajectory import Trajectory
+from pydln.trajectory import Status, Trajectory
 
 __all__ = ["quick_look"]
 
@@ -17,8 +17,17 @@ _MOST_PANELS = 12
 _MOST_NAMED = 6
 
 
-def quick_look(parts: list[tuple[str, Path, list[dict[str, Any]]]], path: Path) -> bool:
-    """Draw the parts, each a title, its npz file and the rows of its members, to `path`.
+def quick_look(parts: list[tuple[str, Path, list[dict[str, Any]]]], axis: str, path: Path) -> bool:
+    """Draw the loss of every member that did not diverge, and dashed the test loss if there is one, to `path`.
+
+    Parameters
+    ----------
+    parts : list
+        For each panel its title, its npz file and the rows of its members; the first twelve are drawn.
+    axis : str
+        The key of the rows that chooses the colour.
+    path : Path
+        The picture.
 
     Returns
     -------
@@ -31,7 +40,8 @@ def quick_look(parts: list[tuple[str, Path, list[dict[str, Any]]]], path: Path) 
     except ImportError:
         return False
     runs = [(title, Trajectory.load(file), rows) for title, file, rows in parts[:_MOST_PANELS]]
-    if not all("loss" in run.names for _, run, _ in runs):
+    quantities = [name for name in ("loss", "test_loss") if name in runs[0][1].names]
+    if not quantities:
         return False
     across = min(4, len(runs))
     down = math.ceil(len(runs) / across)
@@ -39,13 +49,20 @@ def quick_look(parts: list[tuple[str, Path, list[dict[str, Any]]]], path: Path) 
     panels = figure.subplots(down, across, squeeze=False)
     viridis = matplotlib.colormaps["viridis"]
     for ax, (title, run, rows) in zip(panels.flat, runs, strict=False):
-        lr = np.array([row["lr"] for row in rows])
-        rates = np.unique(lr)
-        for i, rate in enumerate(rates):
-            shade = 0.0 if len(rates) == 1 else 0.92 * i / (len(rates) - 1)
-            label = f"lr {rate:g}" if len(rates) <= _MOST_NAMED or i in (0, len(rates) - 1) else None
-            plot.loss(run[lr == rate], ax=ax, color=matplotlib.colors.to_hex(viridis(shade)), label=label)
-        ax.set_title(title, fontsize="medium")
+        healthy = run.status != Status.DIVERGED
+        values = np.where(healthy, [row[axis] for row in rows], np.nan)
+        distinct = np.unique(values[healthy])
+        named = distinct if len(distinct) <= _MOST_NAMED else distinct[[0, -1]]
+        lost = np.count_nonzero(~healthy)
+        for i, value in enumerate(distinct):
+            color = matplotlib.colors.to_hex(viridis(0.92 * i / max(1, len(distinct) - 1)))
+            label = f"{axis} {value:g}" if value in named else None
+            for quantity, style in zip(quantities, ("-", "--"), strict=False):
+                plot.loss(run[values == value], ax=ax, quantity=quantity, color=color, linestyle=style, label=label)
+                label = None
+        ax.set_title(title + (f" ({lost} diverged)" if lost else ""), fontsize="medium")
+        if len(quantities) > 1:
+            ax.set_ylabel("loss, and dashed test loss")
     for ax in panels.flat[len(runs) :]:
         ax.remove()
     figure.savefig(path, dpi=150)

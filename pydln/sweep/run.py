@@ -20,6 +20,7 @@ from pydln.sweep.config import Grid, RunFile
 from pydln.sweep.quick_look import quick_look
 from pydln.sweep.starts import start_weights
 from pydln.sweep.store import Store
+from pydln.task import Task
 from pydln.trajectory import Status, Trajectory
 from pydln.weights import Weights
 
@@ -76,13 +77,13 @@ def expand(grid: Grid) -> tuple[Part, ...]:
 
 
 def _columns(grid: Grid) -> list[str]:
-    inputs = ["part", "member", "depth", "width", "lr", grid.size_name, "seed"]
-    return [*inputs, "status", "stopped_at", "loss", "theory", "theory_gap", "file"]
+    outcome = ["status", "stopped_at", "loss", "test_loss", "theory", "theory_gap", "file"]
+    return ["part", "member", "depth", "width", *grid.members, *outcome]
 
 
 def _fingerprint(file: RunFile, part: Part) -> str:
     grid = file.grid
-    everything = (__version__, file.inputs, part, grid.lr, grid.size, grid.seeds)
+    everything = (__version__, file.inputs, part, grid.members)
     return hashlib.sha256(repr(everything).encode()).hexdigest()
 
 
@@ -117,13 +118,13 @@ def _check(file: RunFile, parts: Iterable[Part]) -> None:
         raise file.source.mistake(
             ("run", "at"), f"run.at: expected steps up to run.steps = {steps}, got {max(file.run['at'])}"
         )
-    members = len(grid.lr) * len(grid.size) * len(grid.seeds)
+    members = math.prod(map(len, grid.members.values()))
     for part in parts:
         with file.source.blame(("grid",)):
             weights = start_weights(file, part.depth, part.width, [(grid.size[0], grid.seeds[0])])
         with file.source.blame(("run",)):
             small = {key: value for key, value in _settings(file).items() if key not in ("at", "record_every", "lr")}
-            run = gradient_descent(file.task, weights, **{**small, "steps": 0}, lr=grid.lr, throw=False)
+            run = gradient_descent(file.task, weights, **{**small, "steps": 0}, lr=min(grid.lr), throw=False)
             records = [run.weights if name == "weights" else (getattr(run, name),) for name in run.names]
             recorded = sum(a.nbytes for arrays in records for a in arrays) // run.batch
             own = sum(w.nbytes for w in weights.layers)
@@ -135,30 +136,34 @@ def _check(file: RunFile, parts: Iterable[Part]) -> None:
             )
 
 
-def _known(x: float) -> float | None:
-    return float(x) if math.isfinite(x) else None
-
-
 def _rows(file: RunFile, part: Part, run: Trajectory, saved: Path) -> list[dict[str, Any]]:
-    grid = file.grid
-    loss = [math.nan] * run.batch if run.final is None else np.atleast_1d(file.task.loss(run.final.product()))
+    def losses(task: Task | None) -> list[float | None]:
+        found: list[float | None] = [None] * run.batch
+        if task is not None and run.final is not None:
+            with np.errstate(all="ignore"):  # members that diverged
+                product = run.final.product()
+                for i in np.flatnonzero(np.isfinite(product).all(axis=(1, 2))):
+                    loss = float(task.loss(product[i]))
+                    found[i] = loss if math.isfinite(loss) else None
+        return found
+
+    loss, test_loss = losses(file.task), losses(file.task.test)
     return [
         {
             "part": part.stem,
             "member": i,
             "depth": part.depth,
-            "width": part.width,
-            "lr": lr,
-            grid.size_name: size,
-            "seed": seed,
+            "width": run.settings["widths"][1] if part.depth > 1 else None,
+            **axes,
             "status": Status(int(run.status[i])).name.lower(),
             "stopped_at": int(run.stopped_at[i]),
-            "loss": _known(loss[i]),
+            "loss": loss[i],
+            "test_loss": test_loss[i],
             "theory": None,
             "theory_gap": None,
             "file": saved.name,
         }
-        for i, (lr, size, seed) in enumerate(itertools.product(grid.lr, grid.size, grid.seeds))
+        for i, axes in enumerate(file.grid.each_member())
     ]
 
 
@@ -264,7 +269,7 @@ def run_sweep(
         store.write_table(rows, _columns(grid))
     store.write_table(rows, _columns(grid))
     picture = store.folder / f"{file.name}.png"
-    drawn = quick_look(
-        [(str(part), store.file(part.stem), [row for row in rows if row["part"] == part.stem]) for part in parts], picture
-    )
+    axis = next((name for name, values in grid.members.items() if len(values) > 1), "lr")
+    panels = [(str(part), store.file(part.stem), [row for row in rows if row["part"] == part.stem]) for part in parts]
+    drawn = quick_look(panels, axis, picture)
     return SweepResult(rows, store.table, picture if drawn else None, skipped)

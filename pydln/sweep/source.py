@@ -35,6 +35,7 @@ class Source:
         self.lines = key_lines(text)
 
     def mistake(self, where: KeyPath, sentence: str) -> ValueError:
+        """The error that says `sentence` of the line of the key `where`, or of the nearest table that is there."""
         line = next((self.lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in self.lines), self.last)
         return ValueError(f"{self.label}:{line}: {sentence}")
 
@@ -64,13 +65,14 @@ class Source:
         return value
 
     def unknown(self, where: KeyPath, known: tuple[str, ...], kind: str = "") -> ValueError:
+        """The error for the key `where`, with the name that may have been meant."""
         *tables, key = where
         near = difflib.get_close_matches(key, known, n=1)
         table = home(key) if tables else None
-        if near:
-            hint = f"did you mean {near[0]}?"
-        elif table and table != ".".join(tables):
+        if table and table != ".".join(tables):
             hint = f"it belongs in [{table}]"
+        elif near:
+            hint = f"did you mean {near[0]}?"
         else:
             hint = f"expected one of {', '.join(known)}"
         return self.mistake(where, f"{'.'.join(where)}: unknown key{kind}; {hint}")

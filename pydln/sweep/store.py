@@ -40,6 +40,8 @@ class Store:
 
     Raises
     ------
+    ValueError
+        A file stands where the folder belongs.
     FileDamaged
         A file stands where the index belongs and is none.
     """
@@ -49,7 +51,10 @@ class Store:
         self.index = folder / f"{name}.json"
         self.table = folder / f"{name}.csv"
         self._parts: dict[str, Any] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(f"out: expected a folder, got {folder}, where a file stands") from None
         if self.index.exists():
             try:
                 found = json.loads(self.index.read_text(encoding="utf-8"))

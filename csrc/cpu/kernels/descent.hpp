@@ -26,8 +26,8 @@ class DescentWorker {
   struct Moments {  // in working orientation
     G* sigma_xx = nullptr;
     G* sigma_yx = nullptr;
-    G* optimum = nullptr;
-    Value floor{};
+    G* anchor = nullptr;
+    Value ridge{}, anchor_loss{};
   };
   struct Lane {
     int64_t member = -1;
@@ -119,7 +119,7 @@ class DescentWorker {
   void moments(Arena& arena, Moments& to, const ops::Moments<T>& from) {
     if (from.sigma_xx) to.sigma_xx = arena.take<G>(task_cells(inputs(), inputs()));
     to.sigma_yx = arena.take<G>(task_cells(m_, n_));
-    to.optimum = arena.take<G>(task_cells(m_, n_));
+    if (from.sigma_xx) to.anchor = arena.take<G>(task_cells(m_, n_));
   }
   int64_t inputs() const { return op_.chain.widths[0]; }
 
@@ -131,9 +131,14 @@ class DescentWorker {
     }
   }
   void load_moments(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
-    if (from.sigma_xx) L::load(to.sigma_xx, lane, from.sigma_xx.of(member), inputs(), inputs(), false);  // symmetric
     L::load(to.sigma_yx, lane, from.sigma_yx.of(member), m_, n_, flipped_);
-    L::load(to.optimum, lane, from.optimum.of(member), m_, n_, flipped_);
+    if (!from.sigma_xx) return;
+    L::load(to.sigma_xx, lane, from.sigma_xx.of(member), inputs(), inputs(), false);  // symmetric
+    L::load(to.anchor, lane, from.anchor.of(member), m_, n_, flipped_);
+  }
+  void load_scalars(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
+    L::set(to.anchor_loss, lane, *from.anchor_loss.of(member));
+    if (from.sigma_xx) L::set(to.ridge, lane, *from.ridge.of(member));
   }
   void load_task(int64_t lane, int64_t member) {
     load_moments(train_, op_.train, lane, member);
@@ -166,8 +171,8 @@ class DescentWorker {
         if (general_) L::clear_lane(velocity_[l], lane, rows, cols);
       }
       if (op_.task_per_member) load_task(lane, member);
-      L::set(train_.floor, lane, *op_.train.floor.of(member));
-      if (op_.test.sigma_yx) L::set(test_.floor, lane, *op_.test.floor.of(member));
+      load_scalars(train_, op_.train, lane, member);
+      if (op_.test.sigma_yx) load_scalars(test_, op_.test, lane, member);
       L::set(lr_, lane, *op_.lr.of(member));
       L::set(momentum_, lane, op_.momentum ? *op_.momentum.of(member) : T(0));
       L::set(decay_, lane, op_.decay ? *op_.decay.of(member) : T(0));
@@ -309,8 +314,9 @@ class DescentWorker {
 
   Value loss_of(const Moments& task, const Cell* e) {
     const Value half = Value{} + T(0.5);
-    const Value product = task.sigma_xx ? L::dot_difference(e, task.optimum, products_[0], m_, n_) : L::dot_self(e, m_, n_);
-    return fma(half, product, task.floor);
+    const Value product =
+        task.sigma_xx ? L::anchored_dot(e, task.ridge, task.anchor, products_[0], m_, n_) : L::dot_self(e, m_, n_);
+    return fma(half, product, task.anchor_loss);
   }
 
   void strengths() {

@@ -119,8 +119,11 @@ struct Interleaved {
 
   // ---- sums in canonical order ----------------------------------------------------------------------------------
   template <class G>
-  static V dot_difference(const V* x, const G* y, const V* z, int64_t rows, int64_t cols) {  // <x, y - z>
-    return canonical(rows, cols, [=](int64_t q, V p) { return fma(x[q], V(at(y + q) - z[q]), p); });
+  static V anchored_dot(const V* e, V ridge, const G* p, const V* omega, int64_t rows, int64_t cols) {  // <e + ridge p, p - omega>
+    return canonical(rows, cols, [=](int64_t q, V sum) {
+      const V anchor = at(p + q);
+      return fma(fma(ridge, anchor, e[q]), V(anchor - omega[q]), sum);
+    });
   }
   static V dot_self(const V* x, int64_t rows, int64_t cols) {
     return canonical(rows, cols, [=](int64_t q, V p) { return fma(x[q], x[q], p); });

@@ -137,8 +137,12 @@ struct Rows {
   }
 
   // ---- sums in canonical order -----------------------------------------------------------------------------------
-  static T dot_difference(const T* x, const T* y, const T* z, int64_t rows, int64_t cols) {
-    return canonical(rows, cols, [=](int64_t q, V p) { return fma(V(*vec(x + q)), V(*vec(y + q) - *vec(z + q)), p); });
+  static T anchored_dot(const T* e, T ridge, const T* p, const T* omega, int64_t rows, int64_t cols) {  // <e + ridge p, p - omega>
+    const V r = splat(ridge);
+    return canonical(rows, cols, [=](int64_t q, V sum) {
+      const V anchor = *vec(p + q);
+      return fma(fma(r, anchor, V(*vec(e + q))), V(anchor - *vec(omega + q)), sum);
+    });
   }
   static T dot_self(const T* x, int64_t rows, int64_t cols) {
     return canonical(rows, cols, [=](int64_t q, V p) { return fma(V(*vec(x + q)), V(*vec(x + q)), p); });
@@ -174,10 +178,16 @@ struct Rows {
   template <class F>
   static PYDLN_INLINE T canonical(int64_t rows, int64_t cols, F f) {
     constexpr int64_t P = kPartialSums / L;
-    const int64_t ld = stride(cols), nv = vectors(cols);
-    V p[P] = {};
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < nv; ++j) p[j % P] = f(i * ld + j * L, p[j % P]);
+    const int64_t ld = stride(cols), full = cols / L, rest = cols % L;
+    V column, p[P] = {};
+    for (int64_t q = 0; q < L; ++q) column[q] = static_cast<T>(q);
+    const auto inside = column < splat(static_cast<T>(rest));
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < full; ++j) p[j % P] = f(i * ld + j * L, p[j % P]);
+      if (rest == 0) continue;
+      V& last = p[full % P];  // the padding stays out: it is NaN once infinity times its zeros has been stored there
+      last = inside ? V(f(i * ld + full * L, last)) : last;
+    }
     T flat[kPartialSums];
     for (int64_t q = 0; q < kPartialSums; ++q) flat[q] = p[q / L][q % L];
     return add_tree(flat);

@@ -1,0 +1,28 @@
+"""How long something takes, by the clock on the wall and by the processor time of all threads of this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time: what passed, and what the processors gave to this process meanwhile."""
+
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def share(self) -> float:
+        """Cores that this process had; below 1 it waited for one."""
+        return self.cpu_seconds / self.seconds
+
+
+def timed(work: Callable[..., object], *args: object) -> Span:
+    """The time that one call takes."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    work(*args)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Span(wall, cpu)

@@ -1,0 +1,43 @@
+"""Any depth above two, whitened inputs, a decoupled balanced start: every mode by du/dt = D u^(2-2/D) (s - u)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pydln.exact.balanced_mode import balanced_mode_and_gap
+from pydln.exact.solution import ModeSolution
+from pydln.exact.start import Condition, Start
+
+__all__ = ["AlignedBalanced"]
+
+Floats = NDArray[Any]
+
+
+class AlignedBalanced(ModeSolution):
+    """Depth >= 3 from W_l = R_{l+1} diag(a_l) R_l^T with |a_l| the same in all layers (S13 eq. 15)."""
+
+    name = "aligned and balanced"
+
+    @classmethod
+    def conditions(cls, start: Start) -> Iterator[Condition]:
+        """Depth, whitened inputs, a decoupled start, balance."""
+        yield start.depth_is(start.depth > 2, "3 or more")
+        yield from start.decoupled()
+        yield start.balanced
+
+    def modes(self, t: Floats) -> tuple[Floats, Floats, Floats]:
+        """u, s - u, and u again for the layers."""
+        u0 = np.prod(self.layer_strengths, axis=1)[:, None]
+        shape = np.broadcast_shapes(u0.shape, self.s[:, None].shape, t.shape)
+        start, target, times = (np.broadcast_to(a, shape).ravel() for a in (u0, self.s[:, None], t))
+        flat, gap = balanced_mode_and_gap(start, target, times, self.start.depth)
+        u = flat.reshape(shape)
+        return u, gap.reshape(shape), u
+
+    def layer(self, state: Floats, k: int) -> Floats:
+        """The D-th root of |u|, with the sign that the layer started with."""
+        return np.sign(self.layer_strengths[:, None, k - 1]) * np.abs(state) ** (1 / self.start.depth)

@@ -1,0 +1,71 @@
+"""One layer: a linear equation, solved from any start for any inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pydln.exact.solution import Solution
+from pydln.exact.start import Condition, Start
+
+__all__ = ["OneLayer"]
+
+Floats = NDArray[Any]
+
+
+class OneLayer(Solution):
+    """Depth 1, dOmega/dt = Sigma_yx - Omega Sigma_xx.
+
+    With Sigma_xx = Q diag(d) Q^T the columns of (Omega - Omega*) Q decay as e^(-dt).
+    """
+
+    name = "one layer"
+
+    def __init__(self, start: Start) -> None:
+        super().__init__(start)
+        task = start.task
+        self.first = start.layer(1)
+        self.optimum = task.optimum if task.batch is not None else task.optimum[None]
+        self.rates, self.basis = np.ones((1, task.n_in)), None
+        if not task.whitened:
+            rates, basis = np.linalg.eigh(task.sigma_xx if task.sigma_xx.ndim == 3 else task.sigma_xx[None])
+            self.rates, self.basis = np.maximum(rates, 0.0), basis
+
+    @classmethod
+    def conditions(cls, start: Start) -> Iterator[Condition]:
+        """Depth."""
+        yield start.depth_is(start.depth == 1, "1")
+
+    def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
+        """The quantities `names`; the loss has its digits down to the floor."""
+        U, _, V = self.start.modes
+        gap0 = self.optimum - self.first
+        rotated = gap0 if self.basis is None else gap0 @ self.basis
+        exponent = self.rates[:, None] * t[:, :, None]
+        found: dict[str, Any] = {}
+        if "loss" in names:
+            weight = 0.5 * self.rates * np.sum(rotated**2, axis=1)
+            excess = np.sum(weight[:, None] * np.exp(-2 * exponent), axis=-1)
+            found["loss"] = np.reshape(self.start.task.floor, (-1, 1)) + excess
+        # From the start while little has happened and from the end later, so that both keep the digits of their own.
+        early = exponent[..., None, :] < 1
+        moved = np.where(early, -np.expm1(-exponent)[..., None, :], 0.0) * rotated[:, None]
+        left = np.where(early, 0.0, np.exp(-exponent)[..., None, :]) * rotated[:, None]
+        first, last = self.first[:, None], self.optimum[:, None]
+        if self.basis is None:
+            product = np.where(early, first + moved, last - left)
+        else:
+            Q = self.basis[:, None]
+            back = np.swapaxes(Q, -2, -1)
+            product = (np.where(early, first @ Q + moved, last @ Q - left)) @ back
+        found["product"] = product
+        found["weights"] = [product]
+        found["strengths"] = np.sum(U[:, None] * (product @ V[:, None]), axis=-2)
+        found["layer_norms"] = np.linalg.norm(product, axis=(-2, -1))[..., None]
+        found["drift"] = np.zeros((*product.shape[:2], 0))
+        if "test_loss" in names:
+            found["test_loss"] = self.test_loss(product)
+        return found

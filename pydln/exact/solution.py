@@ -1,0 +1,174 @@
+"""What every exact solution can do: be evaluated at any times, into a `Trajectory`."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pydln import _validate
+from pydln.exact.start import Condition, Start
+from pydln.trajectory import QUANTITIES, Status, Trajectory
+
+__all__ = ["ModeSolution", "Solution"]
+
+Floats = NDArray[Any]
+
+
+class Solution(ABC):
+    """Gradient flow of an ensemble in closed form.
+
+    A new solution is one file: a subclass with a `name`, `conditions` and `records`, entered in the registry.
+
+    Attributes
+    ----------
+    name : str
+    batch : int
+        Number of members.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, start: Start) -> None:
+        self.start = start
+        self.batch = start.batch
+
+    @classmethod
+    @abstractmethod
+    def conditions(cls, start: Start) -> Iterator[Condition]:
+        """What the solution needs of a start, in an order such that each makes sense if those before it hold."""
+
+    @abstractmethod
+    def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
+        """The quantities `names` at times `t`, (batch or 1, time), with axes as in `Trajectory`."""
+
+    def evaluate(self, t: ArrayLike, *, record: str | Sequence[str] = ("loss", "strengths")) -> Trajectory:
+        """The solution at given times.
+
+        Parameters
+        ----------
+        t : (time,) or (batch, time) array
+            Times in units of tau = 1/lr, >= 0, in any order: a simulation's ``run.t`` as it is.
+        record : name or sequence of names
+            Out of ``loss``, ``test_loss``, ``strengths``, ``product``, ``layer_norms``, ``drift``, ``weights``, as in
+            `pydln.gradient_descent`. The loss is in the normalisation of the task.
+
+        Returns
+        -------
+        Trajectory
+            Float64, with ``source`` ``"exact:"`` and the name of the solution, ``steps`` None, ``stopped_at`` -1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Times that are not finite numbers >= 0 or fit no batch; unknown names; ``test_loss`` without held-out
+            covariances.
+        """
+        times = _validate.array(t, "t", at_least=0)
+        if times.ndim not in (1, 2) or (
+            times.ndim == 2 and 1 not in (len(times), self.batch) and len(times) != self.batch
+        ):
+            raise ValueError(f"t: expected (time,) or ({self.batch}, time), got {times.shape}")
+        task, weights = self.start.task, self.start.weights
+        names = _validate.names(record, "record", QUANTITIES)
+        if "test_loss" in names and task.test is None:
+            raise ValueError(
+                "record: expected a task with held-out covariances for test_loss, got one whose test is None"
+            )
+        if times.ndim == 2 and len(times) == 1:
+            times = times[0]
+        batch = max(self.batch, len(times) if times.ndim == 2 else 1)
+        found = self.records(np.atleast_2d(times), names)
+
+        def full(a: Floats) -> Floats:
+            return np.ascontiguousarray(np.broadcast_to(a, (batch, times.shape[-1], *a.shape[2:])))
+
+        return Trajectory(
+            t=times,
+            steps=None,
+            records={
+                name: tuple(full(w) for w in found[name]) if name == "weights" else full(found[name]) for name in names
+            },
+            status=np.full(batch, Status.COMPLETED),
+            stopped_at=np.full(batch, -1),
+            settings={
+                "task": task.name,
+                "normalize": task.normalize,
+                "whitened": task.whitened,
+                "depth": weights.depth,
+                "widths": list(weights.widths),
+            },
+            source=f"exact:{self.name}",
+        )
+
+    def test_loss(self, product: Floats) -> Floats:
+        """The loss of the held-out covariances for products (batch, time, n_D, n_0)."""
+        test = self.start.task.test
+        assert test is not None
+        return np.asarray(test.loss(product))
+
+    def __repr__(self) -> str:
+        widths = "-".join(str(n) for n in self.start.weights.widths)
+        return f"<exact solution {self.name!r}: batch={self.batch}, widths={widths}>"
+
+
+class ModeSolution(Solution):
+    """Decoupled modes, W_l = R_{l+1} diag(a_l(t)) R_l^T + C_l with C_l at rest: subclasses say how a mode moves."""
+
+    def __init__(self, start: Start) -> None:
+        super().__init__(start)
+        self.frames = start.alignment.frames
+        self.layer_strengths = start.alignment.strengths
+        self.s = start.modes[1]
+
+    @abstractmethod
+    def modes(self, t: Floats) -> tuple[Floats, Floats, Any]:
+        """u and s - u, (batch, time, r), at times `t` (batch or 1, time, 1), and what `layer` needs."""
+
+    @abstractmethod
+    def layer(self, state: Any, k: int) -> Floats:
+        """a_k, (batch, time, r), k = 1 … D."""
+
+    def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
+        """The quantities `names`, from the modes alone; the loss has its digits down to the floor."""
+        u, gap, state = self.modes(t[:, :, None])
+        start, depth = self.start, self.start.depth
+        found: dict[str, Any] = {"strengths": u}
+        if "loss" in names:
+            found["loss"] = np.reshape(start.task.floor, (-1, 1)) + 0.5 * np.sum(gap**2, axis=-1)
+        if "product" in names:
+            found["product"] = self._product(u)
+        if "test_loss" in names:
+            # One time at a time: all the products together may not fit in memory.
+            found["test_loss"] = np.concatenate(
+                [self.test_loss(self._product(u[:, i : i + 1])) for i in range(u.shape[1])], axis=1
+            )
+        if not {"layer_norms", "drift", "weights"} & set(names):
+            return found
+        squares, layers, norms = [], [], []
+        for k in range(1, depth + 1):
+            a = self.layer(state, k)
+            left, right = self.frames[k], np.swapaxes(self.frames[k - 1], -2, -1)
+            a0 = self.layer_strengths[:, k - 1]
+            squares.append(a**2 - a0[:, None] ** 2)
+            rest = start.layer(k) - (left * a0[:, None, :]) @ right
+            if "layer_norms" in names:
+                norms.append(np.sqrt(np.sum(a**2, axis=-1) + np.sum(rest**2, axis=(1, 2))[:, None]))
+            if "weights" in names:
+                layers.append(rest[:, None] + (left[:, None] * a[:, :, None, :]) @ right[:, None])
+        if norms:
+            found["layer_norms"] = np.stack(norms, axis=-1)
+        if layers:
+            found["weights"] = layers
+        if "drift" in names:
+            drift = [np.linalg.norm(after - before, axis=-1) for before, after in itertools.pairwise(squares)]
+            found["drift"] = np.stack(drift, axis=-1) if drift else np.zeros((*u.shape[:2], 0))
+        return found
+
+    def _product(self, u: Floats) -> Floats:
+        left, right = self.frames[-1], np.swapaxes(self.frames[0], -2, -1)
+        return np.asarray((left[:, None] * u[:, :, None, :]) @ right[:, None])

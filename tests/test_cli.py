@@ -1,0 +1,277 @@
+"""The command line: what it prints, its exit codes, and that a mistake is one sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pydln
+
+typer_testing = pytest.importorskip("typer.testing")
+
+from pydln import __main__, _backend, reproduce  # noqa: E402
+from pydln.cli import app  # noqa: E402
+from pydln.reproduce import Check, Report  # noqa: E402
+
+RUN_FILE = """\
+[task]
+kind = "spectrum"
+s = [3.0, 1.0]
+d_in = 4
+d_out = 3
+
+[start]
+kind = "aligned"
+
+[grid]
+depth = [1, 2]
+strength = [0.1, 0.5]
+lr = 0.01
+
+[run]
+steps = 20
+theory = true
+"""
+
+
+class Call:
+    """Exit code and the two outputs of one call of the command."""
+
+    def __init__(self, *arguments: object) -> None:
+        result = typer_testing.CliRunner().invoke(app, [str(one) for one in arguments], prog_name="pydln")
+        self.code: int = result.exit_code
+        self.out: str = result.stdout
+        self.err: str = result.stderr
+        self.error = result.exception
+
+
+def assert_mistake(call: Call, *parts: str) -> None:
+    assert call.code == 2
+    assert call.err.count("\n") == 1, f"expected one sentence, got {call.err!r}"
+    assert call.err.startswith("pydln: ")
+    assert "Traceback" not in call.err + call.out
+    for part in parts:
+        assert part in call.err
+
+
+def python(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "sweep.toml"
+    path.write_text(RUN_FILE)
+    return path
+
+
+# --- pydln, pydln info -----------------------------------------------------------------------------------------------
+def test_version() -> None:
+    call = Call("--version")
+    assert (call.code, call.out) == (0, f"pydln {pydln.__version__}\n")
+
+
+def test_help_names_the_commands() -> None:
+    for call in (Call("--help"), Call()):
+        assert all(re.search(rf"\b{name}\b", call.out + call.err) for name in ("reproduce", "run", "info"))
+
+
+def test_module_and_entry_point() -> None:
+    done = python("-m", "pydln", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"pydln {pydln.__version__}\n", "")
+    done = python("-m", "pydln", "no-such-command")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("absent", ["typer", "rich"])
+def test_without_the_extra_one_sentence(absent: str) -> None:
+    code = f"import sys; sys.modules['{absent}'] = None; from pydln.__main__ import main; main()"
+    done = python("-c", code)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "the command pydln needs typer and rich: pip install 'pydln[cli]'\n"
+
+
+def test_info() -> None:
+    call = Call("info")
+    assert call.code == 0
+    rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in call.out.splitlines())
+    assert rows["pydln"] == pydln.__version__
+    assert rows["instruction set"] == _backend.isa()
+    assert rows["instruction sets usable"].split(", ") == list(_backend.available_isas())
+    assert rows["threads"] == str(_backend.default_threads())
+    assert rows["compiler"]
+    assert {"numpy", "scipy", "python"} <= rows.keys()
+
+
+def test_info_with_a_wrong_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYDLN_NUM_THREADS", "many")
+    assert_mistake(Call("info"), "PYDLN_NUM_THREADS: expected an integer >= 1, got 'many'")
+
+
+# --- pydln run -------------------------------------------------------------------------------------------------------
+def test_run(file: Path, tmp_path: Path) -> None:
+    call = Call("run", file, "--out", tmp_path / "results", "--threads", 1)
+    assert (call.code, call.err) == (0, "")
+    for part in ("depth-1", "depth-2", "2 completed", "exact:", "sweep.csv"):
+        assert part in call.out
+    assert (tmp_path / "results" / "depth-2.npz").exists()
+    again = Call("run", file, "--out", tmp_path / "results")
+    assert again.code == 0
+    assert "2 finished before and not run again" in again.out
+
+
+def test_run_writes_into_the_folder_of_the_file_s_output(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Call("run", "sweep.toml").code == 0
+    assert (tmp_path / "sweep-results" / "sweep.csv").exists()
+    file.write_text(RUN_FILE + '[output]\nname = "other"\ndir = "there"\n')
+    assert Call("run", "sweep.toml").code == 0
+    assert (tmp_path / "there" / "other.csv").exists()
+
+
+def test_run_mistakes(file: Path, tmp_path: Path) -> None:
+    assert_mistake(Call("run", tmp_path / "absent.toml"), "absent.toml: there is no such file")
+    file.write_text(RUN_FILE.replace("lr = 0.01", "lr = -0.1"))
+    assert_mistake(Call("run", file), "sweep.toml:13: grid.lr: expected numbers > 0, got -0.1")
+    file.write_text(RUN_FILE)
+    (tmp_path / "taken").write_text("")
+    assert_mistake(Call("run", file, "--out", tmp_path / "taken"), "taken, where a file stands")
+    assert Call("run", file, "--threads", 0).code == 2
+
+
+def test_traceback_on_request(file: Path) -> None:
+    file.write_text("")
+    call = Call("--traceback", "run", file)
+    assert isinstance(call.error, ValueError)
+    assert call.code == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_keeps_what_was_done(file: Path, tmp_path: Path) -> None:
+    """Depth 1 learns in 200 steps; depth 5 from so small a start would take years, and is interrupted."""
+    results = tmp_path / "results"
+    text = (
+        RUN_FILE.replace("[1, 2]", "[1, 5]").replace("[0.1, 0.5]", "1e-20").replace("theory = true", "stop.loss = 1.0")
+    )
+    file.write_text(text.replace("steps = 20", "steps = 4_000_000_000\nrecord_every = 1_000_000_000"))
+    first = subprocess.Popen(
+        [sys.executable, "-m", "pydln", "run", str(file), "--out", str(results)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not (results / "depth-1.npz").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(first.pid, signal.SIGINT)
+        out, err = first.communicate(timeout=30)
+    finally:
+        first.kill()
+    assert first.returncode == 130, err
+    assert (out, err.count("\n")) == ("", 1)
+    assert "interrupted at depth 5: 1 of 2 parts are complete" in err
+    assert pydln.Trajectory.load(results / "depth-1.npz").status == pydln.Status.REACHED_LOSS
+    assert pydln.Trajectory.load(results / "depth-5.partial.npz").status == pydln.Status.INTERRUPTED
+    assert (results / "sweep.csv").read_text().count("\n") == 3
+
+
+# --- pydln reproduce -------------------------------------------------------------------------------------------------
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], Report]], list[tuple[str, dict[str, Any]]]]:
+    """Put something quick in the place of the figures; the list holds the calls made."""
+
+    def install(make: Callable[[str], Report]) -> list[tuple[str, dict[str, Any]]]:
+        made: list[tuple[str, dict[str, Any]]] = []
+
+        def stand_in(name: str, out_dir: Path, *, progress: Callable[..., object], **options: Any) -> Report:
+            made.append((name, {"out": out_dir, **options}))
+            progress(0, 2, "something")
+            progress(2, 2, "something")
+            return make(name)
+
+        monkeypatch.setattr(reproduce, "reproduce", stand_in)
+        return made
+
+    return install
+
+
+def report(name: str, *, measured: float = 1.001) -> Report:
+    checks = (
+        Check.compare("half-time [a] (τ)", theory=1.0, measured=measured, tolerance=0.01, note="a note [b]"),
+        Check.show("members", measured=12.0),
+    )
+    return Report(name, f"The title of {name}", checks, (Path(f"{name}.png"), Path(f"{name}.svg")), {})
+
+
+def test_reproduce(figures: Any, tmp_path: Path) -> None:
+    calls = figures(report)
+    call = Call("reproduce", "fig3", "--full", "--out", tmp_path, "--seed", 7, "--threads", 2)
+    assert call.code == 0, call.err
+    assert calls == [("fig3", {"out": tmp_path, "full": True, "seed": 7, "n_threads": 2})]
+    for part in ("The title of fig3", "half-time [a] (τ)", "+0.1 %", "pass", "fig3.png\n", "fig3.svg\n", "shown"):
+        assert part in call.out
+
+
+def test_reproduce_all_in_order(figures: Any) -> None:
+    calls = figures(report)
+    assert Call("reproduce", "all").code == 0
+    assert [name for name, _ in calls] == list(reproduce.FIGURES)
+
+
+def test_a_failed_check_is_exit_1_after_all_figures(figures: Any) -> None:
+    calls = figures(lambda name: report(name, measured=1.5 if name == "fig3" else 1.0))
+    call = Call("reproduce", "all")
+    assert call.code == 1
+    assert len(calls) == len(reproduce.FIGURES)
+    assert "FAIL half-time [a] (τ): a note [b]" in call.out
+
+
+def test_reproduce_mistakes(figures: Any) -> None:
+    calls = figures(report)
+    assert_mistake(Call("reproduce", "fig9"), "figure: expected fig3, fig4 or all, got 'fig9'")
+    assert calls == []
+    figures(raises(pydln.MissingExtra.of("matplotlib", "plot", "pydln.reproduce")))
+    assert_mistake(Call("reproduce", "fig3"), "pydln.reproduce needs matplotlib: pip install 'pydln[plot]'")
+
+
+def test_ctrl_c_during_a_figure_says_what_is_there(figures: Any, tmp_path: Path) -> None:
+    figures(lambda name: report(name) if name == "fig3" else raises(KeyboardInterrupt())(name))
+    call = Call("reproduce", "all", "--out", tmp_path)
+    assert call.code == 130
+    assert call.err == f"pydln: interrupted: fig3 finished, in {tmp_path}\n"
+
+
+def test_mistakes_of_ours_keep_their_traceback(figures: Any) -> None:
+    figures(raises(ZeroDivisionError("a bug")))
+    assert isinstance(Call("reproduce", "fig3").error, ZeroDivisionError)
+
+
+def raises(error: BaseException) -> Callable[[str], Report]:
+    def make(name: str) -> Report:
+        raise error
+
+    return make
+
+
+def test_main_is_the_entry_point(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["pydln", "--version"])
+    with pytest.raises(SystemExit) as left:
+        __main__.main()
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"pydln {pydln.__version__}\n"
