@@ -100,10 +100,16 @@ CMAKE_PYTHON = -DPython_EXECUTABLE="$(abspath $(BIN)/python)" -Dpybind11_DIR="$$
 $(STAMP)/sources: FORCE | $(BIN)/python
 	@mkdir -p $(@D); echo $(SOURCES) | tr ' ' '\n' | cmp -s - $@ || echo $(SOURCES) | tr ' ' '\n' > $@
 
-# The package is compiled once per change of a source; each set of extras then installs the same wheel.
-$(STAMP)/wheel: $(STAMP)/sources $(SOURCES)
+# What compiles the package stays in the environment, so that a second build compiles only what changed.
+$(STAMP)/build: pyproject.toml | $(BIN)/python
+	$(PIP) install cmake ninja $$($(BIN)/python -c \
+		'import tomllib; print(*tomllib.load(open("$<", "rb"))["build-system"]["requires"])')
+	@mkdir -p $(@D); touch $@
+
+# The package is built once per change of a source; each set of extras then installs the same wheel.
+$(STAMP)/wheel: $(STAMP)/build $(STAMP)/sources $(SOURCES)
 	rm -rf $(VENV)/wheel
-	$(PIP) wheel --no-deps --wheel-dir $(VENV)/wheel $(PIP_BUILD_ARGS) .
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) wheel --no-build-isolation --no-deps --wheel-dir $(VENV)/wheel $(PIP_BUILD_ARGS) .
 	@touch $@
 
 $(STAMP)/test: EXTRAS = all,test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -94,7 +95,8 @@ WORKLOADS = {
 
 
 def _specification():
-    spec = importlib.util.spec_from_file_location("reference", _SPECIFICATION)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    if "reference" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("reference", _SPECIFICATION)
+        sys.modules["reference"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["reference"])
+    return sys.modules["reference"]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import rich.box
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -45,9 +46,10 @@ def _console(*, stderr: bool = False) -> Console:
 
 def _table(*columns: str, title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
+    for i, column in enumerate(columns):
+        number = column.endswith(">")
         name = column.rstrip(">")
-        table.add_column(name, justify="right" if column.endswith(">") else "left", overflow="fold")
+        table.add_column(name, justify="right" if number else "left", no_wrap=number or i == 0, overflow="fold")
     return table
 
 
@@ -141,14 +143,19 @@ def reproduce(
 
 
 def _show_report(report: Any) -> None:
-    table = _table("", "check", "theory>", "measured>", "difference>", "allowed>", title=report.title)
+    table = _table("", "check", "theory>", "measured>", "difference>", "allowed>", title=escape(report.title))
     verdicts = {True: "[green]pass[/]", False: "[bold red]FAIL[/]", None: "[dim]shown[/]"}
     for check in report.checks:
         scale, unit = (100.0, " %") if check.relative else (1.0, "")
         difference = "" if check.difference is None else f"{scale * check.difference:+.3g}{unit}"
         allowed = "" if check.tolerance is None else f"{scale * check.tolerance:.3g}{unit}"
         table.add_row(
-            verdicts[check.passed], check.name, _number(check.theory), _number(check.measured), difference, allowed
+            verdicts[check.passed],
+            escape(check.name),
+            _number(check.theory),
+            _number(check.measured),
+            difference,
+            allowed,
         )
     console = _console()
     console.print(table)
@@ -182,10 +189,15 @@ def run(
 
 
 def _show_sweep(result: Any) -> None:
-    table = _table("part", "members>", "how they ended", "lowest loss>", "at lr>", "theory", "largest gap>")
-    for part in dict.fromkeys(row["part"] for row in result.rows):
+    compared = any(row["theory"] for row in result.rows)
+    theory = ("theory", "largest gap>") if compared else ()
+    table = _table("part", "members>", "how they ended", "lowest loss>", "at lr>", *theory)
+    parts = tuple(dict.fromkeys(row["part"] for row in result.rows))
+    for part in parts:
         rows = [row for row in result.rows if row["part"] == part]
-        ends = ", ".join(f"{n} {status}" for status, n in Counter(row["status"] for row in rows).items())
+        ends = ", ".join(
+            f"{n} {status.replace('_', ' ')}" for status, n in Counter(row["status"] for row in rows).items()
+        )
         best = min((row for row in rows if row["loss"] is not None), key=lambda row: row["loss"], default=None)
         gaps = [row["theory_gap"] for row in rows if row["theory_gap"] is not None]
         table.add_row(
@@ -194,12 +206,15 @@ def _show_sweep(result: Any) -> None:
             ends,
             _number(best and best["loss"]),
             _number(best and best["lr"]),
-            rows[0]["theory"] or "",
-            _number(max(gaps, default=None), ".2g"),
+            *(
+                (escape(rows[0]["theory"].removeprefix("exact:")), _number(max(gaps, default=None), ".2g"))
+                if compared
+                else ()
+            ),
         )
     _console().print(table)
     if result.skipped:
-        typer.echo(f"{result.skipped} finished before and not run again")
+        typer.echo(f"{result.skipped} of {len(parts)} parts were finished before, and not run again")
     for path in (result.table, result.picture):
         if path:
             typer.echo(str(path))

@@ -330,7 +330,13 @@ def _moments(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
         ridge = delta
 
     def cast(value: Any) -> NDArray[Any] | None:
-        return None if value is None else np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
+        if value is None:
+            return None
+        with np.errstate(over="ignore"):
+            a = np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
+        if not np.isfinite(a).all():
+            raise ValueError(f"task: expected moments within the range of {dtype}, got {np.abs(value).max():g}")
+        return a
 
     return {
         "sigma_xx": cast(sigma_xx),

@@ -123,12 +123,12 @@ def test_info_with_a_wrong_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_run(file: Path, tmp_path: Path) -> None:
     call = Call("run", file, "--out", tmp_path / "results", "--threads", 1)
     assert (call.code, call.err) == (0, "")
-    for part in ("depth-1", "depth-2", "2 completed", "exact:", "sweep.csv"):
+    for part in ("depth-1", "depth-2", "2 completed", "aligned", "sweep.csv"):
         assert part in call.out
     assert (tmp_path / "results" / "depth-2.npz").exists()
     again = Call("run", file, "--out", tmp_path / "results")
     assert again.code == 0
-    assert "2 finished before and not run again" in again.out
+    assert "2 of 2 parts were finished before, and not run again" in again.out
 
 
 def test_run_writes_into_the_folder_of_the_file_s_output(

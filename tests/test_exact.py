@@ -322,9 +322,9 @@ def test_wrong_arguments():
     task = whitened(4, 3, [2.0, 1.0])
     with pytest.raises(ValueError, match="weights: expected 4 inputs and 3 outputs like the task, got 3 and 4"):
         solve(task, dln.init.gaussian([3, 5, 4]))
-    with pytest.raises(TypeError, match="task: expected a pydln.Task, got str"):
+    with pytest.raises(TypeError, match=r"task: expected a pydln\.Task, got str"):
         solve("task", dln.init.gaussian([4, 3]))
-    with pytest.raises(TypeError, match="weights: expected pydln.Weights, got list"):
+    with pytest.raises(TypeError, match=r"weights: expected pydln\.Weights, got list"):
         solve(task, [np.ones((3, 4))])
 
 

@@ -235,6 +235,10 @@ def test_infinite_depth_is_the_limit_and_the_wright_function():
     limit = time_to_reach(1e-3, 0.9, 1.0, depth=math.inf)
     assert np.all(np.diff(np.abs(np.array(delays) / limit - 1)) < 0)
     assert delays[-1] == pytest.approx(limit, rel=0.02)
+    # S13 eqs. 43-45: against two layers, each at its optimal rate, infinite depth costs c s (1/u0 - 1/uf) and no more.
+    s = 1.5
+    shallow, deep = (time_to_reach(0.01, 1.4, s, depth=depth) for depth in (2, math.inf))
+    assert s**2 * deep - 2 * s * shallow == pytest.approx(s / 0.01 - s / 1.4, rel=1e-12)
 
 
 @settings(max_examples=80, deadline=None)
@@ -278,13 +282,20 @@ def test_balanced_mode_composes(log_start, sign, s, t1, t2, depth):
 
 def test_balanced_mode_fixed_points_and_limits():
     for depth in DEPTHS:
-        assert balanced_mode(0.7, 0.7, 123.0, depth=depth) == 0.7
+        assert balanced_mode(0.7, 0.7, 123.0, depth=depth) == pytest.approx(0.7, rel=2e-16)
         assert balanced_mode(5.0, 0.7, 1e9, depth=depth) == pytest.approx(0.7, rel=1e-15)
         assert balanced_mode(0.123, 0.7, 0.0, depth=depth) == 0.123
         assert balanced_mode(0.0, 0.7, 10.0, depth=depth) == (0 if depth > 1 else pytest.approx(-0.7 * math.expm1(-10)))
         assert time_to_reach(0.3, 0.3, 0.7, depth=depth) == 0
         for u0, u, s in ((0.1, 0.7, 0.7), (0.1, 0.05, 0.7), (0.1, 0.8, 0.7), (0.1, 0.2, -0.7), (2.0, 0.5, 0.7)):
             assert time_to_reach(u0, u, s, depth=depth) == math.inf
+        # A target too small to matter, down to subnormal ones, is no target.
+        for s in (5e-324, -1e-200, 1e-30):
+            want = balanced_mode(0.5, 0.0, 3.0, depth=depth)
+            assert balanced_mode(0.5, s, 3.0, depth=depth) == pytest.approx(want, rel=1e-15)
+            assert time_to_reach(0.5, 0.1, s, depth=depth) == pytest.approx(
+                float(time_to_reach(0.5, 0.1, 0.0, depth=depth)), rel=1e-14
+            )
     assert balanced_mode(0.5, -1.0, 1e6, depth=2) == 0.0
     assert balanced_mode(0.5, -1.0, 1e6, depth=3) > 0.0  # a power law
     assert balanced_mode(1e-300, 1.0, 1e99, depth=3) == pytest.approx(1e-300, rel=1)
@@ -310,6 +321,15 @@ def test_depth_two_agrees_with_the_scalar_mode():
     for u0, s in ((1e-3, 1.0), (3.0, 1.0), (0.5, -1.0), (0.5, 0.0)):
         a, b = scalar_mode(math.sqrt(u0), math.sqrt(u0), s, t)
         np.testing.assert_allclose(balanced_mode(u0, s, t, depth=2), a * b, rtol=3e-14)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 2.5, math.inf])
+def test_every_point_has_the_same_bits_alone(depth):
+    rng = np.random.default_rng(4)
+    u0, s, t = 10 ** rng.uniform(-9, 1, 9000), rng.choice([2.0, 1.0, -1.0, 0.0], 9000), 10 ** rng.uniform(-3, 4, 9000)
+    together = balanced_mode(u0, s, t, depth=depth)
+    chosen = rng.integers(0, 9000, 40)
+    np.testing.assert_array_equal(together[chosen], [balanced_mode(u0[k], s[k], t[k], depth=depth) for k in chosen])
 
 
 def test_shapes_and_errors():

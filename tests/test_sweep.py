@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from pydln.sweep import run as run_module
 from pydln.sweep.config import Grid
 from pydln.sweep.lines import key_lines
 from pydln.sweep.run import Part, expand
+from pydln.sweep.schema import TASKS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -313,6 +315,20 @@ def test_recording_beyond_memory_is_refused_before_any_part_runs(
     assert calls == []
 
 
+def test_networks_beyond_memory_are_refused_before_any_part_runs(
+    run: Callable[..., SweepResult], calls: list[int]
+) -> None:
+    with pytest.raises(ValueError, match=r"sweep\.toml:12: grid\.width: training 8 members of depth 3, .* needs"):
+        run(BASE.replace("width = 5", "width = 1_000_000_000").replace("[1, 2]", "[1, 3]"))
+    assert calls == []
+
+
+def test_threads_are_checked_first(run: Callable[..., SweepResult], calls: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"^n_threads: expected an integer >= 1, got 0$"):
+        run(n_threads=0)
+    assert calls == []
+
+
 @pytest.mark.parametrize(
     ("write", "sentence"),
     [
@@ -354,6 +370,11 @@ def test_task_from_covariances(make: Make, tmp_path: Path) -> None:
     np.savez(tmp_path / "task.npz", **arrays)
     np.testing.assert_array_equal(make(from_file("covariances")).task.sigma_xx, arrays["sigma_xx"])
     assert make(from_file("covariances", "whitened = true")).task.whitened
+    np.savez(tmp_path / "task.npz", **{**arrays, "trace_yy": [10.0, 11.0]})
+    with pytest.raises(
+        ValueError, match=r"sweep\.toml:3: task\.path: expected the covariances of one task, got a batch"
+    ):
+        make(from_file("covariances"))
 
 
 def save_one(path: Path) -> None:
@@ -433,6 +454,15 @@ def test_members_are_the_product_of_the_axes(run: Callable[..., SweepResult]) ->
         np.testing.assert_array_equal(np.ravel(saved.t), alone.t)
         assert row["loss"] == pytest.approx(alone.loss[0, -1], rel=1e-13)
         assert (row["status"], row["stopped_at"]) == ("completed", 20)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_keys_of_a_task_are_arguments_of_its_constructor(kind: str) -> None:
+    maker = {"spectrum": "from_spectrum", "data": "from_data", "covariances": "from_covariances"}.get(kind, kind)
+    arguments = inspect.signature(getattr(pydln.Task, maker)).parameters
+    assert set(TASKS[kind].checks) - {"path", "whitened"} <= set(arguments)
+    needed = {name for name, one in arguments.items() if one.default is one.empty}
+    assert needed <= TASKS[kind].required or "path" in TASKS[kind].required
 
 
 @pytest.mark.parametrize(
@@ -564,7 +594,7 @@ def test_another_version_runs_again(
     run: Callable[..., SweepResult], calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
-    monkeypatch.setattr(run_module, "__version__", "another")
+    monkeypatch.setattr(run_module._backend, "version", lambda: "another")
     run()
     assert calls == [1, 2, 1, 2]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln.exact.two_layer_mode import mean_decay
 
 __all__ = ["balanced_mode", "balanced_mode_and_gap", "time_to_reach"]
 
@@ -18,7 +19,10 @@ Floats = NDArray[Any]
 # Every integral below is split at z = 1/2, so that its series gains a bit a term.
 TERMS = 60
 NEWTON_STEPS = 12
+# Points at a time, so that the dozen temporary arrays of a Newton step stay in cache.
+BLOCK = 4096
 LONGEST = 1e4
+NEGLIGIBLE = 1e-18
 SMALLEST = float(np.finfo(np.float64).tiny)
 
 
@@ -43,11 +47,16 @@ class _Leg(NamedTuple):
         first: Floats = _power_time(self.mu, z0, x)
         return np.asarray(first + self.q * _power_time(self.mu + 1, z0, x) + np.sign(x) * rest)
 
-    def invert(self, z0: Floats, theta: Floats, sign: float, limit: Floats) -> Floats:
-        """x with `time(z0, x)` = theta, between 0 and `limit`, of the given sign.
+    def rise(self, z0: Floats, theta: Floats, limit: Floats) -> Floats:
+        """x >= 0, up to `limit`, with `time(z0, x)` = theta."""
+        return self._invert(z0, theta, 1.0, limit)
 
-        Newton's method in z^mu/mu: theta is a function of it with slopes between 1/2 and 2 and no inflection.
-        """
+    def fall(self, z0: Floats, theta: Floats, limit: Floats) -> Floats:
+        """x <= 0, down to `limit`, with `time(z0, x)` = theta."""
+        return self._invert(z0, theta, -1.0, limit)
+
+    def _invert(self, z0: Floats, theta: Floats, sign: float, limit: Floats) -> Floats:
+        # Newton's method in z^mu/mu: theta is a function of it with slopes between 1/2 and 2 and no inflection.
         low, high = np.minimum(limit, 0.0), np.maximum(limit, 0.0)
 
         def newton(x: Floats) -> Floats:
@@ -89,12 +98,24 @@ class _Approach(NamedTuple):
 
 
 def _settle(newton: Callable[[Floats], Floats], x: Floats) -> Floats:
+    # Steps shrink quadratically: after one of 1e-9 the next is below rounding. Each point stops by itself, so that its
+    # bits do not depend on those beside it.
+    moving = np.ones(x.shape, bool)
     for _ in range(NEWTON_STEPS):
-        before, x = x, newton(x)
-        # Steps shrink quadratically: after one of 1e-9 the next would be below rounding.
-        if (np.abs(x - before) <= 1e-9).all():
+        after = np.where(moving, newton(x), x)
+        moving &= np.abs(after - x) > 1e-9
+        x = after
+        if not moving.any():
             break
     return x
+
+
+def _only(where: NDArray[np.bool_], function: Callable[..., Floats], *arrays: Floats) -> Floats:
+    """`function` of the entries in `where`, zero elsewhere."""
+    result = np.zeros(where.shape)
+    if where.any():
+        result[where] = function(*(a[where] for a in arrays))
+    return result
 
 
 def _binomial(q: float) -> Floats:
@@ -200,6 +221,16 @@ def balanced_mode(u0: ArrayLike, s: ArrayLike, t: ArrayLike, *, depth: float) ->
 def balanced_mode_and_gap(u0: Floats, s: Floats, t: Floats, depth: float) -> tuple[Floats, Floats]:
     """`balanced_mode` on flat arrays of one length; s - u too, with its own digits."""
     course = _Depth.of(depth)
+    if len(u0) <= BLOCK:
+        return _block(course, u0, s, t)
+    u, gap = np.empty_like(u0), np.empty_like(u0)
+    for k in range(0, len(u0), BLOCK):
+        part = slice(k, k + BLOCK)
+        u[part], gap[part] = _block(course, u0[part], s[part], t[part])
+    return u, gap
+
+
+def _block(course: _Depth, u0: Floats, s: Floats, t: Floats) -> tuple[Floats, Floats]:
     if course.p == 0:
         fade, gap = np.exp(-t), s - u0
         return np.where(t > 1, s - gap * fade, u0 - gap * np.expm1(-t)), gap * fade
@@ -212,7 +243,12 @@ def balanced_mode_and_gap(u0: Floats, s: Floats, t: Floats, depth: float) -> tup
     size = np.abs(s)
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         theta = course.rate * np.power(size, course.p) * t
+        # Without a target u falls as a power; one far below where that ends makes no difference.
         moving = (t > 0) & (u0 > 0)
+        free = u0 * np.exp(-np.log1p(course.p * course.rate * t * np.power(u0, course.p)) / course.p)
+        drifting = moving & (u0 > s) & (size <= NEGLIGIBLE * free)
+        u[drifting], gap[drifting] = free[drifting], (s - free)[drifting]
+        moving &= ~drifting
         for where, branch in (
             (moving & (u0 < s), _below if course.beta > 0 else _below_infinite),
             (moving & (u0 > s) & (s > 0), _above),
@@ -220,11 +256,6 @@ def balanced_mode_and_gap(u0: Floats, s: Floats, t: Floats, depth: float) -> tup
         ):
             if where.any():
                 u[where], gap[where] = branch(course, u0[where], size[where], theta[where])
-        vanishing = moving & (s == 0)
-        if vanishing.any():
-            first, time = u0[vanishing], course.rate * t[vanishing]
-            u[vanishing] = first * np.exp(-np.log1p(course.p * time * np.power(first, course.p)) / course.p)
-            gap[vanishing] = -u[vanishing]
     return u * sign, gap * sign
 
 
@@ -232,7 +263,7 @@ def _logistic(u0: Floats, s: Floats, t: Floats) -> tuple[Floats, Floats]:
     # u = s/(1 + (s/u0 - 1) e^(-2st)), Saxe, McClelland & Ganguli (2013), eq. 12, freed of s = 0 and of overflow.
     size = np.abs(s)
     fade = np.exp(-2 * size * t)
-    grown = 2 * u0 * np.where(size * t > 0, -np.expm1(-2 * size * t) / np.where(size > 0, 2 * size, 1.0), t)
+    grown = 2 * u0 * t * mean_decay(2 * size * t)
     u = np.where(s > 0, u0 / np.where(s > 0, fade + grown, 1.0), u0 * fade / (1 + grown))
     u = np.where(u0 == 0, 0.0, u)
     return u, np.where((s > 0) & (u0 > 0), (s - u0) * fade / np.where(u0 > 0, fade + grown, 1.0), s - u)
@@ -243,11 +274,11 @@ def _below(course: _Depth, u0: Floats, s: Floats, theta: Floats) -> tuple[Floats
     z0 = np.maximum(u0 / s, SMALLEST)
     limit = np.maximum(-np.log(2 * z0), 0.0)
     spent = leg.time(z0, limit)
-    x = leg.invert(z0, np.minimum(theta, spent), 1.0, limit)
+    late = theta > spent
+    x = _only(~late, leg.rise, z0, theta, limit)
     u_early = u0 * np.exp(x)
     w0 = np.minimum((s - u0) / s, 0.5)
-    w = w0 * np.exp(-approach.invert(w0, np.clip(theta - spent, 0.0, LONGEST)))
-    late = theta > spent
+    w = w0 * np.exp(-_only(late, approach.invert, w0, np.minimum(theta - spent, LONGEST)))
     return np.where(late, s * (1 - w), u_early), np.where(late, s * w, s - u_early)
 
 
@@ -265,11 +296,11 @@ def _above(course: _Depth, u0: Floats, s: Floats, theta: Floats) -> tuple[Floats
     z0 = s / u0
     limit = np.maximum(-np.log(2 * z0), 0.0)
     spent = leg.time(z0, limit)
-    x = leg.invert(z0, np.minimum(theta, spent), 1.0, limit)
+    late = theta > spent
+    x = _only(~late, leg.rise, z0, theta, limit)
     u_early = u0 * np.exp(-x)
     w0 = np.minimum((u0 - s) / u0, 0.5)
-    w = w0 * np.exp(-approach.invert(w0, np.clip(theta - spent, 0.0, LONGEST)))
-    late = theta > spent
+    w = w0 * np.exp(-_only(late, approach.invert, w0, np.minimum(theta - spent, LONGEST)))
     return np.where(late, s / (1 - w), u_early), np.where(late, -s * w / (1 - w), s - u_early)
 
 
@@ -278,15 +309,15 @@ def _across(course: _Depth, u0: Floats, size: Floats, theta: Floats) -> tuple[Fl
     z0 = size / (u0 + size)
     limit = np.maximum(-np.log(2 * z0), 0.0)
     spent = falling.time(z0, limit)
-    z = z0 * np.exp(falling.invert(z0, np.minimum(theta, spent), 1.0, limit))
-    y0 = np.minimum(u0 / (u0 + size), 0.5)
-    left = np.maximum(theta - spent, 0.0)
-    limit = np.minimum(np.log(SMALLEST / y0), 0.0)
-    x = fading.invert(y0, left, -1.0, limit)
-    y = y0 * np.exp(x)
+    late = theta > spent
+    z = z0 * np.exp(_only(~late, falling.rise, z0, theta, limit))
     first = np.minimum(u0, size)
-    u = np.where(theta < spent, size * (1 - z) / z, first * np.exp(x) * ((1 - y0) / (1 - y)))
-    u = np.where((left > 0) & (x <= limit), 0.0, u)
+    y0 = first / (first + size)
+    lowest = np.minimum(np.log(SMALLEST / y0), 0.0)
+    x = _only(late, fading.fall, y0, theta - spent, lowest)
+    y = y0 * np.exp(x)
+    u = np.where(late, first * np.exp(x) * ((1 - y0) / (1 - y)), size * (1 - z) / z)
+    u = np.where(late & (x <= lowest), 0.0, u)
     return u, -size - u
 
 
@@ -339,10 +370,10 @@ def _time(u0: Floats, u: Floats, s: Floats, course: _Depth) -> Floats:
         ):
             if where.any():
                 time[where] = branch(course, u0[where], u[where], np.abs(s[where])) / scale[where]
-        vanishing = down & (s == 0)
-        if vanishing.any():
-            first, last = u0[vanishing], u[vanishing]
-            time[vanishing] = _power_time(-course.p, first, _log_ratio(last, first, last - first)) / course.rate
+        drifting = down & (np.abs(s) <= NEGLIGIBLE * u)
+        if drifting.any():
+            first, last = u0[drifting], u[drifting]
+            time[drifting] = _power_time(-course.p, first, _log_ratio(last, first, last - first)) / course.rate
     return time
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
 
-__all__ = ["TwoLayerMode", "scalar_mode", "two_layer_mode"]
+__all__ = ["TwoLayerMode", "mean_decay", "scalar_mode", "two_layer_mode"]
 
 Floats = NDArray[Any]
 
@@ -43,14 +43,14 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats) -> TwoLayerMode
     lower = np.where(half < 0, smaller, larger)
     opposed = np.sign(a0) * np.sign(b0) < 0
     # z+ vanishes on the saddle's stable manifold a0 = -b0; that factor taken out, what is left adds like signs only.
-    along = (a0 + b0) * (lower + a0 * ((a0 - b0) / (2 * safe * (upper + lower))))
+    along = (a0 + b0) * lower + a0 * ((a0 + b0) / (2 * safe)) * (a0 - b0) / (upper + lower)
     plus = np.where(opposed & ~still, along, a0 * upper + b0 * lower)
     minus = a0 * lower - b0 * upper
 
     k = kappa * t
     decay = np.exp(-k)
-    integral = t * _mean_decay(2 * k)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    integral = t * mean_decay(2 * k)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         grown = np.where(plus == 0, 0.0, np.abs(plus) * np.exp(0.5 * k) * np.exp(0.5 * k))
         # Divide through by the growing exponential once it leads: nothing overflows, and plus = 0 stays an exact zero.
         scale = np.where(grown > 1, 1 / grown, 1.0)
@@ -69,7 +69,7 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats) -> TwoLayerMode
     return TwoLayerMode(a, b * flip, gap * flip)
 
 
-def _mean_decay(x: Floats) -> Floats:
+def mean_decay(x: Floats) -> Floats:
     """(1 - e^{-x})/x, 1 at x = 0."""
     return np.where(x == 0, 1.0, -np.expm1(-x) / np.where(x == 0, 1.0, x))
 

@@ -67,13 +67,13 @@ def table(checks: Iterable[Check]) -> str:
     header = ("check", "theory", "measured", "difference", "tolerance", "", "note")
     rows = [
         (
-            one.name,
+            _cell(one.name),
             _number(one.theory),
             _number(one.measured),
             _part(one.difference, one.relative, "+"),
             _part(one.tolerance, one.relative, ""),
             {True: "pass", False: "FAIL", None: "shown"}[one.passed],
-            one.note,
+            _cell(one.note),
         )
         for one in checks
     ]
@@ -86,6 +86,11 @@ def table(checks: Iterable[Check]) -> str:
 
     rule = "|" + "|".join("-" * (w + 1) + ":" if r else "-" * (w + 2) for w, r in zip(wide, right, strict=True)) + "|"
     return "\n".join([line(header), rule, *map(line, rows)]) + "\n"
+
+
+def _cell(text: str) -> str:
+    """`text` without what ends a cell or a row."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _number(value: float | None) -> str:

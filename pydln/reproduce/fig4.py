@@ -18,8 +18,8 @@ The paper leaves unsaid, and here is chosen:
   since directions of little variance take very long). With a tolerance as large as 1/100, rates beyond the limit of
   stability count as fast: the first mode then oscillates for ever, but within the tolerance.
 - u_0 is the strength of every mode of the product, all layers balanced, each layer u_0^(1/D).
-- Members that diverge or do not reach the criterion in the steps allowed (one and a half times the theory's) do not
-  count.
+- Members that diverge or do not reach the criterion in the steps allowed (one and a half times the theory's; raw: 800
+  at 2/λ_max, more at smaller rates) do not count.
 
 Width 1000 is not simulated throughout: an aligned start has rank 10, and a network of hidden width 10 then has
 exactly the same product at every step (checked in the table with a network of width 1000). The theory is the gradient
@@ -28,6 +28,7 @@ flow, iterations = t/η, which is short by one or two iterations; the same modes
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ from pydln.task import Task
 from pydln.trajectory import Status, Trajectory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -62,10 +65,13 @@ LAYERS = {
 RATES = {False: 12, True: 20}
 GRID = (0.3, 1.5)  # where the grid ends, in units of the smallest and largest 2/λ_max
 REMAINING = {"whitened": 1e-3, "raw": 0.25}
-CURVE_LAYERS = (3, 5, 10, 20, 44, 100)
-CURVE_RATE = 0.05  # in units of 2/λ_max: slow enough for the flow and its simulation to agree within the line width
-SHOWN_LAYERS = 5
+CURVES = 6  # depths whose loss is drawn over time
+# In units of 2/λ_max: slow enough for the flow and its simulation to agree within the line width; raw inputs have no flow.
+CURVE_RATE = {"whitened": 0.05, "raw": 0.2}
+RAW_STEPS = 800  # at 2/λ_max; learning took at most 230 there
 WIDTH = 1000
+WIDE_DEPTH = 4
+WIDE_STEPS = 100
 
 Floats = NDArray[np.float64]
 
@@ -100,6 +106,8 @@ def run(
     progress: Progress | None = None,
     n_threads: int | None = None,
     inputs: str = "whitened",
+    layers: Sequence[int] | None = None,
+    rates: int | None = None,
 ) -> Report:
     """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters.
 
@@ -107,29 +115,35 @@ def run(
     ----------
     inputs : {"whitened", "raw"}
         What the networks see: whitened images, or pixels from 0 to 1.
+    layers : sequence of int, optional
+        Layers of units N_l = D + 1, increasing, at least two, each >= 3; the paper's if `full`, else eight of them.
+    rates : int, optional
+        Number of learning rates on the first grid: 20 if `full`, as in the paper, else 12.
     """
     seed = _validate.integer(seed, "seed", at_least=0)
     kind = _validate.choice(inputs, "inputs", tuple(REMAINING))
+    sizes = _layers(LAYERS[bool(full)] if layers is None else layers)
+    count = _validate.integer(RATES[bool(full)] if rates is None else rates, "rates", at_least=4)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(10.0, 7.6)
-    problem = _Problem(Task.mnist(whiten=kind == "whitened"), REMAINING[kind], seed, n_threads)
+    problem = _Problem(kind, seed, n_threads)
 
-    layers = LAYERS[bool(full)]
-    grid = problem.grid(layers, RATES[bool(full)])
-    total = len(layers) + len(CURVE_LAYERS) + 1
+    grid = problem.grid(sizes, count)
+    drawn = sorted({sizes[round(i * (len(sizes) - 1) / (CURVES - 1))] for i in range(CURVES)})
+    total = len(sizes) + len(drawn) + 1
     found = []
-    for i, n in enumerate(layers):
+    for i, n in enumerate(sizes):
         tell(i, total, f"rates at {n} layers")
         found.append(problem.search(n - 1, grid))
     curves = []
-    for i, n in enumerate(CURVE_LAYERS):
-        tell(len(layers) + i, total, f"curve of {n} layers")
+    for i, n in enumerate(drawn):
+        tell(len(sizes) + i, total, f"curve of {n} layers")
         curves.append(problem.curve(n - 1))
     checks = _checks(problem, found, curves)
     tell(total - 1, total, f"hidden width {WIDTH}")
-    checks.append(problem.wide(next(one for one in found if one.depth == SHOWN_LAYERS - 1)))
-    checks.append(_test_loss(problem, curves[CURVE_LAYERS.index(SHOWN_LAYERS)]))
+    checks.append(problem.wide())
+    checks.append(_test_loss(problem, curves[1]))
     _draw(figure, problem, found, curves)
     tell(total, total, "done")
 
@@ -141,10 +155,11 @@ def run(
         "iterations": np.array([one.iterations for one in found]),
         "fastest_rate": np.array([one.rate for one in found]),
         "learning_time": np.array([one.fastest for one in found]),
-        "learning_time_theory": np.array([problem.flow_iterations(one.depth, one.rate) for one in found]),
         "stability_limit": np.array([2 / problem.sharpness(d) for d in depths]),
     }
-    for n, curve in zip(CURVE_LAYERS, curves, strict=True):
+    if problem.task.whitened:
+        numbers["learning_time_theory"] = np.array([problem.flow_iterations(one.depth, one.rate) for one in found])
+    for n, curve in zip(drawn, curves, strict=True):
         numbers |= {f"steps_{n}_layers": np.asarray(curve.steps), f"loss_{n}_layers": curve.loss[0]}
         numbers |= {f"test_loss_{n}_layers": curve.test_loss[0], f"strengths_{n}_layers": curve.strengths[0]}
     return write(
@@ -161,19 +176,27 @@ def run(
             "inputs": kind,
             "normalize": problem.task.normalize,
             "u_0": START,
-            "layers of units": list(layers),
+            "layers of units": list(sizes),
             "learned when the loss above its floor is this part of the start's": problem.remaining,
             "rates": f"{len(grid)} from {grid[0]:.4g} to {grid[-1]:.4g}, then {len(grid) - 1} around the fastest",
         },
     )
 
 
+def _layers(given: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(_validate.integer(n, f"layers[{i}]", at_least=3) for i, n in enumerate(given))
+    if len(sizes) < 2 or any(b <= a for a, b in itertools.pairwise(sizes)):
+        raise ValueError(f"layers: expected two or more increasing numbers, got {list(sizes)}")
+    return sizes
+
+
 class _Problem:
     """MNIST, the start and the criterion: what simulation and theory share."""
 
-    def __init__(self, task: Task, remaining: float, seed: int, n_threads: int | None) -> None:
-        self.task = task
-        self.remaining = remaining
+    def __init__(self, inputs: str, seed: int, n_threads: int | None) -> None:
+        task = self.task = Task.mnist(whiten=inputs == "whitened")
+        self.remaining = REMAINING[inputs]
+        self.curve_rate = CURVE_RATE[inputs]
         self.seed = seed
         self.n_threads = n_threads
         s, V = np.asarray(task.modes.s), np.asarray(task.modes.V)
@@ -181,7 +204,7 @@ class _Problem:
         self.input_variance: Floats = np.ones_like(s) if task.whitened else ((task.sigma_xx @ V) * V).sum(axis=0)
         self.floor = float(np.asarray(task.floor))
         start = float(task.loss(init.aligned(task, depth=1, strength=START).product()[0]))
-        self.excess = remaining * (start - self.floor)
+        self.excess = self.remaining * (start - self.floor)
 
     def sharpness(self, depth: float) -> float:
         """λ_max = D s^(2-2/D) at the solution (S13 appendix B), of the decoupled modes if inputs are not whitened."""
@@ -189,12 +212,10 @@ class _Problem:
         return float((depth * reached ** (2 - 2 / depth) * self.input_variance).max())
 
     def flow_iterations(self, depth: float, rate: float) -> float:
-        """Iterations to the criterion by the exact solution of the flow; NaN if there is none (inputs not whitened).
+        """Iterations to the criterion by the exact solution of the flow, for whitened inputs.
 
-        At infinite depth both `rate` and the answer are limits of D times the rate.
+        At infinite depth `rate` is the limit of D times the rate.
         """
-        if not self.task.whitened:
-            return math.nan
         from scipy.optimize import brentq
 
         def excess(t: float) -> float:
@@ -245,13 +266,14 @@ class _Problem:
         return iterations, diverged
 
     def _allowed(self, depth: int, rate: float) -> int:
-        expected = self.flow_iterations(depth, rate)
-        return 20_000 if math.isnan(expected) else math.ceil(1.5 * expected) + 20
+        if self.task.whitened:
+            return math.ceil(1.5 * self.flow_iterations(depth, rate)) + 20
+        return math.ceil(RAW_STEPS * 2 / (self.sharpness(depth) * rate))
 
     def curve(self, depth: int) -> Trajectory:
         """Loss and strengths over learning, at a rate far below the limit of stability."""
-        rate = CURVE_RATE * 2 / self.sharpness(depth)
-        steps = self._allowed(depth, rate) if self.task.whitened else 4000
+        rate = self.curve_rate * 2 / self.sharpness(depth)
+        steps = self._allowed(depth, rate)
         return gradient_descent(
             self.task,
             init.aligned(self.task, depth=depth, strength=START, seed=self.seed),
@@ -267,14 +289,15 @@ class _Problem:
         start = init.aligned(self.task, depth=int(curve.settings["depth"]), strength=START, seed=self.seed)
         return exact.solve(self.task, start).evaluate(curve.t)
 
-    def wide(self, found: _Depth) -> Check:
-        """The whole of learning at the paper's hidden width, against the width of the number of modes."""
+    def wide(self) -> Check:
+        """Learning at the paper's hidden width, against the width of the number of modes."""
+        rate = 0.5 * 2 / self.sharpness(WIDE_DEPTH)
         strengths = [
             gradient_descent(
                 self.task,
-                init.aligned(self.task, depth=found.depth, width=width, strength=START, seed=self.seed),
-                lr=found.rate,
-                steps=min(round(found.fastest), 200),
+                init.aligned(self.task, depth=WIDE_DEPTH, width=width, strength=START, seed=self.seed),
+                lr=rate,
+                steps=WIDE_STEPS,
                 record_every=1,
                 record="strengths",
                 n_threads=self.n_threads,
@@ -282,12 +305,12 @@ class _Problem:
             for width in (None, WIDTH)
         ]
         return Check.compare(
-            f"hidden width {WIDTH}, {found.depth + 1} layers: largest difference from width {len(self.s)}, part of s_1",
+            f"hidden width {WIDTH}, {WIDE_DEPTH + 1} layers: largest difference from width {len(self.s)}, part of s_1",
             theory=0.0,
             measured=float(np.abs(strengths[1] - strengths[0]).max() / self.s[0]),
             tolerance=1e-10,
             relative=False,
-            note=f"over {len(strengths[0]) - 1} iterations",
+            note=f"over {WIDE_STEPS} iterations; u_1 ends at {strengths[1][-1, 0] / self.s[0]:.3f} of s_1",
         )
 
 
@@ -358,29 +381,30 @@ def _checks(problem: _Problem, found: list[_Depth], curves: list[Trajectory]) ->
                 note=f"at η = 2/λ_max; infinite depth takes {limit:.1f} iterations",
             )
         )
-    for n, curve in zip(CURVE_LAYERS, curves, strict=True):
+    for curve in curves:
+        depth = curve.settings["depth"]
         flow = problem.theory(curve).strengths[0]
         lr, last = curve.settings["lr"], int(np.asarray(curve.steps)[-1])
-        stepped = mode_descent(START, problem.s, depth=n - 1, lr=lr, steps=last).strengths[0, curve.steps]
+        stepped = mode_descent(START, problem.s, depth=depth, lr=lr, steps=last).strengths[0, curve.steps]
         checks.append(
             Check.compare(
-                f"strengths over learning, {n} layers: largest distance from the flow, part of s_1",
+                f"strengths over learning, {depth + 1} layers: largest distance from the flow, part of s_1",
                 theory=float(np.abs(stepped - flow).max() / problem.s[0]),
                 measured=float(np.abs(curve.strengths[0] - flow).max() / problem.s[0]),
                 tolerance=1e-6,
                 relative=False,
-                note=f"theory: of the modes in discrete steps; lr {lr:.4g}, {CURVE_RATE} of 2/λ_max",
+                note=f"theory: of the modes in discrete steps; lr {lr:.4g}, {problem.curve_rate} of 2/λ_max",
             )
         )
     return checks
 
 
 def _raw_checks(problem: _Problem, found: list[_Depth], curves: list[Trajectory]) -> list[Check]:
+    checks = []
     try:
         problem.theory(curves[0])
     except NotApplicable as error:
-        reason = str(error)
-    checks = [Check.show("exact solution", note=f"does not apply: {reason}")]
+        checks.append(Check.show("exact solution", note=f"does not apply: {error}"))
     checks += [
         Check.show(
             f"learning time, {one.depth + 1} layers, fastest rate (iterations)",
@@ -396,7 +420,7 @@ def _raw_checks(problem: _Problem, found: list[_Depth], curves: list[Trajectory]
 def _test_loss(problem: _Problem, curve: Trajectory) -> Check:
     best = None if problem.task.test is None else float(problem.task.test.loss(problem.task.optimum))
     return Check.show(
-        f"held-out loss when the curve of {SHOWN_LAYERS} layers ends",
+        f"held-out loss when the curve of {curve.settings['depth'] + 1} layers ends",
         theory=best,
         measured=float(curve.test_loss[0, -1]),
         note="theory: least squares",
@@ -405,12 +429,12 @@ def _test_loss(problem: _Problem, curve: Trajectory) -> Check:
 
 def _draw(figure: Figure, problem: _Problem, found: list[_Depth], curves: list[Trajectory]) -> None:
     axes = figure.subplots(2, 2)
-    shown = curves[CURVE_LAYERS.index(SHOWN_LAYERS)]
+    shown = curves[1]
     if problem.task.whitened:
         plot.overlay(shown, problem.theory(shown), ax=axes[0, 0])
     else:
         plot.strengths(shown, ax=axes[0, 0])
-    axes[0, 0].set_title(f"modes of MNIST, {SHOWN_LAYERS} layers (D = {SHOWN_LAYERS - 1})", fontsize="medium")
+    axes[0, 0].set_title(f"modes of MNIST, depth D = {shown.settings['depth']}", fontsize="medium")
     _draw_losses(axes[0, 1], problem, curves)
     _draw_depths(axes[1, 0], axes[1, 1], problem, found)
     for ax in axes.flat:
@@ -418,15 +442,15 @@ def _draw(figure: Figure, problem: _Problem, found: list[_Depth], curves: list[T
 
 
 def _draw_losses(ax: Axes, problem: _Problem, curves: list[Trajectory]) -> None:
-    for n, curve, color in zip(CURVE_LAYERS, curves, style.mode_colors(len(curves)), strict=True):
+    for curve, color in zip(curves, style.mode_colors(len(curves)), strict=True):
         steps = np.asarray(curve.steps)
-        ax.plot(steps, curve.loss[0], color=color, linewidth=3.0, label=f"{n} layers")
+        ax.plot(steps, curve.loss[0], color=color, linewidth=3.0, label=f"D = {curve.settings['depth']}")
         if problem.task.whitened:
             ax.plot(steps, problem.theory(curve).loss[0], **style.THEORY)
     ax.axhline(problem.floor, color="0.7", linewidth=0.8, zorder=0)
     ax.set_xscale("symlog", linthresh=10)
     ax.set_xlim(left=0)
-    ax.set_xlabel(rf"iterations, at $\eta = {CURVE_RATE:g} \times 2/\lambda_\mathrm{{max}}$")
+    ax.set_xlabel(rf"iterations, at $\eta = {problem.curve_rate:g} \times 2/\lambda_\mathrm{{max}}$")
     ax.set_ylabel(style.loss_label(curves[0], "loss"))
     handles, labels = ax.get_legend_handles_labels()
     if problem.task.whitened:

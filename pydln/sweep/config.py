@@ -124,7 +124,10 @@ def _task(source: Source, folder: Path) -> tuple[Task, list[Path]]:
             return Task.from_data(**_arrays(path, ("X", "Y"), ("X_test", "Y_test")), **given), [path]
         whitened = given.pop("whitened", False)
         found = _arrays(path, ("sigma_yx", "trace_yy") if whitened else ("sigma_xx", "sigma_yx", "trace_yy"))
-        return Task.from_covariances(found.get("sigma_xx"), found["sigma_yx"], found["trace_yy"], **given), [path]
+        task = Task.from_covariances(found.get("sigma_xx"), found["sigma_yx"], found["trace_yy"], **given)
+        if task.batch is not None:
+            raise ValueError(f"expected the covariances of one task, got a batch of {task.batch}")
+        return task, [path]
 
 
 def _start(source: Source, folder: Path) -> tuple[dict[str, Any], list[Path]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pydln import __version__, _validate, exact
+from pydln import _backend, _validate, exact
 from pydln.errors import Interrupted, NotApplicable
 from pydln.flow import Stop, gradient_descent
 from pydln.sweep.config import Grid, RunFile
@@ -83,7 +83,7 @@ def _columns(grid: Grid) -> list[str]:
 
 def _fingerprint(file: RunFile, part: Part) -> str:
     grid = file.grid
-    everything = (__version__, file.inputs, part, grid.members)
+    everything = (_backend.version(), file.inputs, part, grid.members)
     return hashlib.sha256(repr(everything).encode()).hexdigest()
 
 
@@ -120,17 +120,20 @@ def _check(file: RunFile, parts: Iterable[Part]) -> None:
         )
     members = math.prod(map(len, grid.members.values()))
     for part in parts:
+        hidden = [part.width or min(file.task.n_in, file.task.n_out)] * (part.depth - 1)
+        widths = (file.task.n_in, *hidden, file.task.n_out)
+        # The starts, their copies for every lr, and the weights that move.
+        own = 3 * members * 8 * sum(n * m for n, m in itertools.pairwise(widths))
         with file.source.blame(("grid",)):
+            _validate.fits_in_memory(own, f"width: training {members} members of {part}", "split the grid")
             weights = start_weights(file, part.depth, part.width, [(grid.size[0], grid.seeds[0])])
         with file.source.blame(("run",)):
             small = {key: value for key, value in _settings(file).items() if key not in ("at", "record_every", "lr")}
             run = gradient_descent(file.task, weights, **{**small, "steps": 0}, lr=min(grid.lr), throw=False)
             records = [run.weights if name == "weights" else (getattr(run, name),) for name in run.names]
             recorded = sum(a.nbytes for arrays in records for a in arrays) // run.batch
-            own = sum(w.nbytes for w in weights.layers)
-            # The starts, their copies for every lr, and the weights that move.
             _validate.fits_in_memory(
-                members * (recorded * _times(file.run) + 3 * own),
+                own + members * recorded * _times(file.run),
                 f"record: {', '.join(run.names)} of the {members} members of {part} at {_times(file.run)} times",
                 "record less often or fewer names, or split the grid",
             )
@@ -227,6 +230,8 @@ def run_sweep(
     Interrupted
         Ctrl-C. Finished parts are on disk, and what the running one got to is beside them as ``.partial.npz``.
     """
+    if n_threads is not None:
+        _validate.integer(n_threads, "n_threads", at_least=1)
     grid = file.grid
     parts = expand(grid)
     _check(file, parts)
