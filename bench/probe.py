@@ -40,7 +40,7 @@ def probe(dtype: str, threads: int, rounds: int) -> Rate:
 def rounds_for(seconds: float) -> int:
     """Turns of the loop that take about this long on one thread."""
     few = 200_000
-    return max(1, round(few * seconds / min(timed(_library().probe_multiply_adds, few, 0, 1).seconds for _ in range(5))))
+    return max(1, round(few * seconds / min(timed(_library().probe_multiply_adds, few, 0, 1).cpu_seconds for _ in range(5))))
 
 
 def isa() -> str:
@@ -51,7 +51,7 @@ def isa() -> str:
 def clock_ghz() -> float:
     """The clock at which the core runs now, by additions that depend on each other; the best of a few tries."""
     count = 100_000_000
-    return count / min(timed(_library().probe_cycles, count).seconds for _ in range(5)) * 1e-9
+    return count / min(timed(_library().probe_cycles, count).cpu_seconds for _ in range(5)) * 1e-9
 
 
 @cache

@@ -109,6 +109,7 @@ def _share(got, wanted, bound, what) -> float:
     np.testing.assert_array_equal(np.isnan(got), np.isnan(wanted), err_msg=what)
     if not got.size:
         return 0.0
+    assert np.isfinite(bound[~np.isnan(wanted).reshape(len(wanted), -1).any(axis=1)]).all(), f"{what}: the bound says nothing"
     error = np.abs(np.asarray(got, dtype=np.float64) - wanted).reshape(len(got), -1).max(axis=1)
     late = np.isnan(error)
     # A start is recorded as it was given: an error of 0 within a bound of 0.

@@ -3,8 +3,9 @@
 Standard model (Higham, Accuracy and Stability of Numerical Algorithms, chapter 3): an inner product chain of `count`
 roundings of unit u errs by at most gamma = count u / (1 - count u) times the same chain of absolute values, in whatever
 order it is summed and whether multiply-adds round once or twice. A chain of many wide matrices is bounded better factor by
-factor, ‖fl(XY) - XY‖_F <= gamma ‖X‖_F ‖Y‖_F, the others entering by their spectral norms; the smaller bound counts. From step to step the error of the weights is at most
-amplified by 1 + lr ‖Hessian‖, the Hessian bounded by the norms of the layers.
+factor, ‖fl(XY) - XY‖_F <= gamma ‖X‖_F ‖Y‖_F, the others entering by their spectral norms; the smaller bound counts. From step to step the error of the weights is amplified by at most ‖1 - lr Hessian‖; the Hessian is a positive semi-definite
+matrix, which shrinks errors unless it exceeds 1/lr, and a part proportional to the residual, both bounded by the norms of
+the layers.
 """
 
 from __future__ import annotations
@@ -69,14 +70,19 @@ def error_bounds(
             break
         without_two = whole / np.multiply.outer(norms, norms)
         np.fill_diagonal(without_two, 0.0)
-        curvature = variance * np.sum(without**2) + residual * without_two.sum(axis=0).max()
+        convex = variance * np.sum(without**2) + weight_decay
+        indefinite = residual * without_two.sum(axis=0).max()
         slopes = reference.gradient(sizes, -np.abs(task.sigma_xx), np.abs(task.sigma_yx))
         largest = np.linalg.norm(task.sigma_yx) + whole * np.sqrt(ends) * variance
         sloped = min(gamma * _norm(slopes), links * largest * np.linalg.norm(without))
         velocity = _norm([(w[k + 1] - w[k]) / lr for w in weights])
         local = sloped + gamma * (weight_decay * _norm(layers) + velocity)
-        stirred = momentum * stirred + (curvature + weight_decay) * moved + local
-        moved = moved + lr * stirred + unit * (_norm([w[k + 1] for w in weights]) + 2 * lr * velocity)
+        rounded = unit * (_norm([w[k + 1] for w in weights]) + 2 * lr * velocity)
+        if momentum:
+            stirred = momentum * stirred + (convex + indefinite) * moved + local
+            moved = moved + lr * stirred + rounded
+        else:
+            moved = (max(1.0, lr * convex - 1) + lr * indefinite) * moved + lr * local + rounded
     return bounds
 
 

@@ -43,7 +43,8 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats) -> TwoLayerMode
     lower = np.where(half < 0, smaller, larger)
     opposed = np.sign(a0) * np.sign(b0) < 0
     # z+ vanishes on the saddle's stable manifold a0 = -b0; that factor taken out, what is left adds like signs only.
-    along = (a0 + b0) * lower + a0 * ((a0 + b0) / (2 * safe)) * (a0 - b0) / (upper + lower)
+    away = np.where(opposed, a0 + b0, 0.0)
+    along = away * lower + a0 * (away / (2 * safe)) * (a0 - b0) / (upper + lower)
     plus = np.where(opposed & ~still, along, a0 * upper + b0 * lower)
     minus = a0 * lower - b0 * upper
 

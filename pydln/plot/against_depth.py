@@ -124,7 +124,7 @@ def _against_depth(
         "label": "simulation",
     }
     ax.plot(x, y, **(measured | line_kw))
-    dashes = itertools.cycle(((0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2))))
+    dashes = itertools.cycle(("--", ":", "-."))
     for label, (at, curve) in (theory or {}).items():
         ax.plot(at, curve, **(style.THEORY | {"linestyle": next(dashes), "label": label}))
     ax.set_xlabel("depth $D$ (weight matrices)")

@@ -26,7 +26,8 @@ ln(s/u_0)/2s, is late by that over ln(s/u_0). Modes of nearly equal strength are
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,14 +88,29 @@ def run(
     until = 1.45 * float(theory_half.max())
 
     aligned = init.aligned(task, depth=2, width=HIDDEN, strength=START, seed=seed)
-    total = 3
-    tell(0, total, "aligned start, fine steps")
-    fine = _descend(task, aligned, FINE_LR, until, n_threads)
-    tell(1, total, "aligned start, the paper's steps")
-    coarse = _descend(task, aligned, PAPER_LR, until, n_threads)
-    tell(2, total, f"{count} random starts")
     random = init.gaussian((task.n_in, HIDDEN, task.n_out), batch=count, scale=np.sqrt(2 * START), seed=seed)
-    noisy = _descend(task, random, PAPER_LR, 1.3 * until, n_threads)
+    parts = [
+        ("aligned start, fine steps", aligned, FINE_LR, round(until / FINE_LR)),
+        ("aligned start, the paper's steps", aligned, PAPER_LR, round(until / PAPER_LR)),
+        (f"{count} random starts", random, PAPER_LR, round(1.3 * until / PAPER_LR)),
+    ]
+    total = sum(weights.batch * steps for _, weights, _, steps in parts)
+    runs, before = [], 0
+    for what, weights, lr, steps in parts:
+        tell(before, total, what)
+        runs.append(
+            gradient_descent(
+                task,
+                weights,
+                lr=lr,
+                steps=steps,
+                record_every=max(1, steps // 1500),
+                n_threads=n_threads,
+                progress=partial(_tell_part, tell, before, total, what),
+            )
+        )
+        before += weights.batch * steps
+    fine, coarse, noisy = runs
     theory = exact.solve(task, aligned).evaluate(np.linspace(0.0, until, 600))
     stepped = mode_descent(START, s, depth=2, lr=PAPER_LR, steps=round(until / PAPER_LR))
 
@@ -138,17 +154,8 @@ def run(
     )
 
 
-def _descend(task: Task, weights: Any, lr: float, until: float, n_threads: int | None) -> Trajectory:
-    steps = round(until / lr)
-    return gradient_descent(
-        task,
-        weights,
-        lr=lr,
-        steps=steps,
-        record_every=max(1, steps // 1500),
-        record=("strengths", "loss"),
-        n_threads=n_threads,
-    )
+def _tell_part(tell: Progress, before: int, total: int, what: str, done: int, _: int) -> None:
+    tell(before + done, total, what)
 
 
 def _competition(s: Floats) -> Floats:

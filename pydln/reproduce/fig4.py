@@ -1,4 +1,4 @@
-"""S13 fig. 4: on MNIST, decoupled starts learn in a number of iterations that depth barely changes.
+"""S13 fig. 4: on MNIST, the iterations that decoupled starts need grow with depth towards a finite limit.
 
 The paper gives: 50,000 images, 784 inputs, 10 one-hot targets, hidden width 1000; N_l = 3 ... 100 layers of units (D
 = N_l - 1 weight matrices); a decoupled start of strength u_0 = 0.001; 20 learning rates, 10⁻⁴ to 10⁻⁷ in logarithmic
@@ -66,7 +66,7 @@ RATES = {False: 12, True: 20}
 GRID = (0.3, 1.5)  # where the grid ends, in units of the smallest and largest 2/λ_max
 REMAINING = {"whitened": 1e-3, "raw": 0.25}
 CURVES = 6  # depths whose loss is drawn over time
-# In units of 2/λ_max: slow enough for the flow and its simulation to agree within the line width; raw inputs have no flow.
+# In units of 2/λ_max: slow enough for the flow and its simulation to agree within the line width.
 CURVE_RATE = {"whitened": 0.05, "raw": 0.2}
 RAW_STEPS = 800  # at 2/λ_max; learning took at most 230 there
 WIDTH = 1000

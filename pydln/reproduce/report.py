@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "Report", "blank", "directory", "write"]
 
 Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)`` before each part of the work (what comes next) and at its end."""
+"""Called as ``progress(done, total, what)`` when a part of the work begins, during long ones, and at the end."""
 
 
 @dataclass(frozen=True)

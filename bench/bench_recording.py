@@ -1,0 +1,38 @@
+"""What it costs pydln to record at every tenth step."""
+
+from __future__ import annotations
+
+import pytest
+from protocol import Contender, measure
+from replay import measured_time, replay
+from workloads import WORKLOADS
+
+HEADING = "Recording at every tenth step, one pinned thread, float64"
+COLUMNS = ("workload", "recorded", "GFLOP/s", "% of probe", "time added", "spread", "rounds")
+CONTENDERS = [
+    Contender("nothing", "pydln_descent", {"record": []}),
+    Contender("loss", "pydln_descent", {"record": ["loss"]}),
+    Contender("loss, strengths", "pydln_descent", {"record": ["loss", "strengths"]}),
+]
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.benchmark(timer=measured_time)
+def bench_recording(name, settings, report, benchmark):
+    benchmark.group = "recording loss and strengths, seconds a step of the ensemble"
+    workload = WORKLOADS[name].sized(dtype="float64", batch=19 if settings.quick else None)
+    found = measure(CONTENDERS, workload, settings)
+    report.measured[f"recording {name}"] = found.as_json()
+    table = report.table(HEADING, COLUMNS)
+    for c in CONTENDERS:
+        assert c.key not in found.missing, f"{found.missing[c.key]} is not installed"
+        assert c.key not in found.wrong, found.wrong[c.key]
+        kept = f"{found.kept} of {len(found.rounds)}"
+        if settings.quick or not found.kept:
+            table.rows.append((name, c.key, "result right", "", "", "", kept))
+            continue
+        r, bare = found.results[c.key], found.results["nothing"]
+        added = "" if r is bare else f"{100 * (bare.gflops / r.gflops - 1):.1f} %"
+        table.rows.append((name, c.key, f"{r.gflops:.2f}", f"{100 * r.of_probe:.1f}", added, f"{100 * r.spread:.1f} %", kept))
+    assert found.enough, f"the machine is busy: {found.kept} of {len(found.rounds)} rounds could be kept, not {found.wanted}"
+    replay(benchmark, found.results["loss, strengths"].step_seconds)

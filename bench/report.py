@@ -1,0 +1,78 @@
+"""What a run of the benchmarks found: tables for people, everything for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+README = Path(__file__).with_name("README.md")
+FOLDER = Path(__file__).parents[1] / "out" / "bench"
+BEGIN, END = "<!-- latest: written by `make bench ARGS=--readme` -->", "<!-- end of latest -->"
+
+
+@dataclass
+class Table:
+    """One heading, one table, remarks below."""
+
+    heading: str
+    columns: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [list(self.columns), *(list(row) for row in self.rows)]
+        widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(self.columns))]
+        text = [[self._aligned(cell, i, widths[i]) for i, cell in enumerate(line)] for line in lines]
+        rule = ["-" * w if self._is_text(i) else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in [text[0], rule, *text[1:]])
+        return "\n\n".join([f"### {self.heading}", table, *self.notes])
+
+    def _is_text(self, column: int) -> bool:
+        return not any(row[column][:1].isdigit() or row[column][:1] == "×" for row in self.rows)
+
+    def _aligned(self, cell: str, column: int, width: int) -> str:
+        return cell.ljust(width) if self._is_text(column) else cell.rjust(width)
+
+
+@dataclass
+class Report:
+    """Filled by the bench files as they go."""
+
+    settings: dict
+    machine: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    measured: dict[str, object] = field(default_factory=dict)
+
+    def table(self, heading: str, columns: Sequence[str]) -> Table:
+        """The table of this heading, made when it is first asked for."""
+        return self.tables.setdefault(heading, Table(heading, columns))
+
+    def text(self) -> str:
+        """Markdown."""
+        about = "; ".join(f"{name} {value}" for name, value in {**self.machine, **self.versions}.items())
+        how = "; ".join(f"{name} {value}" for name, value in self.settings.items())
+        return "\n\n".join([f"Machine: {about}.", f"Settings: {how}.", *map(str, self.tables.values())])
+
+    def write(self) -> Path:
+        """The JSON file and, beside it, the tables; the path of the former."""
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        everything = {
+            "machine": self.machine,
+            "versions": self.versions,
+            "settings": self.settings,
+            "tables": {t.heading: {"columns": t.columns, "rows": t.rows, "notes": t.notes} for t in self.tables.values()},
+            "measured": self.measured,
+        }
+        path = FOLDER / "results.json"
+        path.write_text(json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
+        (FOLDER / "tables.md").write_text(self.text() + "\n")
+        return path
+
+    def put_into_readme(self) -> None:
+        """Replace the latest tables in README.md."""
+        before, _, rest = README.read_text().partition(BEGIN)
+        after = rest.partition(END)[2]
+        README.write_text(f"{before}{BEGIN}\n\n{self.text()}\n\n{END}{after}")

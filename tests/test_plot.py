@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.collections import PolyCollection  # noqa: E402
+from matplotlib.colors import to_rgb  # noqa: E402
+
+from pydln import plot  # noqa: E402
+from pydln.errors import NotRecorded  # noqa: E402
+from pydln.plot import style  # noqa: E402
+from pydln.trajectory import Status, Trajectory  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _close() -> Any:
+    yield
+    plt.close("all")
+
+
+def made(
+    batch: int = 1, modes: int = 3, times: int = 40, *, spread: float = 0.0, own_times: bool = False, **settings: Any
+) -> Trajectory:
+    """Sigmoidal curves, as a simulation would give; `spread` shifts members."""
+    s = np.linspace(6.0, 2.0, modes)
+    t = np.linspace(0.0, 8.0, times)
+    u0 = 1e-3 * np.exp(spread * np.linspace(-1, 1, batch))[:, None, None]
+    u = s / (1 + (s / u0 - 1) * np.exp(-2 * s * t[:, None]))
+    loss = 0.5 * ((s - u) ** 2).sum(axis=-1)
+    return Trajectory(
+        t=np.outer(np.linspace(1.0, 2.0, batch), t) if own_times else t,
+        steps=np.arange(times),
+        records={"strengths": u, "loss": loss},
+        status=np.full(batch, Status.COMPLETED),
+        stopped_at=np.full(batch, times - 1),
+        settings={"normalize": "sum"} | settings,
+        source="gradient_descent",
+    )
+
+
+def legend(ax: Any) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_strengths_draws_each_mode_in_its_own_colour_with_its_numbers() -> None:
+    run = made(modes=3)
+    ax = plot.strengths(run)
+    assert len(ax.lines) == 3
+    for mode, line in enumerate(ax.lines):
+        np.testing.assert_array_equal(line.get_xdata(), run.t)
+        np.testing.assert_array_equal(line.get_ydata(), run.strengths[0, :, mode])
+    assert len({line.get_color() for line in ax.lines}) == 3
+    assert legend(ax) == ["$u_{1}$", "$u_{2}$", "$u_{3}$"]
+    assert r"\tau" in ax.get_xlabel()
+
+
+def test_strengths_uses_the_axes_given_and_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plt, "show", lambda *_, **__: pytest.fail("a plot called show()"))
+    _, ax = plt.subplots()
+    before = plt.get_fignums()
+    assert plot.strengths(made(), ax=ax) is ax
+    assert plot.overlay(made(), made(), ax=ax) is ax
+    assert plot.loss(made(), ax=ax) is ax
+    assert plt.get_fignums() == before
+
+
+def test_modes_are_chosen_by_index_and_counted_from_one() -> None:
+    run = made(modes=5)
+    ax = plot.strengths(run, modes=[0, -1])
+    assert legend(ax) == ["$u_{1}$", "$u_{5}$"]
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), run.strengths[0, :, 4])
+    assert len(plot.strengths(run, modes=2).lines) == 1
+
+
+@pytest.mark.parametrize(("total", "drawn"), [(1, 1), (10, 10), (11, 8), (1000, 8)])
+def test_without_a_choice_many_modes_are_thinned_but_keep_the_ends(total: int, drawn: int) -> None:
+    chosen = style.pick_modes(None, total)
+    assert len(chosen) == len(set(chosen)) == drawn
+    assert (chosen[0], chosen[-1]) == (0, total - 1)
+
+
+@pytest.mark.parametrize(
+    ("modes", "kind", "message"),
+    [
+        ([0, 3], ValueError, "modes[1]: expected an integer <= 2, got 3"),
+        ([-4], ValueError, "modes[0]: expected an integer >= -3, got -4"),
+        ([], ValueError, "modes: expected at least one mode, got none"),
+        ([0.5], TypeError, "modes[0]: expected an integer, got 0.5"),
+        ("all", TypeError, "modes[0]: expected an integer, got 'a'"),
+    ],
+)
+def test_wrong_modes_are_refused_before_anything_is_drawn(modes: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        plot.strengths(made(modes=3), modes=modes)
+    assert str(caught.value) == message
+    assert plt.get_fignums() == []
+
+
+def test_what_was_not_recorded_cannot_be_drawn() -> None:
+    run = made()
+    bare = Trajectory(
+        t=run.t, steps=run.steps, records={}, status=run.status, stopped_at=run.stopped_at, source="gradient_descent"
+    )
+    for draw in (plot.strengths, plot.loss):
+        with pytest.raises(NotRecorded, match="record="):
+            draw(bare)
+    with pytest.raises(NotRecorded, match="test_loss"):
+        plot.loss(run, quantity="test_loss")
+    assert plt.get_fignums() == []
+
+
+def test_line_options_override_the_style_and_a_colour_replaces_the_legend() -> None:
+    ax = plot.strengths(made(), color="k", linestyle="--")
+    assert {line.get_color() for line in ax.lines} == {"k"}
+    assert {line.get_linestyle() for line in ax.lines} == {"--"}
+    assert ax.get_legend() is None
+    assert legend(plot.strengths(made(), color="k", label="theory")) == ["theory"]
+
+
+def test_few_members_are_lines_many_a_median_with_a_band() -> None:
+    assert len(plot.strengths(made(batch=24), modes=0).lines) == 24
+    run = made(batch=101, spread=2.0)
+    ax = plot.strengths(run, modes=0)
+    assert len(ax.lines) == 1
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), np.median(run.strengths[:, :, 0], axis=0))
+    (band,) = [c for c in ax.collections if isinstance(c, PolyCollection)]
+    at = 7
+    inside = band.get_paths()[0].vertices
+    heights = inside[np.isclose(inside[:, 0], run.t[at]), 1]
+    np.testing.assert_allclose(
+        [heights.min(), heights.max()], np.quantile(run.strengths[:, at, 0], [0.05, 0.95]), rtol=1e-6
+    )
+
+
+def test_a_median_ends_where_fewer_than_half_the_members_are_left() -> None:
+    run = made(batch=30)
+    loss = np.array(run.loss)
+    loss[:16, 20:] = np.nan
+    stopped = Trajectory(
+        t=run.t,
+        steps=run.steps,
+        records={"loss": loss},
+        status=run.status,
+        stopped_at=run.stopped_at,
+        source="gradient_descent",
+    )
+    (line,) = plot.loss(stopped).lines
+    assert np.asarray(line.get_xdata())[-1] == run.t[19]
+    assert np.isfinite(line.get_ydata()).all()
+
+
+def test_members_with_times_of_their_own() -> None:
+    few = made(batch=2, own_times=True)
+    ax = plot.strengths(few, modes=0)
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), few.t[1])
+    many = made(batch=30, own_times=True, times=400)
+    (line,) = plot.strengths(many, modes=0).lines
+    x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    expected = np.median([np.interp(x, many.t[i], many.strengths[i, :, 0]) for i in range(30)], axis=0)
+    inside = x <= many.t[:, -1].min()
+    np.testing.assert_allclose(y[inside], expected[inside], atol=1e-6)
+
+
+def test_loss_states_its_normalisation() -> None:
+    assert "sum over samples" in plot.loss(made()).get_ylabel()
+    assert "mean over samples" in plot.loss(made(normalize="mean")).get_ylabel()
+    with pytest.raises(ValueError, match="quantity: expected one of 'loss', 'test_loss', got 'strength'"):
+        plot.loss(made(), quantity="strength")
+
+
+@pytest.mark.parametrize("quantity", ["strengths", "loss"])
+def test_overlay_puts_black_dashes_on_top(quantity: str) -> None:
+    simulation, theory = made(batch=3, modes=2, spread=1.0), made(modes=2, times=15)
+    ax = plot.overlay(simulation, theory, quantity=quantity)
+    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+    solid = [line for line in ax.lines if line.get_linestyle() == "-"]
+    curves = 2 if quantity == "strengths" else 1
+    assert (len(dashed), len(solid)) == (curves, 3 * curves)
+    assert {to_rgb(line.get_color()) for line in dashed} == {(0.0, 0.0, 0.0)}
+    assert min(line.get_zorder() for line in dashed) > max(line.get_zorder() for line in solid)
+    np.testing.assert_array_equal(dashed[0].get_xdata(), theory.t)
+    assert legend(ax) == ["simulation", "theory", *(["$u_{1}$", "$u_{2}$"] if quantity == "strengths" else [])]
+
+
+def test_overlay_of_different_tasks_is_refused() -> None:
+    with pytest.raises(ValueError, match="theory: expected 2 modes, as in the simulation, got 3"):
+        plot.overlay(made(modes=2), made(modes=3))
+    assert plt.get_fignums() == []
+
+
+def test_against_depth() -> None:
+    depth, iterations = [2, 4, 9], np.array([8.0, np.nan, 110.0])
+    ax = plot.learning_time(
+        depth, iterations, theory={"flow": ([2.0, 9.0], [7.0, 108.0]), "limit": ([2, 9], [150, 150])}
+    )
+    assert legend(ax) == ["simulation", "flow", "limit"]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), iterations)
+    assert ax.lines[1].get_linestyle() != ax.lines[2].get_linestyle()
+    ax = plot.optimal_rate(depth, [1.0, 0.5, 0.2])
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    with pytest.raises(ValueError, match=r"iterations: expected \(3,\), got \(2,\)"):
+        plot.learning_time(depth, [1.0, 2.0])
+    with pytest.raises(ValueError, match="depth: expected numbers > 0, got 0"):
+        plot.optimal_rate([0, 1], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 32])
+def test_colours_are_distinct_and_leave_black_to_theory(count: int) -> None:
+    colors = [to_rgb(c) for c in style.mode_colors(count)]
+    assert len(set(colors)) == count
+    assert min(max(c) for c in colors) > 0.3
+
+
+def test_without_matplotlib_the_extra_is_named() -> None:
+    script = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "import numpy as np, pydln\n"
+        "run = pydln.Trajectory(t=[0.0], steps=None, records={'loss': np.ones((1, 1))}, status=[0], stopped_at=[-1], "
+        "source='exact:test')\n"
+        "try: pydln.plot.loss(run)\n"
+        "except ImportError as error: print(type(error).__name__, error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "MissingExtra pydln.plot needs matplotlib: pip install 'pydln[plot]'"
+
+
+def test_importing_plots_does_not_load_matplotlib() -> None:
+    script = "import sys, pydln.plot, pydln.reproduce; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
