@@ -10,6 +10,7 @@ import pydln as dln
 from pydln import _backend
 
 RECORDS = ("loss", "test_loss", "strengths", "product", "layer_norms", "drift", "weights")
+DTYPES = (np.float64, np.float32)
 KERNELS = tuple((isa, layout) for isa in _backend.available_isas() for layout in ("interleaved", "rows"))
 STATUS = {name.lower(): member for name, member in dln.Status.__members__.items()}
 
@@ -48,8 +49,11 @@ def member_of(value, member, ndim=0):
     return a if a.ndim == ndim else a[member if len(a) > 1 else 0]
 
 
-def references(task, weights, *, batch, lr, steps, momentum=0.0, weight_decay=0.0, stop=None):
-    """The reference run of every member, recorded at every step, and the bounds on what float arithmetic may add."""
+def references(task, weights, *, batch, lr, steps, momentum=0.0, weight_decay=0.0, stop=None, free=None):
+    """The reference run of every member, recorded at every step, and the bounds on what float arithmetic may add.
+
+    `free` is the same without `stop`: the bounds are taken from there.
+    """
     stop = stop or dln.Stop()
     runs = []
     for i in range(batch):
@@ -74,7 +78,10 @@ def references(task, weights, *, batch, lr, steps, momentum=0.0, weight_decay=0.
             stop_steady=None if stop.steady is None else member_of(stop.steady, i),
             **rates,
         )
-        bounds = {t: error_bounds(run.records["weights"], task=own, dtype=t, **rates) for t in (np.float32, np.float64)}
+        if free is not None:
+            bounds = free[i][1]
+        else:
+            bounds = {t: error_bounds(run.records["weights"], task=own, dtype=t, **rates) for t in DTYPES}
         runs.append((run, bounds))
     return runs
 

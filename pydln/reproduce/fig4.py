@@ -23,7 +23,7 @@ The paper leaves unsaid, and here is chosen:
 
 Width 1000 is not simulated throughout: an aligned start has rank 10, and a network of hidden width 10 then has
 exactly the same product at every step (checked in the table with a network of width 1000). The theory is the gradient
-flow, iterations = t/η, which is short by one or two iterations; the same modes in discrete steps are exact.
+flow, iterations = t/η, which is short by one to five iterations; the same modes in discrete steps are exact.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ def run(
     problem = _Problem(kind, seed, n_threads)
 
     grid = problem.grid(sizes, count)
-    drawn = sorted({sizes[round(i * (len(sizes) - 1) / (CURVES - 1))] for i in range(CURVES)})
+    wanted = np.geomspace(sizes[0], sizes[-1], CURVES)
+    drawn = sorted({min(sizes, key=lambda n: abs(math.log(n / x))) for x in wanted})  # noqa: B023
     total = len(sizes) + len(drawn) + 1
     found = []
     for i, n in enumerate(sizes):

@@ -160,7 +160,7 @@ struct Interleaved {
 
   template <int MR, int NR, class A, class B, class Out>
   static PYDLN_INLINE void block(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t i0, int64_t j0,
-                                 int64_t K, const Out& out) {
+                                 int64_t K, Out out) {
     V acc[MR][NR] = {};
     for (int64_t k = 0; k < K; ++k) {
       V bv[NR];
@@ -181,7 +181,7 @@ struct Interleaved {
 
   template <int MR, class A, class B, class Out>
   static PYDLN_INLINE void block_row(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t i, int64_t N,
-                                     int64_t K, const Out& out) {
+                                     int64_t K, Out out) {
     constexpr int NR = PYDLN_INTERLEAVED_NR;
     int64_t j = 0;
     for (; j + NR <= N; j += NR) block<MR, NR>(a, ai, ak, b, bk, bj, i, j, K, out);
@@ -195,7 +195,7 @@ struct Interleaved {
 
   template <class A, class B, class Out>
   static void multiply(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t M, int64_t N, int64_t K,
-                       const Out& out) {
+                       Out out) {
     constexpr int MR = PYDLN_INTERLEAVED_MR;
     int64_t i = 0;
     for (; i + MR <= M; i += MR) block_row<MR>(a, ai, ak, b, bk, bj, i, N, K, out);

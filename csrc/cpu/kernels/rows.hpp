@@ -195,7 +195,7 @@ struct Rows {
 
   template <int MR, int NR, class Out>
   static PYDLN_INLINE void block(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t i0, int64_t j0, int64_t K,
-                                 const Out& out) {
+                                 Out out) {
     V acc[MR][NR] = {};
     a += i0 * ai;
     b += j0;
@@ -219,7 +219,7 @@ struct Rows {
   // A column panel of NR vectors stays in the first cache level while all rows of A pass over it.
   template <int MR, int NR, class Out>
   static PYDLN_INLINE void panel(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t j, int64_t M, int64_t K,
-                                 const Out& out) {
+                                 Out out) {
     int64_t i = 0;
     for (; i + MR <= M; i += MR) block<MR, NR>(a, ai, ak, b, ldb, i, j, K, out);
     if constexpr (MR > 4)
@@ -237,7 +237,7 @@ struct Rows {
   }
 
   template <class Out>
-  static void multiply(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t M, int64_t N, int64_t K, const Out& out) {
+  static void multiply(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t M, int64_t N, int64_t K, Out out) {
     const int64_t used = vectors(N) * L;
     int64_t j = 0;
     for (; j + 2 * L <= used; j += 2 * L) panel<PYDLN_ROWS_MR, 2>(a, ai, ak, b, ldb, j, M, K, out);
