@@ -15,7 +15,7 @@ from pydln.errors import BackendUnavailable
 __all__ = ["available_isas", "build_info", "core", "default_threads", "forced", "isa", "layout", "version"]
 
 try:
-    from pydln import _core as core
+    import pydln._core as core
 except ImportError as error:
     raise BackendUnavailable(
         f"pydln's compiled extension cannot be loaded ({error}): install pydln with pip, or run from outside its source tree"

@@ -177,12 +177,12 @@ def names(value: object, name: str, options: Collection[str]) -> tuple[str, ...]
 def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
     """float32 or float64."""
     try:
-        result = np.dtype(value)  # type: ignore[call-overload]
+        result: np.dtype[Any] = np.dtype(value)  # type: ignore[call-overload]
     except TypeError:
         raise TypeError(f"{name}: expected float32 or float64, got {_short(value)}") from None
     if result not in (np.float32, np.float64):
         raise TypeError(f"{name}: expected float32 or float64, got {result}")
-    return np.dtype(result)
+    return result
 
 
 def _free_memory() -> int | None:

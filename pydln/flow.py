@@ -264,7 +264,7 @@ def _batch(sizes: dict[str, int]) -> int:
 def _shapes(name: str, weights: Weights, modes: int) -> list[tuple[int, ...]]:
     """Shape of one record of one member; one per layer for ``weights``."""
     widths, depth = weights.widths, weights.depth
-    return {
+    shapes: dict[str, list[tuple[int, ...]]] = {
         "loss": [()],
         "test_loss": [()],
         "strengths": [(modes,)],
@@ -272,7 +272,8 @@ def _shapes(name: str, weights: Weights, modes: int) -> list[tuple[int, ...]]:
         "layer_norms": [(depth,)],
         "drift": [(depth - 1,)],
         "weights": [w.shape[1:] for w in weights.layers],
-    }[name]
+    }
+    return shapes[name]
 
 
 def _empty(name: str, weights: Weights, batch: int, times: int, modes: int) -> Any:

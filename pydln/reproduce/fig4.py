@@ -131,7 +131,7 @@ def run(
 
     grid = problem.grid(sizes, count)
     wanted = np.geomspace(sizes[0], sizes[-1], CURVES)
-    drawn = sorted({min(sizes, key=lambda n: abs(math.log(n / x))) for x in wanted})  # noqa: B023
+    drawn = sorted({min(sizes, key=lambda n: abs(math.log(n / x))) for x in wanted})
     total = len(sizes) + len(drawn) + 1
     found = []
     for i, n in enumerate(sizes):

@@ -1,0 +1,32 @@
+"""Compiled kernels of pydln; reached through pydln._backend only."""
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+build: dict[str, str]
+
+def usable_isas() -> list[str]: ...
+def step_flops(widths: list[int], whitened: bool) -> float: ...
+def descent_f64(
+    *,
+    weights: list[NDArray[Any]],
+    task: dict[str, Any],
+    test: dict[str, Any] | None,
+    lr: NDArray[Any],
+    momentum: NDArray[Any] | None,
+    decay: NDArray[Any] | None,
+    steps: int,
+    stop: dict[str, NDArray[Any] | None],
+    record_at: NDArray[Any],
+    records: dict[str, Any],
+    status: NDArray[Any],
+    stopped_at: NDArray[Any],
+    threads: int,
+    isa: str,
+    layout: str,
+    tick: Callable[[int, int], object] | None,
+) -> bool: ...
+
+descent_f32 = descent_f64
