@@ -36,6 +36,12 @@ def gradient(layers, sigma_xx, sigma_yx):
     return out
 
 
+def inner_work(widths):
+    """Multiply-adds of one step's products along the output and the input side: 3 n_D or 3 n_0 per weight of D - 1 layers."""
+    sizes = [n_in * n_out for n_in, n_out in zip(widths, widths[1:], strict=False)]
+    return 3 * widths[-1] * sum(sizes[:-1]), 3 * widths[0] * sum(sizes[1:])
+
+
 def conserved(layers):
     """C_l = W_{l+1}^T W_{l+1} - W_l W_l^T."""
     return [above.T @ above - below @ below.T for below, above in zip(layers, layers[1:], strict=False)]

@@ -93,8 +93,7 @@ def _links(widths, carried) -> float:
 
 def _thin_side_is_cheaper(widths) -> bool:
     """Whether theory.md section 2 carries the products along the end with fewer units."""
-    inner = [a * b for a, b in zip(widths, widths[1:], strict=False)]
-    along_output, along_input = widths[-1] * sum(inner[:-1]), widths[0] * sum(inner[1:])
+    along_output, along_input = reference.inner_work(widths)
     return (along_input < along_output) == (widths[0] < widths[-1])
 
 

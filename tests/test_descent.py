@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import reference
 from ensembles import DTYPES, KERNELS, RECORDS, assert_conforms, references, same_bits, some_task, starts
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,14 +57,8 @@ def shape_id(widths):
     return "-".join(map(str, widths)) if len(widths) < 6 else f"{widths[0]}-{widths[1]}-...-{widths[-1]}, {len(widths) - 1} layers"
 
 
-def inner_work(widths):
-    """Multiply-adds of theory.md section 2 along the output and the input side, D - 1 layers each."""
-    sizes = [a * b for a, b in zip(widths, widths[1:], strict=False)]
-    return widths[-1] * sum(sizes[:-1]), widths[0] * sum(sizes[1:])
-
-
 def test_the_shapes_exercise_both_orders_of_propagation() -> None:
-    works = [inner_work(widths) for widths in SHAPES]
+    works = [reference.inner_work(widths) for widths in SHAPES]
     assert sum(output < input_ for output, input_ in works) >= 3
     assert sum(input_ < output for output, input_ in works) >= 3
     assert {n for widths in SHAPES for n in widths} == set(range(1, 41))

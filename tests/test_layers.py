@@ -124,7 +124,7 @@ before = set(sys.modules)
 import pydln
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
-    out = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stderr == "", "nothing is printed at import"
     packages = {name.split(".")[0] for name in json.loads(out.stdout)}
     outside = packages - sys.stdlib_module_names - {"pydln", "numpy"}

@@ -26,9 +26,7 @@ def test_python_blocks_run(tmp_path: Path) -> None:
     """All blocks of the page in order, as one script, the way a reader pastes them."""
     script = "\n".join(blocks(README, "python"))
     assert script, "the README shows no Python"
-    run = subprocess.run(
-        [sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
 
 

@@ -54,6 +54,7 @@ def learning_time(
     ax = _against_depth(depth, iterations, "iterations", theory, ax, line_kw)
     ax.set_ylabel("learning time (iterations)")
     ax.set_ylim(bottom=0.0)
+    ax.locator_params(axis="x", integer=True)
     return ax
 
 
