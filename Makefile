@@ -55,21 +55,22 @@ format: $(STAMP)/dev ## rewrite Python and C++ in the house style
 	$(BIN)/clang-format -i $(CPP)
 
 # --- sanitizers ------------------------------------------------------------------------------------------------------
-# One build serves both: the extension installed in a venv of its own, and the C++ unit tests in build/asan.
+# One build serves both: the extension installed in a venv of its own, and the C++ unit tests in build/asan. Reports go
+# straight to the terminal (--capture=sys): a process that a sanitizer ends could not hand them over.
 # Leaks are not looked for: the interpreter keeps much on purpose. libstdc++ is loaded first so that exceptions are
 # intercepted; python itself knows nothing of the sanitizer, so its runtime has to be loaded before anything else.
 sanitize: export ASAN_OPTIONS = detect_leaks=0:halt_on_error=1
 sanitize: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1
 sanitize: $(VENV)-asan/bin/python ## address and undefined-behaviour sanitizers: C++ unit tests, then the tests not marked slow
 	$(MAKE) VENV=$(VENV)-asan PIP_BUILD_ARGS="-C build-dir=build/asan \
-		-C cmake.args=--preset=asan -C cmake.build-type=RelWithDebInfo -C install.strip=false" $(VENV)-asan/stamp/dev
+		-C cmake.args=--preset=asan -C cmake.build-type=RelWithDebInfo -C install.strip=false" $(VENV)-asan/stamp/test
 	$(VENV)-asan/bin/python .ci/check_symbols.py build/asan
 	$(VENV)-asan/bin/ctest --test-dir build/asan --output-on-failure --no-tests=error
 	$(CLEAN_ENV) LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
-		$(VENV)-asan/bin/pytest -m 'not slow' $(ARGS)
+		$(VENV)-asan/bin/pytest --capture=sys -m 'not slow' $(ARGS)
 
-race: $(STAMP)/dev ## thread sanitizer: the C++ unit tests
-	$(BIN)/cmake --preset tsan --log-level=WARNING $(CMAKE_PYTHON)
+race: $(STAMP)/build ## thread sanitizer: the C++ unit tests
+	$(BIN)/cmake --preset tsan --log-level=WARNING
 	$(BIN)/cmake --build --preset tsan
 	$(BIN)/ctest --preset tsan
 

@@ -41,7 +41,7 @@ def check_wheel(path: Path, version: str) -> None:
             fail(f"{path.name}: {name} does not belong in a wheel")
         if name.endswith((".c", ".cpp", ".hpp", ".h", ".cu", ".a", ".o", ".cmake", ".pyc")) or "/tests/" in name:
             fail(f"{path.name}: {name} does not belong in a wheel")
-    for wanted in ("pydln/__init__.py", "pydln/py.typed"):
+    for wanted in ("pydln/__init__.py", "pydln/py.typed", "pydln/_core.pyi"):
         if wanted not in sizes:
             fail(f"{path.name}: {wanted} is missing")
     compiled = [name for name in sizes if name.endswith(".so")]

@@ -49,11 +49,8 @@ def measured(settings, report, request):
 def bench_descent(name, dtype, key, measured, benchmark):
     benchmark.group = f"{name} {dtype}, seconds a step of the ensemble"
     found = measured(name, dtype)
-    if key in found.missing and key != "pydln":
-        pytest.skip(f"{found.missing[key]} is not installed")
-    assert key not in found.missing, f"{found.missing[key]} is not installed"
-    assert key not in found.wrong, found.wrong[key]
-    assert found.enough, f"the machine is busy: {found.kept} of {len(found.rounds)} rounds could be kept, not {found.wanted}"
+    if problem := found.problem(key):
+        (pytest.skip if key in found.missing and key != "pydln" else pytest.fail)(problem)
     benchmark.extra_info |= {"GFLOP/s": found.results[key].gflops, "of probe": found.results[key].of_probe}
     replay(benchmark, found.results[key].step_seconds)
 
@@ -61,17 +58,24 @@ def bench_descent(name, dtype, key, measured, benchmark):
 def _tabulate(found, report, settings):
     table = report.table(HEADING, COLUMNS)
     own = found.results.get("pydln")
-    for key in CONTENDERS:
-        place = (found.workload.name, found.workload.dtype)
-        kept = f"{found.kept} of {len(found.rounds)}"
+    for key in [key for key in CONTENDERS if key in found.missing or key in found.labels]:
+        place = (found.workload.name, found.workload.dtype, found.labels.get(key, key))
         if key in found.missing:
-            table.rows.append((*place, key, f"skipped: no {found.missing[key]}", "", "", "", ""))
+            table.rows.append((*place, f"skipped: no {found.missing[key]}", "", "", "", ""))
         elif key in found.wrong:
-            table.rows.append((*place, key, "wrong result", "", "", "", ""))
-        elif key in found.errors and (settings.quick or key not in found.results):
-            table.rows.append((*place, key, "result right", "", "", "", kept))
-        elif key in found.results:
+            table.rows.append((*place, "wrong result", "", "", "", ""))
+        elif settings.quick or not found.kept:
+            table.rows.append((*place, "result right", "", "", "", found.kept_of_all))
+        else:
             r = found.results[key]
-            ratio = "" if r is own or own is None else f"×{own.gflops / r.gflops:.1f}"
-            figures = (f"{r.gflops:.2f}", f"{100 * r.of_probe:.1f}", ratio, f"{100 * r.spread:.1f} %", kept)
-            table.rows.append((*place, r.label, *figures))
+            ratio = "" if own is None or r is own else f"×{own.gflops / r.gflops:.1f}"
+            table.rows.append(
+                (
+                    *place,
+                    f"{r.gflops:.2f}",
+                    f"{100 * r.of_probe:.1f}",
+                    ratio,
+                    f"{100 * r.spread:.1f} %",
+                    found.kept_of_all,
+                )
+            )

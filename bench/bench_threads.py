@@ -26,15 +26,13 @@ def bench_threads(name, settings, report, benchmark):
     found = measure([ONE, TWO], workload, replace(settings, clock="wall"))
     report.measured[f"threads {name}"] = found.as_json()
     table = report.table(HEADING, COLUMNS)
-    for key in ("one", "two"):
-        assert key not in found.missing, f"{found.missing[key]} is not installed"
-        assert key not in found.wrong, found.wrong[key]
-    kept = f"{found.kept} of {len(found.rounds)}"
-    if settings.quick or not found.kept:
-        table.rows.append((name, "result right", "result right", "", "", "", kept))
+    if problem := found.problem("one", "two"):
+        pytest.fail(problem)
+    if settings.quick:
+        table.rows.append((name, "result right", "result right", "", "", "", found.kept_of_all))
     else:
         one, two = found.results["one"], found.results["two"]
         ratios = f"×{two.gflops / one.gflops:.2f}", f"×{two.probe / one.probe:.2f}"
-        table.rows.append((name, f"{one.gflops:.2f}", f"{two.gflops:.2f}", *ratios, f"{100 * two.spread:.1f} %", kept))
-    assert found.enough, f"the machine is busy: {found.kept} of {len(found.rounds)} rounds could be kept, not {found.wanted}"
+        figures = (f"{one.gflops:.2f}", f"{two.gflops:.2f}", *ratios, f"{100 * two.spread:.1f} %")
+        table.rows.append((name, *figures, found.kept_of_all))
     replay(benchmark, found.results["two"].step_seconds)

@@ -45,6 +45,14 @@ def pytest_configure(config):
     config.stash[REPORT] = Report({k: v for k, v in asdict(settings).items() if k != "cores"})
 
 
+def pytest_collection_modifyitems(config, items):
+    """A quick run takes one workload: every method once in each precision, every bench file once."""
+    if config.option.quick:
+        other = [item for item in items if hasattr(item, "callspec") and item.callspec.params.get("name") != "G2"]
+        config.hook.pytest_deselected(items=other)
+        items[:] = [item for item in items if item not in other]
+
+
 @pytest.fixture(scope="session")
 def settings(pytestconfig):
     return pytestconfig.stash[SETTINGS]
@@ -67,7 +75,9 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
     if not config.option.readme:
         return
     if exitstatus or config.option.quick or config.option.keyword or config.option.clock != "wall":
-        terminalreporter.write_line("bench/README.md is left as it is: that takes a full run, nothing failed, by the wall clock")
+        terminalreporter.write_line(
+            "bench/README.md is left as it is: that takes a full run, nothing failed, by the wall clock"
+        )
     else:
         found.put_into_readme()
         terminalreporter.write_line("bench/README.md has the new tables")

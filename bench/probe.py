@@ -40,7 +40,9 @@ def probe(dtype: str, threads: int, rounds: int) -> Rate:
 def rounds_for(seconds: float) -> int:
     """Turns of the loop that take about this long on one thread."""
     few = 200_000
-    return max(1, round(few * seconds / min(timed(_library().probe_multiply_adds, few, 0, 1).cpu_seconds for _ in range(5))))
+    return max(
+        1, round(few * seconds / min(timed(_library().probe_multiply_adds, few, 0, 1).cpu_seconds for _ in range(5)))
+    )
 
 
 def isa() -> str:

@@ -1,4 +1,4 @@
-"""How methods are compared: side by side in rounds, each in its own pinned process, the machine's limit beside every turn."""
+"""How methods are compared: in rounds, each in its own pinned process, the machine's limit beside every turn."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ class Contender:
 class Result:
     """The kept turns of one contender."""
 
-    label: str
     flops: float
     step_seconds: list[float]
     probes: list[float]  # GFLOP/s, the mean of before and after each turn
@@ -84,6 +83,7 @@ class Measurement:
     workload: Workload
     wanted: int
     kept: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # contender: package
     wrong: dict[str, str] = field(default_factory=dict)  # contender: what was found
@@ -96,9 +96,22 @@ class Measurement:
     def enough(self) -> bool:
         return self.kept >= self.wanted
 
+    @property
+    def kept_of_all(self) -> str:
+        return f"{self.kept} of {len(self.rounds)}"
+
+    def problem(self, *keys: str) -> str | None:
+        """Why these contenders have no result that may be shown, if so."""
+        for key in keys:
+            if key in self.missing:
+                return f"{self.missing[key]} is not installed"
+            if key in self.wrong:
+                return f"{key}: {self.wrong[key]}"
+        return None if self.enough else f"busy machine: only {self.kept_of_all} rounds could be kept, not {self.wanted}"
+
     def as_json(self) -> dict:
         summary = {
-            key: {"label": r.label, "gflops": r.gflops, "of_probe": r.of_probe, "probe": r.probe, "spread": r.spread}
+            key: {"gflops": r.gflops, "of_probe": r.of_probe, "probe": r.probe, "spread": r.spread}
             for key, r in self.results.items()
         }
         return asdict(self) | {"step_flops": self.workload.step_flops, "results": summary}
@@ -113,22 +126,23 @@ def measure(contenders: Sequence[Contender], workload: Workload, settings: Setti
     found = Measurement(workload, settings.rounds)
     with ExitStack() as stack:
         ready: dict[Contender, Worker] = {}
-        labels = {}
         for contender in contenders:
             worker = stack.enter_context(_started(contender, workload, settings))
             loaded = worker.ask("load")
             if "missing" in loaded:
                 found.missing[contender.key] = loaded["missing"]
                 continue
+            found.labels[contender.key] = loaded["label"]
             checked = worker.ask("check")
             found.errors[contender.key] = checked["error"]
             if not checked["error"] <= checked["allowed"]:
-                found.wrong[contender.key] = "{error:.1e} from tests/reference.py, expected up to {allowed:.0e}".format(**checked)
+                found.wrong[contender.key] = "{error:.1e} from tests/reference.py, expected up to {allowed:.0e}".format(
+                    **checked
+                )
                 continue
             calibrated = worker.ask("calibrate", seconds=settings.seconds, probe_seconds=settings.probe_seconds)
             found.steps[contender.key] = calibrated["steps"]
             found.versions |= loaded["versions"]
-            labels[contender.key] = loaded["label"]
             ready[contender] = worker
         order = list(ready)
         turns: dict[str, list[dict]] = {c.key: [] for c in order}
@@ -146,7 +160,6 @@ def measure(contenders: Sequence[Contender], workload: Workload, settings: Setti
     if found.kept:
         for key, mine in turns.items():
             found.results[key] = Result(
-                labels[key],
                 workload.step_flops,
                 [turn[settings.clock] for turn in mine],
                 [statistics.fmean(p[settings.clock] for p in turn["probes"]) for turn in mine],

@@ -53,8 +53,15 @@ class Report:
     def text(self) -> str:
         """Markdown."""
         about = "; ".join(f"{name} {value}" for name, value in {**self.machine, **self.versions}.items())
-        how = "; ".join(f"{name} {value}" for name, value in self.settings.items())
-        return "\n\n".join([f"Machine: {about}.", f"Settings: {how}.", *map(str, self.tables.values())])
+        return "\n\n".join([f"Machine: {about}.", self._how(), *map(str, self.tables.values())])
+
+    def _how(self) -> str:
+        if self.settings["quick"]:
+            return "Quick run: every result is checked, nothing is timed."
+        how = f"{self.settings['rounds']} rounds, runs of {self.settings['seconds']:g} s or more"
+        if self.settings["clock"] == "cpu":
+            return f"{how}, by processor time: a stopgap for a busy machine, not to be quoted."
+        return f"{how}, by the wall clock."
 
     def write(self) -> Path:
         """The JSON file and, beside it, the tables; the path of the former."""
@@ -63,7 +70,9 @@ class Report:
             "machine": self.machine,
             "versions": self.versions,
             "settings": self.settings,
-            "tables": {t.heading: {"columns": t.columns, "rows": t.rows, "notes": t.notes} for t in self.tables.values()},
+            "tables": {
+                t.heading: {"columns": t.columns, "rows": t.rows, "notes": t.notes} for t in self.tables.values()
+            },
             "measured": self.measured,
         }
         path = FOLDER / "results.json"

@@ -1,7 +1,7 @@
 """One method in a process of its own, pinned before NumPy or anything else can start a thread.
 
-protocol.py starts it with its settings as JSON in the first argument, writes one JSON request a line to its standard input,
-and reads one JSON reply a line. Whatever a library prints goes to standard error.
+protocol.py starts it with its settings as JSON in the first argument, writes one JSON request a line to its standard
+input, and reads one JSON reply a line. Whatever a library prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _versions():
     except ModuleNotFoundError:
         return used
     blas = [p for p in threadpool_info() if p["user_api"] == "blas"]
-    return used | {f"BLAS of {p['prefix']}": f"{p['internal_api']} {p['version']} {p['architecture']}" for p in blas}
+    return used | {f"BLAS ({p['prefix']})": f"{p['internal_api']} {p['version']} {p['architecture']}" for p in blas}
 
 
 def main():

@@ -243,8 +243,10 @@ def _stop_limits(stop: Stop | None, modes: int, dtype: np.dtype[Any]) -> dict[st
         wanted = _validate.array(stop.strengths, "stop.strengths", dtype=dtype, finite=False)
         if wanted.ndim > 2 or (wanted.ndim and wanted.shape[-1] != modes):
             raise ValueError(f"stop.strengths: expected a number, ({modes},) or (batch, {modes}), got {wanted.shape}")
-        if (wanted <= 0).any() or np.isinf(wanted).any() or np.isnan(wanted).all(axis=-1).any():
-            raise ValueError("stop.strengths: expected numbers > 0 (NaN leaves a mode out, but not every mode)")
+        wrong = wanted[(wanted <= 0) | np.isinf(wanted)]
+        if wrong.size or np.isnan(wanted).all(axis=-1).any():
+            got = f"{wrong[0]:g}" if wrong.size else "nothing but NaN"
+            raise ValueError(f"stop.strengths: expected numbers > 0 (NaN leaves a mode out, but not every mode), got {got}")
         limits["strengths"] = np.ascontiguousarray(np.broadcast_to(wanted, (*wanted.shape[:-1], modes)))
     return limits
 

@@ -1,4 +1,4 @@
-"""Members in blocks, for methods that work on many at once: a block whose arrays stay in a cache is trained to the end."""
+"""Members in blocks, for methods that work on many at once: a block that stays in a cache is trained to the end."""
 
 from __future__ import annotations
 

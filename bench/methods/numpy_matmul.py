@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from methods.blocks import in_fastest_blocks
 from workloads import LR, RECORD_EVERY
+
+from methods.blocks import in_fastest_blocks
 
 LABEL = "NumPy matmul"
 

@@ -1,10 +1,11 @@
-"""PyTorch on the CPU with autograd: the program most people would write, on covariances and whole batches of networks."""
+"""PyTorch on the CPU with autograd: what most people would write, on covariances and batches of networks."""
 
 from __future__ import annotations
 
 import torch
-from methods.blocks import in_fastest_blocks
 from workloads import LR, RECORD_EVERY
+
+from methods.blocks import in_fastest_blocks
 
 LABEL = "PyTorch autograd"
 

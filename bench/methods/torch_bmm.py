@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from methods.blocks import in_fastest_blocks
 from workloads import LR, RECORD_EVERY
+
+from methods.blocks import in_fastest_blocks
 
 LABEL = "PyTorch bmm"
 

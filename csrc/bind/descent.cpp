@@ -100,6 +100,8 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {batch}));
   op.stopped_at = output<std::int64_t>(stopped_at, "stopped_at", {batch});
 
+  if (!op.lr || !op.mode_u || !op.mode_v || !op.status || !op.stopped_at) throw py::value_error("descent: incomplete");
+
   const cpu::Isa& chosen = cpu::isa_named(isa);
   const Layout arrangement =
       cpu::choose_layout(layout, op.chain, batch, chosen.kernels.vector_bytes / static_cast<std::int64_t>(sizeof(T)));
