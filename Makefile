@@ -4,10 +4,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 OUT    ?= out/demo
+# Processes that test at a time; 0 tests in this one, for a debugger.
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
-
-# Arguments for pytest, as in: make test ARGS='-k conservation -x'
-ARGS ?=
+# More arguments for pytest, as in: make test ARGS='-k conservation -x'
+ARGS   ?=
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/stamp
@@ -16,6 +16,9 @@ PYTHONS := $(if $(filter file,$(origin PYTHON)),python3 python3.14 python3.13 py
 PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The tests and the commands must meet the installed package, never the source tree.
 CLEAN_ENV := env -u PYTHONPATH MPLBACKEND=Agg
+
+# A file's tests stay in one process: they share what is costly to make.
+PYTEST    := pytest -n $(JOBS) --dist loadfile
 
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
 	$(shell find pydln csrc cmake -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null | sort)
@@ -31,7 +34,7 @@ demo: $(STAMP)/test ## install, then the main job: fig. 3 and a reduced fig. 4, 
 	$(CLEAN_ENV) $(BIN)/pydln reproduce all --out $(OUT)
 
 test: $(STAMP)/test ## install, then the tests (ARGS goes to pytest)
-	$(CLEAN_ENV) $(BIN)/pytest $(ARGS)
+	$(CLEAN_ENV) $(BIN)/$(PYTEST) $(ARGS)
 
 install: $(STAMP)/test ## pydln with all its extras and the test tools, in VENV (.venv)
 
@@ -46,7 +49,7 @@ lint-python: $(STAMP)/dev
 lint-cpp: $(STAMP)/dev
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/cmake --preset tidy --log-level=WARNING --fresh $(CMAKE_PYTHON)
-	$(BIN)/python $(BIN)/run-clang-tidy.py -quiet -j $(JOBS) -p build/tidy \
+	$(BIN)/python $(BIN)/run-clang-tidy.py -quiet -j $(or $(filter-out 0,$(JOBS)),1) -p build/tidy \
 		-clang-tidy-binary $(BIN)/clang-tidy '/(csrc|tests/cpp)/'
 
 format: $(STAMP)/dev ## rewrite Python and C++ in the house style
@@ -67,7 +70,7 @@ sanitize: $(VENV)-asan/bin/python ## address and undefined-behaviour sanitizers:
 	$(VENV)-asan/bin/python .ci/check_symbols.py build/asan
 	$(VENV)-asan/bin/ctest --test-dir build/asan --output-on-failure --no-tests=error
 	$(CLEAN_ENV) LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
-		$(VENV)-asan/bin/pytest --capture=sys -m 'not slow' $(ARGS)
+		$(VENV)-asan/bin/$(PYTEST) --capture=sys -m 'not slow' $(ARGS)
 
 race: $(STAMP)/build ## thread sanitizer: the C++ unit tests
 	$(BIN)/cmake --preset tsan --log-level=WARNING

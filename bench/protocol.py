@@ -146,7 +146,8 @@ def measure(contenders: Sequence[Contender], workload: Workload, settings: Setti
             ready[contender] = worker
         order = list(ready)
         turns: dict[str, list[dict]] = {c.key: [] for c in order}
-        for number in range(settings.rounds * (1 if settings.quick else ATTEMPTS)):
+        attempts = settings.rounds * (1 if settings.quick else ATTEMPTS)
+        for number in range(attempts):
             shift = number % max(1, len(order))
             round_ = {c.key: ready[c].ask("turn") for c in order[shift:] + order[:shift]}
             why = None if settings.quick else _objection(round_, order, settings.clock)
@@ -155,7 +156,7 @@ def measure(contenders: Sequence[Contender], workload: Workload, settings: Setti
                 found.kept += 1
                 for key, turn in round_.items():
                     turns[key].append(turn)
-            if found.enough:
+            if found.enough or found.kept + attempts - len(found.rounds) < settings.rounds:
                 break
     if found.kept:
         for key, mine in turns.items():
