@@ -17,8 +17,8 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The tests and the commands must meet the installed package, never the source tree.
 CLEAN_ENV := env -u PYTHONPATH MPLBACKEND=Agg
 
-# A file's tests stay in one process: they share what is costly to make.
-PYTEST    := pytest -n $(JOBS) --dist loadfile
+# A file's tests stay in one process: they share what is costly to make. The plugin that make bench installs warns about xdist.
+PYTEST    := pytest -p no:benchmark -n $(JOBS) --dist loadfile
 
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
 	$(shell find pydln csrc cmake -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null | sort)
@@ -58,19 +58,20 @@ format: $(STAMP)/dev ## rewrite Python and C++ in the house style
 	$(BIN)/clang-format -i $(CPP)
 
 # --- sanitizers ------------------------------------------------------------------------------------------------------
-# One build serves both: the extension installed in a venv of its own, and the C++ unit tests in build/asan. Reports go
-# straight to the terminal (--capture=sys): a process that a sanitizer ends could not hand them over.
-# Leaks are not looked for: the interpreter keeps much on purpose. libstdc++ is loaded first so that exceptions are
-# intercepted; python itself knows nothing of the sanitizer, so its runtime has to be loaded before anything else.
-sanitize: export ASAN_OPTIONS = detect_leaks=0:halt_on_error=1
-sanitize: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1
+# One build serves both: the extension installed in a venv of its own, and the C++ unit tests in build/asan.
+# Leaks are not looked for: the interpreter keeps much on purpose. Python knows nothing of the sanitizer, so its runtime is
+# loaded before all else, and libstdc++ with it, or it could not see exceptions. Reports go to files: pytest would keep
+# what a process says that a sanitizer then ends.
+REPORT := $(CURDIR)/build/asan/report
 sanitize: $(VENV)-asan/bin/python ## address and undefined-behaviour sanitizers: C++ unit tests, then the tests not marked slow
 	$(MAKE) VENV=$(VENV)-asan PIP_BUILD_ARGS="-C build-dir=build/asan \
 		-C cmake.args=--preset=asan -C cmake.build-type=RelWithDebInfo -C install.strip=false" $(VENV)-asan/stamp/test
 	$(VENV)-asan/bin/python .ci/check_symbols.py build/asan
 	$(VENV)-asan/bin/ctest --test-dir build/asan --output-on-failure --no-tests=error
-	$(CLEAN_ENV) LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
-		$(VENV)-asan/bin/$(PYTEST) --capture=sys -m 'not slow' $(ARGS)
+	rm -f $(REPORT).*
+	$(CLEAN_ENV) ASAN_OPTIONS=detect_leaks=0:log_path=$(REPORT) UBSAN_OPTIONS=print_stacktrace=1:log_path=$(REPORT) \
+		LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
+		$(VENV)-asan/bin/$(PYTEST) -m 'not slow' $(ARGS) || { cat $(REPORT).* 2>/dev/null; exit 1; }
 
 race: $(STAMP)/build ## thread sanitizer: the C++ unit tests
 	$(BIN)/cmake --preset tsan --log-level=WARNING

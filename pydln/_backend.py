@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import NamedTuple
 
 from pydln import _validate
@@ -24,9 +25,13 @@ except ImportError as error:
 
 def available_isas() -> tuple[str, ...]:
     """Instruction sets compiled in that this computer can run, the fastest last."""
-    return tuple(core.usable_isas())
+    try:
+        return tuple(core.usable_isas())
+    except RuntimeError as error:
+        raise BackendUnavailable(f"pydln cannot run here: {error}") from None
 
 
+@cache
 def _choose_isa() -> str:
     usable = available_isas()
     asked = os.environ.get("PYDLN_ISA", "")
@@ -42,12 +47,12 @@ class _Choice(NamedTuple):
     layout: str
 
 
-_choice: ContextVar[_Choice] = ContextVar("pydln_backend", default=_Choice(_choose_isa(), "auto"))
+_choice: ContextVar[_Choice] = ContextVar("pydln_backend", default=_Choice("", "auto"))
 
 
 def isa() -> str:
-    """The instruction set in use: the fastest, or what the environment variable PYDLN_ISA forced at import."""
-    return _choice.get().isa
+    """The instruction set in use: the fastest, or what the environment variable PYDLN_ISA forced before its first use."""
+    return _choice.get().isa or _choose_isa()
 
 
 def layout() -> str:

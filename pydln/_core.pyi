@@ -24,6 +24,7 @@ def descent_f64(
     status: NDArray[Any],
     stopped_at: NDArray[Any],
     threads: int,
+    memory: int,
     isa: str,
     layout: str,
     tick: Callable[[int, int], object] | None,

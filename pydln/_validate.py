@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["array", "choice", "dtype", "fits_in_memory", "integer", "names", "number", "per_member"]
+__all__ = ["array", "choice", "dtype", "fits_in_memory", "free_memory", "integer", "names", "number", "per_member"]
 
 FloatArray = NDArray[Any]
 
@@ -148,7 +148,7 @@ def array(
 
 def per_member(value: object, name: str, *, dtype: DTypeLike = np.float64, **bounds: Any) -> FloatArray:
     """A number, or one number per member: shape () or (batch,)."""
-    raw = array(value, name, dtype=dtype, **bounds)
+    raw = array(value, name, dtype=dtype, **bounds).copy()  # the caller may change his array while a run reads it
     if raw.ndim > 1 or raw.size == 0:
         raise ValueError(f"{name}: expected a number or one number per member, got an array of shape {raw.shape}")
     return raw
@@ -185,7 +185,7 @@ def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
     return result
 
 
-def _free_memory() -> int | None:
+def free_memory() -> int | None:
     """Bytes that can still be allocated: what the system has available, within the limit of the control group."""
     bounds: list[int] = []
     try:
@@ -214,6 +214,6 @@ def _size_text(count: int) -> str:
 
 def fits_in_memory(wanted: int, what: str, advice: str) -> None:
     """Refuse `wanted` bytes for `what` when the memory at hand does not hold them."""
-    free = _free_memory()
+    free = free_memory()
     if free is not None and wanted > free:
         raise ValueError(f"{what} needs {_size_text(wanted)} and {_size_text(free)} of memory are free: {advice}")

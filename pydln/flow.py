@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ __all__ = ["Stop", "gradient_descent"]
 Progress = bool | Callable[[int, int], object]
 
 _DEFAULT_RECORDS = 200
+_MEMORY_UNKNOWN = 2**62
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,12 +114,15 @@ def gradient_descent(
     IntegrationError
         Members diverged and `throw` is true; ``.trajectory`` holds everything that was computed.
     Interrupted
-        Ctrl-C; a KeyboardInterrupt whose ``.trajectory`` holds everything that was computed.
+        Ctrl-C; a KeyboardInterrupt whose ``.trajectory`` holds everything that was computed. It is answered between
+        steps: within a tenth of a second, or one step where a step takes longer.
     """
     if not isinstance(task, Task):
         raise TypeError(f"task: expected a pydln.Task, got {type(task).__name__}")
     if not isinstance(weights, Weights):
-        raise TypeError(f"weights: expected pydln.Weights, got {type(weights).__name__}: pydln.Weights(layers) makes one")
+        raise TypeError(
+            f"weights: expected pydln.Weights, got {type(weights).__name__}: pydln.Weights(layers) makes one"
+        )
     if (weights.widths[0], weights.widths[-1]) != (task.n_in, task.n_out):
         raise ValueError(
             f"weights: expected {task.n_in} inputs and {task.n_out} outputs like the task, "
@@ -138,7 +142,9 @@ def gradient_descent(
             "weights": weights.batch,
             "task": task.batch or 1,
             **{name: len(rate) for name, rate in rates.items() if rate.ndim},
-            **{f"stop.{name}": len(a) for name, a in limits.items() if a is not None and a.ndim > (name == "strengths")},
+            **{
+                f"stop.{name}": len(a) for name, a in limits.items() if a is not None and a.ndim > (name == "strengths")
+            },
         }
     )
     steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62 // batch)
@@ -172,6 +178,7 @@ def gradient_descent(
             status=status,
             stopped_at=stopped_at,
             threads=min(threads, batch),
+            memory=_MEMORY_UNKNOWN if (free := _validate.free_memory()) is None else free,
             isa=_backend.isa(),
             layout=_backend.layout(),
             tick=tick,
@@ -207,10 +214,16 @@ class _Schedule:
         if at is not None:
             if record_every is not None:
                 raise ValueError("record_every: expected None when `at` is given, got both")
+            if isinstance(at, Sized):
+                _validate.fits_in_memory(32 * len(at), f"at: a schedule of {len(at)} times", "record at fewer times")
+            if isinstance(at, range):
+                at = np.arange(at.start, at.stop, at.step)
             raw = _validate.array(at, "at", shape=("time",), at_least=0, at_most=steps)
             given = raw.astype(np.int64)
             if raw.size == 0 or (given != raw).any() or (np.diff(given) <= 0).any():
-                raise ValueError("at: expected increasing whole steps, at least one, got " + np.array2string(raw, threshold=6))
+                raise ValueError(
+                    "at: expected increasing whole steps, at least one, got " + np.array2string(raw, threshold=6)
+                )
             return cls(steps, 1, given)
         if record_every is None:
             return cls(steps, max(1, steps // _DEFAULT_RECORDS), None)
@@ -246,8 +259,10 @@ def _stop_limits(stop: Stop | None, modes: int, dtype: np.dtype[Any]) -> dict[st
         wrong = wanted[(wanted <= 0) | np.isinf(wanted)]
         if wrong.size or np.isnan(wanted).all(axis=-1).any():
             got = f"{wrong[0]:g}" if wrong.size else "nothing but NaN"
-            raise ValueError(f"stop.strengths: expected numbers > 0 (NaN leaves a mode out, but not every mode), got {got}")
-        limits["strengths"] = np.ascontiguousarray(np.broadcast_to(wanted, (*wanted.shape[:-1], modes)))
+            raise ValueError(
+                f"stop.strengths: expected numbers > 0 (NaN leaves a mode out, but not every mode), got {got}"
+            )
+        limits["strengths"] = np.array(np.broadcast_to(wanted, (*wanted.shape[:-1], modes)), order="C")
     return limits
 
 
@@ -329,7 +344,9 @@ def _moments(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
         anchor = np.swapaxes(np.linalg.solve(ridged, np.swapaxes(sigma_yx, -1, -2)), -1, -2)
         # E at P is δP, so L(P) = floor + 1/2 <δP, Ω* - P>: no difference of large numbers.
         optimum = _first_of_one(task.optimum, task.batch, 2)
-        anchor_loss = _first_of_one(task.floor, task.batch, 0) + 0.5 * delta * np.sum(anchor * (optimum - anchor), axis=(-2, -1))
+        anchor_loss = _first_of_one(task.floor, task.batch, 0) + 0.5 * delta * np.sum(
+            anchor * (optimum - anchor), axis=(-2, -1)
+        )
         ridge = delta
 
     def cast(value: Any) -> NDArray[Any] | None:

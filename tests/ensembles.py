@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import reference
 from rounding import error_bounds
@@ -22,7 +24,7 @@ def starts(widths, batch=1, *, seed=0, dtype=np.float64, scale=1.0) -> dln.Weigh
     """
     rng = np.random.default_rng((seed, *widths))
     layers = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(widths):
         q, _ = np.linalg.qr(rng.normal(size=(batch, max(n_in, n_out), min(n_in, n_out))))
         q = q if n_out >= n_in else np.swapaxes(q, -1, -2)
         layers.append((scale * rng.uniform(0.9, 1.1, size=(batch, 1, 1)) * q).astype(np.float32).astype(dtype))
@@ -116,7 +118,9 @@ def _share(got, wanted, bound, what) -> float:
     np.testing.assert_array_equal(np.isnan(got), np.isnan(wanted), err_msg=what)
     if not got.size:
         return 0.0
-    assert np.isfinite(bound[~np.isnan(wanted).reshape(len(wanted), -1).any(axis=1)]).all(), f"{what}: the bound says nothing"
+    assert np.isfinite(bound[~np.isnan(wanted).reshape(len(wanted), -1).any(axis=1)]).all(), (
+        f"{what}: the bound says nothing"
+    )
     error = np.abs(np.asarray(got, dtype=np.float64) - wanted).reshape(len(got), -1).max(axis=1)
     late = np.isnan(error)
     # A start is recorded as it was given: an error of 0 within a bound of 0.

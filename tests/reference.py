@@ -1,7 +1,8 @@
-"""The specification: every operation of the kernels as slow, plain NumPy for one network. All kernels answer to this."""
+"""The specification: every operation of the kernels as slow, plain NumPy for one network. Kernels answer to this."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,14 +38,14 @@ def gradient(layers, sigma_xx, sigma_yx):
 
 
 def inner_work(widths):
-    """Multiply-adds of one step's products along the output and the input side: 3 n_D or 3 n_0 per weight of D - 1 layers."""
-    sizes = [n_in * n_out for n_in, n_out in zip(widths, widths[1:], strict=False)]
+    """Multiply-adds of a step's products along the output and input side: 3 n_D, 3 n_0 per weight of D - 1 layers."""
+    sizes = [n_in * n_out for n_in, n_out in itertools.pairwise(widths)]
     return 3 * widths[-1] * sum(sizes[:-1]), 3 * widths[0] * sum(sizes[1:])
 
 
 def conserved(layers):
     """C_l = W_{l+1}^T W_{l+1} - W_l W_l^T."""
-    return [above.T @ above - below @ below.T for below, above in zip(layers, layers[1:], strict=False)]
+    return [above.T @ above - below @ below.T for below, above in itertools.pairwise(layers)]
 
 
 @dataclass
@@ -126,6 +127,7 @@ def descent(
     run.layers = layers
     run.status = status or "completed"
     run.records = {
-        name: [np.array(w) for w in value] if name == "weights" else np.array(value) for name, value in run.records.items()
+        name: [np.array(w) for w in value] if name == "weights" else np.array(value)
+        for name, value in run.records.items()
     }
     return run

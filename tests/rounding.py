@@ -2,13 +2,17 @@
 
 Standard model (Higham, Accuracy and Stability of Numerical Algorithms, chapter 3): an inner product chain of `count`
 roundings of unit u errs by at most gamma = count u / (1 - count u) times the same chain of absolute values, in whatever
-order it is summed and whether multiply-adds round once or twice. A chain of many wide matrices is bounded better factor by
-factor, ‖fl(XY) - XY‖_F <= gamma ‖X‖_F ‖Y‖_F, the others entering by their spectral norms; the smaller bound counts. From step to step the error of the weights is amplified by at most ‖1 - lr Hessian‖; the Hessian is a positive semi-definite
-matrix, which shrinks errors unless it exceeds 1/lr, and a part proportional to the residual, both bounded by the norms of
-the layers.
+order it is summed and whether multiply-adds round once or twice. A chain of many wide matrices is bounded better factor
+by factor, ‖fl(XY) - XY‖_F <= gamma ‖X‖_F ‖Y‖_F, the others entering by their spectral norms; the smaller bound counts.
+
+From step to step the error of the weights is amplified by at most ‖1 - lr Hessian‖; the Hessian is a positive
+semi-definite matrix, which shrinks errors unless it exceeds 1/lr, and a part proportional to the residual, both bounded
+by the norms of the layers.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import reference
@@ -16,13 +20,11 @@ import reference
 DOUBLE = 2.0**-53
 
 
-def error_bounds(
-    weights, *, task, lr, momentum=0.0, weight_decay=0.0, dtype=np.float64
-) -> dict[str, np.ndarray | list[np.ndarray]]:
+def error_bounds(weights, *, task, lr, momentum=0.0, weight_decay=0.0, dtype=np.float64) -> dict[str, np.ndarray]:
     """Largest error of any entry of every record, (time,), of a descent in `dtype` whose exact weights are `weights`.
 
-    `weights`: D arrays (time, n_l, n_{l-1}), one entry per step from the start on. The result covers the rounding of the
-    inputs to `dtype`, of the run, and of the reference itself (float64).
+    `weights`: D arrays (time, n_l, n_{l-1}), one entry per step from the start on. The result covers the rounding of
+    the inputs to `dtype`, of the run, and of the reference itself (float64).
     """
     widths = [weights[0].shape[2], *(w.shape[1] for w in weights)]
     depth, times = len(weights), len(weights[0])
@@ -59,11 +61,12 @@ def error_bounds(
         bounds["loss"][k] = _loss_error(task, omega, spread + evaluated, gamma, dtype)
         if task.test is not None:
             bounds["test_loss"][k] = _loss_error(task.test, omega, spread + evaluated, gamma, dtype)
-        quadratic = [a.T @ a + b @ b.T for b, a in zip(sizes, sizes[1:], strict=False)]
+        quadratic = [a.T @ a + b @ b.T for b, a in itertools.pairwise(sizes)]
         quadratic_start = quadratic if quadratic_start is None else quadratic_start
         pairs = zip(norms, norms[1:], quadratic, quadratic_start, strict=False)
         bounds["drift"][k] = max(
-            (2 * (a + b) * moved + 2 * gamma * (np.linalg.norm(q) + np.linalg.norm(q0)) for b, a, q, q0 in pairs), default=0.0
+            (2 * (a + b) * moved + 2 * gamma * (np.linalg.norm(q) + np.linalg.norm(q0)) for b, a, q, q0 in pairs),
+            default=0.0,
         )
 
         if k + 1 == times or not np.isfinite(weights[0][k + 1]).all():
@@ -102,7 +105,7 @@ def _norm(matrices) -> float:
 
 
 def _loss_error(task, omega, spread, gamma, dtype) -> float:
-    """Of L(P) + 1/2 <E + δP, P - Ω>, where P (Σ_xx + δI) = Σ_yx; δ = 0 for whitened inputs. Ω itself is `spread` off."""
+    """Of L(P) + 1/2 <E + δP, P - Ω>, P (Σ_xx + δI) = Σ_yx, δ = 0 for whitened inputs. Ω itself is `spread` off."""
     xx, yx, size = task.sigma_xx, task.sigma_yx, np.abs(omega)
     delta = 0.0 if task.whitened else float(np.finfo(dtype).eps) ** 0.5 * xx.diagonal().max()
     point = np.linalg.solve(xx + delta * np.eye(len(xx)), yx.T).T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 
 import numpy as np
@@ -54,7 +55,11 @@ def case(widths, whiten, batch=3):
 
 
 def shape_id(widths):
-    return "-".join(map(str, widths)) if len(widths) < 6 else f"{widths[0]}-{widths[1]}-...-{widths[-1]}, {len(widths) - 1} layers"
+    return (
+        "-".join(map(str, widths))
+        if len(widths) < 6
+        else f"{widths[0]}-{widths[1]}-...-{widths[-1]}, {len(widths) - 1} layers"
+    )
 
 
 def test_the_shapes_exercise_both_orders_of_propagation() -> None:
@@ -116,13 +121,17 @@ def test_everything_per_member(widths, whiten) -> None:
     for dtype in DTYPES:
         first = {}
         for isa, _ in each_kernel():
-            run = dln.gradient_descent(task, weights.astype(dtype), steps=steps, record=RECORDS, record_every=1, **rates)
+            run = dln.gradient_descent(
+                task, weights.astype(dtype), steps=steps, record=RECORDS, record_every=1, **rates
+            )
             assert_conforms(run, expected)
             same_bits(first.setdefault(isa, run), run)
             np.testing.assert_array_equal(run.t, np.multiply.outer(rates["lr"].astype(dtype).astype(float), run.steps))
 
 
-@pytest.mark.parametrize("rates", [{"momentum": 0.9}, {"weight_decay": 0.2}, {"momentum": 0.5, "weight_decay": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "rates", [{"momentum": 0.9}, {"weight_decay": 0.2}, {"momentum": 0.5, "weight_decay": 0.1}], ids=str
+)
 def test_momentum_and_decay_shared_by_all(rates) -> None:
     task, weights = some_task(7, 3, whiten=False), starts((7, 5, 5, 3), 5)
     expected = references(task, weights, batch=5, lr=0.03, steps=15, **rates)
@@ -147,7 +156,7 @@ def test_without_momentum_and_decay_the_general_path_takes_the_same_steps() -> N
         assert not np.array_equal(mixed.loss[1], plain.loss[1])
 
 
-# ---- broadcasting ------------------------------------------------------------------------------------------------------
+# ---- broadcasting -----------------------------------------------------------------------------------------------
 
 
 def test_one_start_one_task_or_one_rate_serves_all_members() -> None:
@@ -195,7 +204,7 @@ def test_a_batch_of_one_task_and_one_member() -> None:
     same_bits(run, dln.gradient_descent(task, weights, lr=0.1, steps=9, record=RECORDS))
 
 
-# ---- records and schedules ---------------------------------------------------------------------------------------------
+# ---- records and schedules --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -324,7 +333,7 @@ def test_settings_say_what_was_run() -> None:
     assert run.source == "gradient_descent"
 
 
-# ---- stopping ----------------------------------------------------------------------------------------------------------
+# ---- stopping ---------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -352,7 +361,14 @@ def _assert_stops(case, stop, wanted_status, wanted_steps, steps=60, **rates) ->
         first = {}
         for isa, _ in each_kernel():
             run = dln.gradient_descent(
-                task, weights.astype(dtype), lr=0.1, steps=steps, stop=stop, record=RECORDS, at=range(1, steps + 1, 3), **rates
+                task,
+                weights.astype(dtype),
+                lr=0.1,
+                steps=steps,
+                stop=stop,
+                record=RECORDS,
+                at=range(1, steps + 1, 3),
+                **rates,
             )
             assert_conforms(run, expected)
             same_bits(first.setdefault(isa, run), run)
@@ -467,7 +483,7 @@ def test_a_run_longer_than_the_age_of_the_universe_ends_where_it_stops() -> None
         assert (run.stopped_at < 10**4).all()
 
 
-# ---- divergence --------------------------------------------------------------------------------------------------------
+# ---- divergence -------------------------------------------------------------------------------------------------
 
 
 def _diverging():
@@ -483,7 +499,9 @@ def test_divergence_is_found_at_the_step_it_happens_when_every_step_is_recorded(
         assert (ref.status == "diverged") == (lr[i] > 1)
     for isa, layout in each_kernel():
         run = dln.gradient_descent(task, weights, lr=lr, steps=64, record="loss", record_every=1, throw=False)
-        np.testing.assert_array_equal(run.stopped_at, [ref.stopped_at for ref, _ in expected], err_msg=f"{isa} {layout}")
+        np.testing.assert_array_equal(
+            run.stopped_at, [ref.stopped_at for ref, _ in expected], err_msg=f"{isa} {layout}"
+        )
         np.testing.assert_array_equal(run.status == dln.Status.DIVERGED, lr > 1)
         assert all(not np.isfinite(run.loss[i, run.stopped_at[i]]) for i in (1, 3, 5))
         assert np.isfinite(run.loss[lr < 1]).all()
@@ -518,7 +536,7 @@ def test_layouts_agree_on_what_is_left_of_a_diverging_member(widths) -> None:
     task = dln.Task.from_spectrum([2.0, 1.0], widths[0], widths[-1])
     rng = np.random.default_rng(1)
     for scale in (1e60, 1e100, 1e140, 1e154, 1e155):
-        weights = dln.Weights([rng.normal(size=(6, b, a)) * scale for a, b in zip(widths, widths[1:], strict=False)])
+        weights = dln.Weights([rng.normal(size=(6, b, a)) * scale for a, b in itertools.pairwise(widths)])
         for isa in _backend.available_isas():
             runs = []
             for layout in ("interleaved", "rows"):
@@ -528,7 +546,7 @@ def test_layouts_agree_on_what_is_left_of_a_diverging_member(widths) -> None:
             same_bits(*runs)
 
 
-# ---- what the loss keeps -----------------------------------------------------------------------------------------------
+# ---- what the loss keeps ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("whiten", [True, False], ids=["whitened", "general"])

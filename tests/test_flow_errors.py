@@ -1,4 +1,4 @@
-"""Every mistake in a call of gradient_descent is one clear sentence, before any work; and what a failed run hands over."""
+"""Every mistake in a call of gradient_descent is one clear sentence, before any work; what a failed run hands over."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_float64_holds_it() -> None:
     dln.gradient_descent(TASK, WEIGHTS, lr=1e-50, steps=1, stop=Stop(loss=1e39))
 
 
-# ---- memory ------------------------------------------------------------------------------------------------------------
+# ---- memory -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,9 @@ def test_float32_needs_half(monkeypatch) -> None:
     monkeypatch.setattr(_validate, "_free_memory", lambda: 1000)
     weights = WEIGHTS.astype(np.float32)
     # 5 members x 101 times x 3 numbers of 4 bytes, 101 steps of 8, the weights 5 x 20 x 4
-    with pytest.raises(ValueError, match=r"at 101 times needs 7\.27 kB and 1e\+03 B|at 101 times needs 7\.27 kB and 1 kB"):
+    with pytest.raises(
+        ValueError, match=r"at 101 times needs 7\.27 kB and 1e\+03 B|at 101 times needs 7\.27 kB and 1 kB"
+    ):
         dln.gradient_descent(TASK, weights, lr=0.1, steps=100)
 
 
@@ -262,7 +264,7 @@ def test_what_just_fits_is_not_refused(monkeypatch) -> None:
         dln.gradient_descent(TASK, WEIGHTS, lr=0.1, steps=10, record="loss")
 
 
-# ---- divergence --------------------------------------------------------------------------------------------------------
+# ---- divergence -------------------------------------------------------------------------------------------------
 
 
 def test_divergence_is_an_error_that_hands_over_the_trajectory() -> None:
@@ -283,11 +285,13 @@ def test_divergence_is_an_error_that_hands_over_the_trajectory() -> None:
 
 
 def test_many_diverged_members_are_counted_not_listed() -> None:
-    with pytest.raises(dln.IntegrationError, match=r"^9 of 9 members diverged \(member 0, 1, 2, 3, 4, …; the first at step "):
+    with pytest.raises(
+        dln.IntegrationError, match=r"^9 of 9 members diverged \(member 0, 1, 2, 3, 4, …; the first at step "
+    ):
         dln.gradient_descent(TASK, starts((3, 4, 2), 9), lr=1e3, steps=100)
 
 
-# ---- missing extra, wrong instruction set --------------------------------------------------------------------------------
+# ---- missing extra, wrong instruction set -----------------------------------------------------------------------
 
 
 def test_a_progress_bar_without_tqdm(monkeypatch) -> None:
@@ -342,16 +346,28 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
     run = _backend.core.descent_f64
     assert run(**sound) is False
     for kind, message, wrong in (
-        (ValueError, r"weights: expected shape \(2, 1, 3\), got \(1, 1, 3\)", {"weights": [np.ones((2, 3, 4)), np.ones((1, 1, 3))]}),
+        (
+            ValueError,
+            r"weights: expected shape \(2, 1, 3\), got \(1, 1, 3\)",
+            {"weights": [np.ones((2, 3, 4)), np.ones((1, 1, 3))]},
+        ),
         (ValueError, r"weights: expected shape", {"weights": [np.ones((2, 3, 4)), np.ones((2, 1, 2))]}),
         (ValueError, "at least one layer", {"weights": []}),
         (ValueError, "expected arrays", {"weights": [np.ones((3, 4))]}),
-        (TypeError, "C-contiguous array of float64", {"weights": [np.ones((2, 3, 4), dtype=np.float32), np.ones((2, 1, 3))]}),
+        (
+            TypeError,
+            "C-contiguous array of float64",
+            {"weights": [np.ones((2, 3, 4), dtype=np.float32), np.ones((2, 1, 3))]},
+        ),
         (TypeError, "C-contiguous", {"weights": [np.ones((4, 3, 2)).T, np.ones((2, 1, 3))]}),
         (ValueError, "lr: expected shape", {"lr": np.ones(3)}),
         (ValueError, "task.sigma_yx: expected shape", {"task": sound["task"] | {"sigma_yx": np.ones((4, 1))}}),
         (ValueError, "task: incomplete", {"task": sound["task"] | {"sigma_yx": None}}),
-        (ValueError, "test_loss: the task has no test", {"records": sound["records"] | {"test_loss": np.empty((2, 2))}}),
+        (
+            ValueError,
+            "test_loss: the task has no test",
+            {"records": sound["records"] | {"test_loss": np.empty((2, 2))}},
+        ),
         (ValueError, "loss: expected shape", {"records": sound["records"] | {"loss": np.empty((2, 3))}}),
         (ValueError, "record_at: expected increasing", {"record_at": np.array([3, 0])}),
         (ValueError, "record_at: expected increasing", {"record_at": np.array([0, 4])}),

@@ -1,6 +1,8 @@
-"""Theorems about gradient descent of deep linear networks, held against the kernels; and whose bits may depend on what."""
+"""Theorems about gradient descent of deep linear networks, held against the kernels; what bits may depend on."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ KERNEL = st.sampled_from(KERNELS)
 INLINE_FLOPS = 5e6
 
 
-# ---- a member's bits are its own ---------------------------------------------------------------------------------------
+# ---- a member's bits are its own --------------------------------------------------------------------------------
 
 
 @st.composite
@@ -40,7 +42,9 @@ def ensembles(draw):
         arguments["weight_decay"] = rng.choice([0.0, 0.1], size=batch)
     stop = {}
     if draw(st.booleans()):
-        stop["loss"] = np.array([t.loss(np.zeros((widths[-1], widths[0]))) * f for t, f in zip(tasks, rng.random(batch))])
+        stop["loss"] = np.array(
+            [t.loss(np.zeros((widths[-1], widths[0]))) * f for t, f in zip(tasks, rng.random(batch), strict=False)]
+        )
     if draw(st.booleans()):
         stop["steady"] = 10.0 ** rng.uniform(-4, 0, size=batch)
     if draw(st.booleans()):
@@ -141,7 +145,7 @@ def test_the_transposed_problem_has_the_transposed_bits(widths, seed, dtype, ker
         np.testing.assert_array_equal(a, np.swapaxes(b, 1, 2))
 
 
-# ---- symmetries --------------------------------------------------------------------------------------------------------
+# ---- symmetries -------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None)
@@ -171,7 +175,7 @@ def test_signs_of_hidden_units_change_no_bit(widths, seed, whiten, dtype, kernel
 @settings(max_examples=20, deadline=None)
 @given(widths=WIDTHS, seed=SEEDS, whiten=st.booleans(), kernel=KERNEL, permute=st.booleans())
 def test_rotations_and_permutations(widths, seed, whiten, kernel, permute) -> None:
-    """W_l -> R_{l+1} W_l R_l^T, Sigma_yx -> R_{D+1} Sigma_yx R_1^T, Sigma_xx -> R_1 Sigma_xx R_1^T turns the run alike."""
+    """W_l -> R_{l+1} W_l R_l^T, Sigma_yx -> R_{D+1} Sigma_yx R_1^T, Sigma_xx -> R_1 Sigma_xx R_1^T turn the run."""
     rng = np.random.default_rng(seed)
 
     def orthogonal(n):
@@ -186,7 +190,9 @@ def test_rotations_and_permutations(widths, seed, whiten, kernel, permute) -> No
     turned = [b @ w @ a.T for w, a, b in zip(weights.layers, R, R[1:], strict=False)]
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
         run = dln.gradient_descent(task, weights, lr=0.02, steps=30, record=RECORDS[:1] + RECORDS[2:])
-        other = dln.gradient_descent(turned_task, dln.Weights(turned), lr=0.02, steps=30, record=RECORDS[:1] + RECORDS[2:])
+        other = dln.gradient_descent(
+            turned_task, dln.Weights(turned), lr=0.02, steps=30, record=RECORDS[:1] + RECORDS[2:]
+        )
     # 30 contracting steps on numbers of size 1: some hundred roundings of 1e-16.
     near = {"rtol": 0, "atol": 1e-12}
     for name in ("loss", "layer_norms", "drift"):
@@ -201,7 +207,10 @@ def test_rotations_and_permutations(widths, seed, whiten, kernel, permute) -> No
 def test_hidden_rotations_are_not_seen(widths, seed, whiten, dtype, kernel) -> None:
     rng = np.random.default_rng(seed)
     task, weights = some_task(widths[0], widths[-1], whiten=whiten), starts(widths, 2, seed=seed, dtype=dtype)
-    R = [np.eye(n) if i in (0, len(widths) - 1) else np.linalg.qr(rng.normal(size=(n, n)))[0] for i, n in enumerate(widths)]
+    R = [
+        np.eye(n) if i in (0, len(widths) - 1) else np.linalg.qr(rng.normal(size=(n, n)))[0]
+        for i, n in enumerate(widths)
+    ]
     turned = dln.Weights([(b @ w @ a.T).astype(dtype) for w, a, b in zip(weights.layers, R, R[1:], strict=False)])
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
         run = dln.gradient_descent(task, weights, lr=0.02, steps=30, record=("loss", "strengths", "test_loss"))
@@ -211,7 +220,7 @@ def test_hidden_rotations_are_not_seen(widths, seed, whiten, dtype, kernel) -> N
         np.testing.assert_allclose(getattr(other, name), getattr(run, name), rtol=0, atol=5000 * np.finfo(dtype).eps)
 
 
-# ---- units of time and of the loss -------------------------------------------------------------------------------------
+# ---- units of time and of the loss ------------------------------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None)
@@ -256,18 +265,23 @@ def test_sums_are_averages_with_a_smaller_rate(widths, seed, dtype, kernel) -> N
     assert b.settings["normalize"] == "sum"
 
 
-# ---- what the flow conserves, descent nearly does ------------------------------------------------------------------------
+# ---- what the flow conserves, descent nearly does ---------------------------------------------------------------
 
 
 @settings(max_examples=20, deadline=None)
-@given(widths=st.lists(st.integers(1, 7), min_size=3, max_size=5).map(tuple), seed=SEEDS, whiten=st.booleans(), kernel=KERNEL)
+@given(
+    widths=st.lists(st.integers(1, 7), min_size=3, max_size=5).map(tuple),
+    seed=SEEDS,
+    whiten=st.booleans(),
+    kernel=KERNEL,
+)
 def test_the_drift_is_the_second_order_term_of_the_steps(widths, seed, whiten, kernel) -> None:
-    """W_{l+1}^T G_{l+1} = G_l W_l^T, so a step changes C_l by exactly dW_{l+1}^T dW_{l+1} - dW_l dW_l^T, of order lr^2."""
+    """W_{l+1}^T G_{l+1} = G_l W_l^T, so a step changes C_l by exactly dW_{l+1}^T dW_{l+1} - dW_l dW_l^T."""
     task, weights = some_task(widths[0], widths[-1], whiten=whiten), starts(widths, 2, seed=seed)
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
         run = dln.gradient_descent(task, weights, lr=0.05, steps=25, record=("drift", "weights"), record_every=1)
     moves = [np.diff(w, axis=1) for w in run.weights]
-    for place, (below, above) in enumerate(zip(moves, moves[1:], strict=False)):
+    for place, (below, above) in enumerate(itertools.pairwise(moves)):
         change = np.swapaxes(above, 2, 3) @ above - below @ np.swapaxes(below, 2, 3)
         expected = np.linalg.norm(np.cumsum(change, axis=1), axis=(2, 3))
         np.testing.assert_allclose(run.drift[:, 1:, place], expected, rtol=0, atol=1e-13)
@@ -279,7 +293,9 @@ def test_the_drift_shrinks_with_the_step(widths) -> None:
     task, weights = some_task(widths[0], widths[-1], whiten=False), starts(widths, 3)
     drifts = []
     for halvings in range(4):
-        run = dln.gradient_descent(task, weights, lr=0.02 / 2**halvings, steps=100 * 2**halvings, record="drift", at=[100 * 2**halvings])
+        run = dln.gradient_descent(
+            task, weights, lr=0.02 / 2**halvings, steps=100 * 2**halvings, record="drift", at=[100 * 2**halvings]
+        )
         drifts.append(run.drift[:, 0])
     ratios = np.array(drifts[:-1]) / np.array(drifts[1:])
     assert np.abs(ratios[-1] - 2).max() < 0.05
@@ -308,8 +324,8 @@ def test_descent_converges_to_the_flow_at_first_order(widths, whiten) -> None:
     ratios = np.array(errors[:-1]) / np.array(errors[1:])
     np.testing.assert_allclose(ratios, 2, atol=0.15)
     # And the first-order error is all there is: extrapolated once it falls by 4, twice by 8.
-    once = [2 * b - a for a, b in zip(ends, ends[1:], strict=False)]
-    twice = [(4 * b - a) / 3 for a, b in zip(once, once[1:], strict=False)]
+    once = [2 * b - a for a, b in itertools.pairwise(ends)]
+    twice = [(4 * b - a) / 3 for a, b in itertools.pairwise(once)]
     assert np.linalg.norm(once[-1] - flow) < 0.1 * errors[-1]
     assert np.linalg.norm(twice[-1] - flow) < 0.1 * np.linalg.norm(once[-1] - flow)
 
@@ -318,10 +334,15 @@ def test_descent_converges_to_the_flow_at_first_order(widths, whiten) -> None:
 @given(widths=WIDTHS, seed=SEEDS, whiten=st.booleans(), dtype=st.sampled_from(DTYPES), kernel=KERNEL)
 def test_the_loss_falls_at_every_small_step(widths, seed, whiten, dtype, kernel) -> None:
     """Descent lemma: below 1 / (largest curvature on the way) no step goes up."""
-    task, weights = some_task(widths[0], widths[-1], whiten=whiten, seed=seed), starts(widths, 3, seed=seed, dtype=dtype)
+    task, weights = (
+        some_task(widths[0], widths[-1], whiten=whiten, seed=seed),
+        starts(widths, 3, seed=seed, dtype=dtype),
+    )
     # Layers stay below norm 1.5 and D <= 4: curvature below D 1.5^(2D-2) lambda + D 1.5^(D-2) |E|, some hundreds.
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
-        run = dln.gradient_descent(task, weights, lr=0.002, steps=60, record=("loss", "layer_norms", "weights"), record_every=1)
+        run = dln.gradient_descent(
+            task, weights, lr=0.002, steps=60, record=("loss", "layer_norms", "weights"), record_every=1
+        )
     assert max(np.linalg.norm(w, 2, axis=(2, 3)).max() for w in run.weights) < 1.5
     rounding = 20 * np.finfo(dtype).eps * run.loss.max()
     assert (np.diff(run.loss, axis=1) <= rounding).all()

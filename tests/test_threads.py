@@ -37,7 +37,7 @@ def threaded_run(**more):
     return dln.gradient_descent(task, weights, **{"lr": 0.02, "steps": 900, "n_threads": 2, "record": RECORDS, **more})
 
 
-# ---- how many ----------------------------------------------------------------------------------------------------------
+# ---- how many ---------------------------------------------------------------------------------------------------
 
 
 def test_the_default_number_of_threads(monkeypatch) -> None:
@@ -68,13 +68,13 @@ def settled_threads() -> int:
 def test_that_many_threads_run(n_threads, workers, monkeypatch) -> None:
     """One worker for every thread asked for, never more than there are members; in the row layout one member each."""
 
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def count(done, total):
         seen.append(len(os.listdir("/proc/self/task")))
         if len(seen) == 4:
-            raise Enough
+            raise EnoughError
 
     task, weights = small_problem()
     before = settled_threads()
@@ -82,8 +82,8 @@ def test_that_many_threads_run(n_threads, workers, monkeypatch) -> None:
         seen = []
         if by_environment:
             monkeypatch.setenv("PYDLN_NUM_THREADS", str(n_threads))
-        with _backend.forced(layout="rows"), pytest.raises(Enough):
-            asked = None if by_environment else n_threads
+        asked = None if by_environment else n_threads
+        with _backend.forced(layout="rows"), pytest.raises(EnoughError):
             dln.gradient_descent(task, weights, lr=0.01, steps=ENDLESS, n_threads=asked, progress=count)
         assert seen[0] - before == workers
         assert settled_threads() == before  # none outlives its call
@@ -108,7 +108,9 @@ print("granted", max(most) - 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
-@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer's shadow needs the address space")
+@pytest.mark.skipif(
+    "libasan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer's shadow needs the address space"
+)
 def test_fewer_threads_than_asked_for_do_the_same_work() -> None:
     """Where the system grants no more threads the calling thread works instead."""
     done = subprocess.run(
@@ -125,7 +127,7 @@ def test_fewer_threads_than_asked_for_do_the_same_work() -> None:
     assert int(done.stdout.split()[1]) < 4
 
 
-# ---- the GIL and other callers -----------------------------------------------------------------------------------------
+# ---- the GIL and other callers ----------------------------------------------------------------------------------
 
 
 def test_other_threads_go_on_during_a_run() -> None:
@@ -172,7 +174,8 @@ def test_one_ensemble_may_be_shared_by_several_callers() -> None:
     task, weights = small_problem()
     with ThreadPoolExecutor(4) as pool:
         runs = [
-            pool.submit(dln.gradient_descent, task, weights, lr=0.02, steps=900, n_threads=2, record=RECORDS) for _ in range(8)
+            pool.submit(dln.gradient_descent, task, weights, lr=0.02, steps=900, n_threads=2, record=RECORDS)
+            for _ in range(8)
         ]
         for run in runs:
             same_bits(expected, run.result())
@@ -184,7 +187,7 @@ def test_a_forced_layout_is_that_threads_own() -> None:
         assert pool.submit(_backend.layout).result() == "auto"
 
 
-# ---- fork --------------------------------------------------------------------------------------------------------------
+# ---- fork -------------------------------------------------------------------------------------------------------
 
 
 def _in_child(work) -> None:
@@ -222,16 +225,16 @@ def test_a_fork_during_a_run_of_another_thread() -> None:
     expected = threaded_run()
     stop, running = threading.Event(), threading.Event()
 
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def until_stopped(done, total):
         running.set()
         if stop.is_set():
-            raise Enough
+            raise EnoughError
 
     def endless():
-        with pytest.raises(Enough):
+        with pytest.raises(EnoughError):
             threaded_run(steps=ENDLESS, progress=until_stopped, record=())
 
     background = threading.Thread(target=endless)
@@ -265,7 +268,7 @@ def test_a_forking_pool_of_processes() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-# ---- interrupts --------------------------------------------------------------------------------------------------------
+# ---- interrupts -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", ["interleaved", "rows"])
@@ -312,9 +315,7 @@ def test_an_interrupted_member_is_where_an_uninterrupted_one_was_at_that_step() 
             raise KeyboardInterrupt
 
     with pytest.raises(dln.Interrupted) as caught:
-        dln.gradient_descent(
-            task, weights, steps=ENDLESS, at=[0, 10, 1000, ENDLESS], progress=interrupt, **arguments
-        )
+        dln.gradient_descent(task, weights, steps=ENDLESS, at=[0, 10, 1000, ENDLESS], progress=interrupt, **arguments)
     run = caught.value.trajectory
     assert (run.status == dln.Status.INTERRUPTED).all()
     assert (run.stopped_at > 1000).all()
@@ -342,7 +343,8 @@ try:
 except KeyboardInterrupt as error:
     ended = time.time()
     run = error.trajectory
-    print(json.dumps(dict(kind=type(error).__name__, ended=ended, status=run.status.tolist(), step=int(run.stopped_at.max()))))
+    result = dict(kind=type(error).__name__, ended=ended, status=run.status.tolist(), step=int(run.stopped_at.max()))
+    print(json.dumps(result))
 """
 
 
@@ -354,7 +356,9 @@ except KeyboardInterrupt as error:
 def test_ctrl_c(widths, batch, n_threads, record_property) -> None:
     """A signal from outside, as the terminal sends it: the run ends soon and hands over what it has."""
     script = CTRL_C.format(widths=widths, batch=batch, n_threads=n_threads)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
         try:
             assert child.stdout.readline() == "ready\n", child.stderr.read()
             time.sleep(0.5)
@@ -374,19 +378,19 @@ def test_ctrl_c(widths, batch, n_threads, record_property) -> None:
     assert latency < 5  # 0.1 s of work; a busy machine may be slow to schedule it
 
 
-class Alarmed(Exception):
+class AlarmedError(Exception):
     pass
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers on this system")
 def test_what_a_signal_handler_raises_goes_its_way() -> None:
     def handler(number, frame):
-        raise Alarmed("time is up")
+        raise AlarmedError("time is up")
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(Alarmed, match="time is up"):
+        with pytest.raises(AlarmedError, match="time is up"):
             threaded_run(steps=ENDLESS, record=(), record_every=ENDLESS)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -409,7 +413,7 @@ def test_a_signal_handler_that_raises_nothing_does_not_disturb() -> None:
     assert heard
 
 
-# ---- progress ----------------------------------------------------------------------------------------------------------
+# ---- progress ---------------------------------------------------------------------------------------------------
 
 
 def test_progress_counts_the_steps_of_all_members() -> None:
@@ -426,23 +430,28 @@ def test_steps_that_are_not_needed_count_as_done() -> None:
     task, weights = small_problem()
     seen = []
     run = dln.gradient_descent(
-        task, weights, lr=0.02, steps=100_000, stop=dln.Stop(loss=1.2 * task.floor), progress=lambda *both: seen.append(both)
+        task,
+        weights,
+        lr=0.02,
+        steps=100_000,
+        stop=dln.Stop(loss=1.2 * task.floor),
+        progress=lambda *both: seen.append(both),
     )
     assert (run.status == dln.Status.REACHED_LOSS).all()
     assert seen[-1] == (1_200_000, 1_200_000)
 
 
 def test_what_progress_raises_goes_its_way() -> None:
-    class Trouble(Exception):
+    class TroubleError(Exception):
         pass
 
     calls = []
 
     def trouble(done, total):
         calls.append(done)
-        raise Trouble("in the callback")
+        raise TroubleError("in the callback")
 
-    with pytest.raises(Trouble, match="in the callback"):
+    with pytest.raises(TroubleError, match="in the callback"):
         threaded_run(steps=ENDLESS, record=(), record_every=ENDLESS, progress=trouble)
     assert len(calls) == 1
     threaded_run()

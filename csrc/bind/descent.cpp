@@ -5,7 +5,6 @@
 #include "bind/array.hpp"
 #include "bind/poll.hpp"
 #include "cpu/descent.hpp"
-#include "math/cost.hpp"
 
 namespace pydln::bind {
 namespace {
@@ -41,12 +40,13 @@ ops::Moments<T> moments(const py::dict& task, const std::string& name, std::int6
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
 template <class T>
 bool descent(const py::list& weights, const py::dict& task, const py::object& test, const py::object& lr, const py::object& momentum,
-             const py::object& decay, std::int64_t steps, const py::dict& stop, const py::array_t<std::int64_t>& record_at,
-             const py::dict& records, const py::object& status, const py::object& stopped_at, int threads, const std::string& isa,
+             const py::object& decay, std::int64_t steps, const py::dict& stop, const py::array& record_at,
+             const py::dict& records, const py::object& status, const py::object& stopped_at, int threads, std::size_t memory, const std::string& isa,
              const std::string& layout, const py::object& tick) {
   Shape widths;
   std::int64_t batch = 0;
   for (const py::handle& w : weights) {
+    if (!py::isinstance<py::array>(w)) throw py::type_error("weights: expected arrays");
     const auto a = py::reinterpret_borrow<py::array>(w);
     if (a.ndim() != 3) throw py::value_error("weights: expected arrays (batch, n_l, n_{l-1})");
     if (widths.empty()) {
@@ -76,13 +76,14 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.lr = per_member<T>(lr, "lr", batch, {});
   op.momentum = per_member<T>(momentum, "momentum", batch, {});
   op.decay = per_member<T>(decay, "weight_decay", batch, {});
+  if (steps < 0) throw py::value_error("steps: expected an integer >= 0");
   op.steps = steps;
   op.stop_loss = per_member<T>(stop["loss"], "stop.loss", batch, {});
   op.stop_strengths = per_member<T>(stop["strengths"], "stop.strengths", batch, {op.modes});
   op.stop_steady = per_member<T>(stop["steady"], "stop.steady", batch, {});
 
   op.records = record_at.size();
-  op.record_at = record_at.data();
+  op.record_at = input<std::int64_t>(record_at, "record_at", {op.records});
   for (std::int64_t k = 0; k < op.records; ++k)
     if (op.record_at[k] < (k ? op.record_at[k - 1] + 1 : 0) || op.record_at[k] > steps)
       throw py::value_error("record_at: expected increasing steps within 0 ... steps");
@@ -109,7 +110,7 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   Poll poll(control, tick, steps * batch);
   {
     const py::gil_scoped_release release;
-    cpu::run<T>(op, chosen, arrangement, threads, control, [&] { poll(); });
+    cpu::run<T>(op, chosen, arrangement, threads, memory, control, [&] { poll(); });
   }
   return poll.interrupted();
 }
@@ -118,7 +119,7 @@ template <class T>
 void add(py::module_& m, const char* name) {
   using namespace py::literals;
   m.def(name, &descent<T>, "weights"_a.noconvert(), "task"_a, "test"_a, "lr"_a, "momentum"_a, "decay"_a, "steps"_a, "stop"_a,
-        "record_at"_a.noconvert(), "records"_a, "status"_a, "stopped_at"_a, "threads"_a, "isa"_a, "layout"_a, "tick"_a);
+        "record_at"_a.noconvert(), "records"_a, "status"_a, "stopped_at"_a, "threads"_a, "memory"_a, "isa"_a, "layout"_a, "tick"_a);
 }
 
 }  // namespace
@@ -127,7 +128,7 @@ void add_descent(py::module_& m) {
   add<double>(m, "descent_f64");
   add<float>(m, "descent_f32");
   m.def("step_flops", [](const Shape& widths, bool whitened) {
-    return step_flops({static_cast<std::int64_t>(widths.size()) - 1, widths.data()}, whitened);
+    return cpu::step_flops({static_cast<std::int64_t>(widths.size()) - 1, widths.data()}, whitened);
   });
 }
 

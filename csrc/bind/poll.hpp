@@ -3,8 +3,10 @@
 
 #include <pybind11/pybind11.h>
 
+#include <chrono>
 #include <cstdint>
-#include <optional>
+#include <exception>
+#include <thread>
 
 #include "core/control.hpp"
 
@@ -17,15 +19,19 @@ class Poll {
   // `tick` is None or a callable(member_steps_done, member_steps_total).
   Poll(Control& control, py::object tick, std::int64_t total) : control_(control), tick_(std::move(tick)), total_(total) {}
 
-  // Takes the GIL. A signal handler's exception, or one of tick's, cancels the run and is kept for raise().
+  // Takes the GIL. Whatever a signal handler or tick raises cancels the run and is kept for interrupted().
   void operator()() {
     if (error_) return;
+    if (finalizing()) {  // taking the GIL now would end this thread under the workers' feet: let the process end
+      cancel(control_);
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
     const py::gil_scoped_acquire gil;
     try {
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       if (!tick_.is_none()) tick_(steps_done(control_), total_);
-    } catch (py::error_already_set& e) {
-      error_.emplace(e);
+    } catch (...) {
+      error_ = std::current_exception();
       cancel(control_);
     }
   }
@@ -33,15 +39,27 @@ class Poll {
   // With the GIL held, after the run: true if Ctrl-C ended it; any other exception goes on its way.
   bool interrupted() const {
     if (!error_) return false;
-    if (!error_->matches(PyExc_KeyboardInterrupt)) throw *error_;
-    return true;
+    try {
+      std::rethrow_exception(error_);
+    } catch (const py::error_already_set& e) {
+      if (e.matches(PyExc_KeyboardInterrupt)) return true;
+      throw;
+    }
   }
 
  private:
   Control& control_;
   py::object tick_;
   std::int64_t total_;
-  std::optional<py::error_already_set> error_;
+  std::exception_ptr error_;
+
+  static bool finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing() != 0;
+#else
+    return _Py_IsFinalizing() != 0;
+#endif
+  }
 };
 
 }  // namespace pydln::bind

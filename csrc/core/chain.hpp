@@ -18,8 +18,9 @@ struct PerMember {
   T* data = nullptr;
   std::int64_t stride = 0;
 
-  T* of(std::int64_t member) const { return data + member * stride; }
-  explicit operator bool() const { return data != nullptr; }
+  // Always inlined: a copy compiled for one instruction set must not serve another.
+  __attribute__((always_inline)) T* of(std::int64_t member) const { return data + member * stride; }
+  __attribute__((always_inline)) explicit operator bool() const { return data != nullptr; }
 };
 
 }  // namespace pydln

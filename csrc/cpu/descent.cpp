@@ -42,14 +42,25 @@ Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t b
   return widest <= 32 && 2 * batch >= lanes ? Layout::interleaved : Layout::rows;
 }
 
+double step_flops(const Chain& chain, bool whitened) { return pydln::step_flops(chain, whitened); }
+
 template <class T>
-void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, Control& control, const std::function<void()>& poll) {
+void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, std::size_t memory, Control& control,
+         const std::function<void()>& poll) {
   const DescentBody<T> body = body_of<T>(isa, layout, op.task_per_member);
-  const double flops = step_flops(op.chain, !op.train.sigma_xx) * static_cast<double>(op.steps) * static_cast<double>(op.batch);
-  const std::int64_t groups = (op.batch + body.members - 1) / body.members;
-  const int workers = static_cast<int>(std::min<std::int64_t>(std::max(threads, 1), groups));
+  const double evaluations = static_cast<double>(op.steps) + 1;
+  const double drifts = op.drift ? static_cast<double>(op.records) + 1 : 0;
+  const double flops = static_cast<double>(op.batch) *
+                       (evaluations * pydln::step_flops(op.chain, !op.train.sigma_xx) + drifts * drift_flops(op.chain));
 
   const std::size_t bytes = body.workspace(op);
+  if (bytes > memory)
+    throw std::length_error("weights: the workspace of one network group needs " + std::to_string(bytes / 1000000) + " MB and " +
+                            std::to_string(memory / 1000000) + " MB of memory are free: expected smaller widths, or fewer records");
+  const std::int64_t groups = (op.batch + body.members - 1) / body.members;
+  const std::int64_t fitting = static_cast<std::int64_t>(memory / std::max<std::size_t>(bytes, 1));
+  const int workers = static_cast<int>(std::min({static_cast<std::int64_t>(std::max(threads, 1)), groups, fitting}));
+
   if (flops < kInlineFlops) {
     const Block block = aligned_block(bytes);
     body.work(op, control, block.get());
@@ -60,7 +71,7 @@ void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, 
   run_workers(workers, [&](int i) { body.work(op, control, blocks[static_cast<std::size_t>(i)].get()); }, poll);
 }
 
-template void run(const ops::Descent<double>&, const Isa&, Layout, int, Control&, const std::function<void()>&);
-template void run(const ops::Descent<float>&, const Isa&, Layout, int, Control&, const std::function<void()>&);
+template void run(const ops::Descent<double>&, const Isa&, Layout, int, std::size_t, Control&, const std::function<void()>&);
+template void run(const ops::Descent<float>&, const Isa&, Layout, int, std::size_t, Control&, const std::function<void()>&);
 
 }  // namespace pydln::cpu

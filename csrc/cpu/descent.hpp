@@ -14,11 +14,16 @@ namespace pydln::cpu {
 // Throws std::invalid_argument on any other name.
 Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, std::int64_t lanes);
 
+// Floating-point operations of one step of one network (math/cost.hpp).
+double step_flops(const Chain& chain, bool whitened);
+
 // Every member is run by one worker, from start to end; its bits do not depend on `threads`, on the layout, or on
 // who shares its vector. `poll` is called now and then on the calling thread while workers run and may set
 // control.cancel: members in work then stop with Status::interrupted, those not begun keep what the caller put there.
-// Throws std::bad_alloc before any work is done.
+// `memory` bounds the workspaces in bytes: as many workers as fit are used. Throws std::length_error, with a sentence for
+// the user, when not even one fits; std::bad_alloc when the system refuses; both before any work is done.
 template <class T>
-void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, Control& control, const std::function<void()>& poll);
+void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, std::size_t memory, Control& control,
+         const std::function<void()>& poll);
 
 }  // namespace pydln::cpu

@@ -46,7 +46,9 @@ std::vector<Isa> find() {
 #if defined(__x86_64__)
   if (!has_baseline()) throw std::runtime_error("this processor lacks x86-64-v2 (SSE4.2), the least that pydln needs");
   found.push_back({"baseline", baseline::kernels()});
+#if defined(PYDLN_HAVE_AVX2)
   if (has_avx2()) found.push_back({"avx2", avx2::kernels()});
+#endif
 #else
   found.push_back({"baseline", baseline::kernels()});
 #endif

@@ -4,54 +4,49 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
 namespace pydln::cpu {
 
 // Runs body(0) ... body(workers - 1), each on a thread of its own, while the calling thread calls poll() about
-// forty times a second and once more at the end. body must not throw. Fewer threads than asked for are used when the
-// system grants no more; work(i) of those missing runs on the calling thread.
+// forty times a second. Neither may throw. When the system grants fewer threads than asked for, fewer bodies run
+// (they share a queue, so nothing is left undone); when it grants none, body(0) runs on the calling thread, unpolled.
 template <class Body, class Poll>
 void run_workers(int workers, Body body, Poll poll) {
   std::mutex mutex;
   std::condition_variable finished;
   int running = 0;
-  std::vector<std::thread> threads;
+  std::vector<std::jthread> threads;  // joined on the way out, whatever happens
   threads.reserve(static_cast<std::size_t>(workers));
-  int started = 0;
-  for (; started < workers; ++started) {
+  for (int i = 0; i < workers; ++i) {
     {
       const std::lock_guard<std::mutex> lock(mutex);
       ++running;
     }
     try {
-      threads.emplace_back([&, started] {
-        body(started);
+      threads.emplace_back([&, i] {
+        body(i);
         const std::lock_guard<std::mutex> lock(mutex);
         --running;
         finished.notify_one();
       });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // std::system_error, std::bad_alloc: no more threads to be had
       const std::lock_guard<std::mutex> lock(mutex);
       --running;
       break;
     }
   }
-  for (int i = started; i < workers; ++i) body(i);
-  {
-    std::unique_lock<std::mutex> lock(mutex);
-    while (running > 0) {
-      finished.wait_for(lock, std::chrono::milliseconds(25));
-      lock.unlock();
-      poll();
-      lock.lock();
-    }
+  if (threads.empty()) return body(0);
+  std::unique_lock<std::mutex> lock(mutex);
+  while (running > 0) {
+    finished.wait_for(lock, std::chrono::milliseconds(25));
+    lock.unlock();
+    poll();
+    lock.lock();
   }
-  for (std::thread& t : threads) t.join();
-  poll();
 }
 
 }  // namespace pydln::cpu

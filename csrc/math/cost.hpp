@@ -34,4 +34,13 @@ static inline double step_flops(const Chain& c, bool whitened) {
   return 2.0 * (chain + inputs * outputs * (whitened ? 1.0 : 1.0 + inputs));
 }
 
+// The same of recording the drift of the conserved quantities once: two products per interface of two layers.
+static inline double drift_flops(const Chain& c) {
+  double sum = 0;
+  for (std::int64_t l = 1; l < c.depth; ++l)
+    sum += 2.0 * static_cast<double>(c.widths[l]) * static_cast<double>(c.widths[l]) *
+           static_cast<double>(c.widths[l + 1] + c.widths[l - 1]);
+  return sum;
+}
+
 }  // namespace pydln

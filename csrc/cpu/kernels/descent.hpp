@@ -126,7 +126,10 @@ class DescentWorker {
   // ---- members in and out of lanes ---------------------------------------------------------------------------------
   void clear() {
     for (int64_t lane = 0; lane < kMembers; ++lane) {
-      for (int64_t l = 0; l < D_; ++l) L::clear_lane(weights_[l], lane, width(l + 1), width(l));
+      for (int64_t l = 0; l < D_; ++l) {
+        L::clear_lane(weights_[l], lane, width(l + 1), width(l));
+        if (general_) L::clear_lane(velocity_[l], lane, width(l + 1), width(l));
+      }
       if (op_.task_per_member) load_task(lane, 0);  // idle lanes compute on finite numbers
     }
   }
@@ -168,7 +171,6 @@ class DescentWorker {
       for (int64_t l = 0; l < D_; ++l) {
         const int64_t rows = width(l + 1), cols = width(l), from = outer_layer(l);
         L::load(weights_[l], lane, op_.weights[from] + member * rows * cols, rows, cols, flipped_);
-        if (general_) L::clear_lane(velocity_[l], lane, rows, cols);
       }
       if (op_.task_per_member) load_task(lane, member);
       load_scalars(train_, op_.train, lane, member);
@@ -187,6 +189,7 @@ class DescentWorker {
       const int64_t rows = width(l + 1), cols = width(l);
       L::store(weights_[l], lane, op_.weights[outer_layer(l)] + state.member * rows * cols, rows, cols, flipped_);
       L::clear_lane(weights_[l], lane, rows, cols);
+      if (general_) L::clear_lane(velocity_[l], lane, rows, cols);
     }
     L::set(lr_, lane, T(0));
     op_.status[state.member] = status;
@@ -231,7 +234,7 @@ class DescentWorker {
     Cell* r = carried_[0];
     Cell* next = carried_[1];
     Value largest{};
-    carry_.begin(r, m_, n_);
+    if (D_ > 1) carry_.begin(r, m_, n_);
     for (int64_t l = 0; l + 1 < D_; ++l) {
       const int64_t rows = width(l + 1), cols = width(l);
       carry_.next(r, weights_[l], next, m_, rows, cols);  // before W_l changes
@@ -359,7 +362,7 @@ class DescentWorker {
         });
     }
     if (op_.drift)
-      for (int64_t l = 0; l + 1 < D_; ++l) {
+      for (int64_t l = 0; l + 1 < D_ && !cancelled(control_); ++l) {
         const int64_t hidden = width(l + 1);
         conserved_quantity(l);
         const Value square = L::distance2(scratch_, conserved_[l], hidden, hidden);
@@ -384,7 +387,7 @@ class DescentWorker {
     L::residual(scratch_, weights_[l], ld(below), transposed_, ld(hidden), scratch_, hidden, hidden, below);
   }
   void start_drift() {
-    for (int64_t l = 0; l + 1 < D_; ++l) {
+    for (int64_t l = 0; l + 1 < D_ && !cancelled(control_); ++l) {
       conserved_quantity(l);
       for (int64_t lane = 0; lane < kMembers; ++lane)
         if (lanes_[lane].member >= 0 && lanes_[lane].step == 0)

@@ -85,7 +85,6 @@ struct Interleaved {
 
   // Residuals R_{l+1} = R_l W_l^T, carried from E. Nothing but the strides is needed here.
   struct Carry {
-    static void reserve(Arena&, int64_t, int64_t) {}
     void begin(const V*, int64_t, int64_t) {}
     void next(const V* r, const V* w, V* out, int64_t m, int64_t rows, int64_t cols) {
       multiply(r, cols, 1, w, 1, cols, m, rows, cols, Store{out, rows});

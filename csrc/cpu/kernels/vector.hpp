@@ -32,11 +32,23 @@ PYDLN_INLINE typename Vector<T>::type splat(T x) {
   return x - typename Vector<T>::type{};
 }
 
-// One rounding where the set has FMA (these sources are compiled with -ffp-contract=fast there), two elsewhere
-// (-ffp-contract=off). All arithmetic that decides bits goes through here, so layouts agree bit for bit.
+// One rounding where the set has FMA, two elsewhere. Every multiply-add is written with this, and the compiler may form
+// none of its own (-ffp-contract=off): left to itself it fuses some chains and not others, by tuning and by context, and
+// the layouts would disagree in the last bit (seen with GCC's avoid-fma tuning and with Clang 16).
 template <class V>
 PYDLN_INLINE V fma(V a, V b, V c) {
+#if defined(__FMA__) && PYDLN_VECTOR_BYTES == 32
+  if constexpr (sizeof(V) == sizeof(double))
+    return __builtin_fma(a, b, c);
+  else if constexpr (sizeof(V) == sizeof(float))
+    return __builtin_fmaf(a, b, c);
+  else if constexpr (sizeof(a[0]) == sizeof(double))
+    return (V)__builtin_ia32_vfmaddpd256(a, b, c);
+  else
+    return (V)__builtin_ia32_vfmaddps256(a, b, c);
+#else
   return a * b + c;
+#endif
 }
 
 // |x| and max by comparison, for scalars and vectors alike; NaN in `x` leaves `m`.
@@ -67,7 +79,10 @@ struct Arena {
   template <class C>
   C* take(int64_t count) {
     C* p = base ? reinterpret_cast<C*>(base + used) : nullptr;
-    used += (static_cast<std::size_t>(count) * sizeof(C) + 63) / 64 * 64;
+    std::size_t bytes = 0;
+    if (__builtin_mul_overflow(static_cast<std::size_t>(count), sizeof(C), &bytes) || __builtin_add_overflow(bytes, 63, &bytes) ||
+        __builtin_add_overflow(used, bytes / 64 * 64, &used))
+      used = SIZE_MAX / 2;  // no computer has this much: the caller refuses
     return p;
   }
 };
