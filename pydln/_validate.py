@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["array", "choice", "dtype", "fits_in_memory", "free_memory", "integer", "names", "number", "per_member"]
+__all__ = [
+    "array",
+    "choice",
+    "dtype",
+    "fits_in_memory",
+    "free_memory",
+    "instance",
+    "integer",
+    "names",
+    "number",
+    "per_member",
+]
 
 FloatArray = NDArray[Any]
+
+_PROC = Path("/proc")
+_GROUPS = Path("/sys/fs/cgroup")
+_UNLIMITED = 2**60  # version 1 writes "no limit" as a number close to 2^63
 
 
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def instance(value: object, name: str, kind: type) -> None:
+    """TypeError unless `value` is a `kind`, one of pydln's own classes."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected a pydln.{kind.__name__}, got {type(value).__name__}")
 
 
 def integer(value: object, name: str, *, at_least: int | None = None, at_most: int | None = None) -> int:
@@ -78,6 +99,7 @@ def array(
     at_most: float | None = None,
     finite: bool = True,
     why: str = "",
+    unreadable: str = "",
 ) -> FloatArray:
     """`value` as a C-contiguous real array.
 
@@ -93,6 +115,8 @@ def array(
         Refuse NaN and infinities.
     why : str
         A clause put after the expected shape, such as ``" to follow weights[0]"``.
+    unreadable : str
+        A clause of advice for objects that NumPy cannot read.
 
     Raises
     ------
@@ -105,10 +129,18 @@ def array(
         raw = np.asarray(value)
     except ValueError:
         raise ValueError(f"{name}: expected an array of numbers, got a ragged sequence") from None
+    except MemoryError:
+        raise
+    except Exception:  # whatever the object's own conversion raises, such as a torch tensor that requires grad
+        raise TypeError(
+            f"{name}: expected an array of numbers, got {type(value).__name__} that NumPy cannot read{unreadable}"
+        ) from None
     if raw.dtype.kind not in "fiub":
         kind = {"c": "complex numbers", "U": "text", "S": "text", "O": "objects"}.get(raw.dtype.kind, str(raw.dtype))
         expected = "a number" if shape is not None and len(shape) == 0 else "real numbers"
         got = _short(value) if raw.ndim == 0 else f"an array of {kind}"
+        if raw.dtype.kind == "O" and raw.size and all(type(one) is int for one in raw.flat):
+            got = "integers too large for 64 bits" if raw.ndim else "an integer too large for 64 bits"
         raise TypeError(f"{name}: expected {expected}, got {got}")
     if shape is not None:
         fits = raw.ndim == len(shape) and all(
@@ -121,14 +153,21 @@ def array(
             raise ValueError(f"{name}: expected {_shape_text(shape)}{why}, got {got}")
     if dtype is None:
         dtype = raw.dtype if raw.dtype in (np.float32, np.float64) else np.float64
-    result = np.ascontiguousarray(raw, dtype=dtype).reshape(raw.shape)
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(raw, dtype=dtype).reshape(raw.shape)
+
+    def rounded(is_good: Any) -> str:
+        # A number that is refused only as what it becomes in float32.
+        return f" (in {result.dtype})" if bool(is_good) else ""
+
     if finite and not np.isfinite(result).all():
-        if result.ndim == 0:
-            raise ValueError(f"{name}: expected a finite number, got {_short(value)}")
         bad = tuple(int(i) for i in np.argwhere(~np.isfinite(result))[0])
+        only = rounded(np.isfinite(raw[bad]))
+        if result.ndim == 0:
+            raise ValueError(f"{name}: expected a finite number{only}, got {_short(value)}")
         count = int(np.count_nonzero(~np.isfinite(result)))
         raise ValueError(
-            f"{name}: expected finite numbers, got {count} that are not (the first, {result[bad]}, at {list(bad)})"
+            f"{name}: expected finite numbers{only}, got {count} that are not (the first, {raw[bad]}, at {list(bad)})"
         )
     for ok, bound in (
         (operator.gt, above),
@@ -139,10 +178,12 @@ def array(
         if bound is None or bool(ok(result, bound).all()):
             continue
         text = _bounds_text(above, at_least, below, at_most)
+        where = tuple(int(i) for i in np.argwhere(~ok(result, bound))[0])
+        only = rounded(ok(raw[where], bound))
         if result.ndim == 0:
-            raise ValueError(f"{name}: expected a number {text}, got {_short(value)}")
-        where = np.argwhere(~ok(result, bound))[0]
-        raise ValueError(f"{name}: expected numbers {text}, got {result[tuple(where)]} at {where.tolist()}")
+            raise ValueError(f"{name}: expected a number {text}{only}, got {_short(value)}")
+        shown = raw[where] if only else result[where]
+        raise ValueError(f"{name}: expected numbers {text}{only}, got {shown} at {list(where)}")
     return result
 
 
@@ -168,10 +209,9 @@ def names(value: object, name: str, options: Collection[str]) -> tuple[str, ...]
         value = (value,)
     if not isinstance(value, Sequence):
         raise TypeError(f"{name}: expected names out of {', '.join(options)}, got {_short(value)}")
-    chosen = tuple(dict.fromkeys(value))
-    for one in chosen:
+    for one in value:
         choice(one, name, options)
-    return chosen
+    return tuple(dict.fromkeys(value))
 
 
 def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
@@ -186,16 +226,12 @@ def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
 
 
 def free_memory() -> int | None:
-    """Bytes that can still be allocated: what the system has available, within the limit of the control group."""
-    bounds: list[int] = []
+    """Bytes that can still be allocated: what the system has available, within the limits of the control groups."""
+    bounds = list(_group_bounds())
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in (_PROC / "meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 bounds.append(int(line.split()[1]) * 1024)
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            bounds.append(int(limit) - int((group / "memory.current").read_text()))
     except (OSError, ValueError):
         pass  # not Linux, or not readable there: the size of the memory is the best that is known
     if not bounds and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
@@ -203,8 +239,41 @@ def free_memory() -> int | None:
     return max(min(bounds), 0) if bounds else None
 
 
+def _group_bounds() -> Iterator[int]:
+    """What the limit of each control group (v1 or v2) around this process leaves, from its own to the outermost."""
+    try:
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        controllers, path = line.split(":", 2)[1:] if line.count(":") >= 2 else ("?", "")
+        if controllers == "":
+            root, limited, used, cache = _GROUPS, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            root, cache = _GROUPS / "memory", "total_inactive_file"
+            limited, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        # Inside a container the path may be the one outside: levels that are not there are passed over.
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for level in range(len(parts), -1, -1):
+            group = root.joinpath(*parts[:level])
+            try:
+                limit = int((group / limited).read_text())
+                left = limit - int((group / used).read_text())
+            except (OSError, ValueError):  # no such level, or the limit is "max"
+                continue
+            try:  # pages of files that the kernel drops when memory gets short count as used
+                stat = dict(entry.split() for entry in (group / "memory.stat").read_text().splitlines())
+                left += int(stat.get(cache, 0))
+            except (OSError, ValueError):
+                pass
+            if limit < _UNLIMITED:
+                yield left
+
+
 def _size_text(count: int) -> str:
-    size = float(count)
+    size = float(min(count, 10**300))
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

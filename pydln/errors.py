@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydln.trajectory import Trajectory
@@ -37,6 +38,9 @@ class IntegrationError(PydlnError):
         super().__init__(message)
         self.trajectory = trajectory
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.trajectory)
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a run; the work done so far is kept.
@@ -51,9 +55,24 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(message)
         self.trajectory = trajectory
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.trajectory)
+
 
 class NotApplicable(PydlnError):
-    """No exact solution covers this task and these weights; the message says why, with the number that failed."""
+    """No exact solution covers this task and these weights.
+
+    The message is one sentence: what the nearest solution misses, with the number that failed.
+
+    Attributes
+    ----------
+    missed : dict of str to str
+        What every solution misses, by its name.
+    """
+
+    def __init__(self, message: str, missed: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.missed = dict(missed or {})
 
 
 class NotRecorded(PydlnError, AttributeError):

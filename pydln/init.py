@@ -9,16 +9,14 @@ feature releases.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate
+from pydln.task import Task
 from pydln.weights import Weights
-
-if TYPE_CHECKING:
-    from pydln.task import Task
 
 __all__ = ["aligned", "balanced", "gaussian", "identity", "orthogonal", "uniform"]
 
@@ -54,7 +52,7 @@ def gaussian(
     Raises
     ------
     ValueError, TypeError
-        Fewer than two widths, a width below one, text, a negative seed or scale.
+        Fewer than two widths, a width below one, text, a negative seed or scale, weights that no memory is free for.
     """
     dims, gain, count, keys, kind = _arguments(widths, batch, scale, seed, first, dtype)
     layers = []
@@ -168,6 +166,7 @@ def aligned(
     ValueError, TypeError
         Neither or both of `strength` and `layer_strengths`, shapes that do not fit, a width below r.
     """
+    _validate.instance(task, "task", Task)
     depth = _validate.integer(depth, "depth", at_least=1)
     kind = _validate.dtype(dtype)
     # One memory layout, because BLAS may round differently in another: a member alone must give the bits of the batch.
@@ -177,6 +176,7 @@ def aligned(
     a, name, members = _layer_strengths(strength, layer_strengths, depth, modes)
     count = _agree(batch, {"task": task.batch, name: members})
     keys = _keys(seed, first, count)
+    _fits(count, [task.n_in, *hidden, task.n_out], kind)
     a = np.broadcast_to(a, (count, depth, modes))
     return _from_frames(
         np.broadcast_to(U, (count, *U.shape[-2:])),
@@ -228,9 +228,12 @@ def balanced(
     target = target.reshape(-1, *target.shape[-2:])
     P, sigma, Qt = np.linalg.svd(target, full_matrices=False)
     rounding = max(target.shape[1:]) * np.finfo(np.float64).eps
-    rank = max(1, int(np.count_nonzero(sigma > rounding * sigma[:, :1], axis=1).max()))
+    # What rounding alone may have made is no strength: sigma^(1/D) would turn 1e-18 into a layer strength of 3e-5.
+    sigma = np.where(sigma > rounding * sigma[:, :1], sigma, 0.0)
+    rank = max(1, int(np.count_nonzero(sigma, axis=1).max()))
     hidden = _hidden(width, depth, rank, "the rank of product", default=sigma.shape[1])
     keys = _keys(seed, first, len(target))
+    _fits(len(target), [target.shape[2], *hidden, target.shape[1]], kind)
     if depth == 1:
         return Weights._adopt([target.astype(kind)])
     kept = min(sigma.shape[1], *hidden)
@@ -249,7 +252,19 @@ def _arguments(
         raise ValueError(f"widths: expected at least two, input and output, got {len(dims)}")
     gain = _validate.per_member(scale, "scale", at_least=0)
     count = _agree(batch, {"scale": len(gain) if gain.ndim else None})
-    return dims, gain.reshape(-1, 1, 1), count, _keys(seed, first, count), _validate.dtype(dtype)
+    keys, kind = _keys(seed, first, count), _validate.dtype(dtype)
+    _fits(count, dims, kind)
+    return dims, gain.reshape(-1, 1, 1), count, keys, kind
+
+
+def _fits(count: int, dims: list[int], dtype: np.dtype[Any]) -> None:
+    entries = count * sum(n_in * n_out for _, n_in, n_out in _shapes(dims))
+    many = f"{count} networks of {len(dims) - 1} layers" if count > 1 else f"a network of {len(dims) - 1} layers"
+    _validate.fits_in_memory(
+        entries * dtype.itemsize,
+        f"widths: {many}, {entries} weights in {dtype},",
+        "take smaller widths, or fewer members at a time (`first` numbers them)",
+    )
 
 
 def _keys(seed: int, first: int, count: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -398,11 +398,18 @@ class Task:
             Seed of the modes.
         trace_yy : float, optional
             <|y|²> >= sum of s². Without it the targets have no noise and the loss reaches exactly 0.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Strengths that are negative, too many, or so large that the loss overflows; a task that no memory is free
+            for.
         """
         n_in = _validate.integer(d_in, "d_in", at_least=1)
         n_out = _validate.integer(d_out, "d_out", at_least=1)
         strengths = _strengths(s, n_in, n_out)
         rng = np.random.default_rng(_validate.integer(seed, "seed", at_least=0))
+        _fits(2 * n_in * n_out + 3 * len(strengths) * (n_in + n_out), n_in, n_out)
         explained = float(np.sum(strengths**2))
         trace = explained
         if trace_yy is not None:
@@ -450,6 +457,9 @@ class Task:
         n_levels, n_branch, p, n_out, how = _tree(levels, branching, flip, features, normalize)
         rng = np.random.default_rng(_validate.integer(seed, "seed", at_least=0))
         items = n_branch**n_levels
+        # Beside maps of outputs by items: their modes and, where they are needed, the items' covariances or contrasts.
+        square = 3 * items**2 if population or how == "mean" else items**2
+        _fits(5 * items * n_out + square, items, n_out, "features")
         kind = "population" if population else "sampled"
         name = f"hierarchy ({kind}, {n_levels} levels, branching {n_branch}, flip {p:g})"
         if population:
@@ -543,6 +553,9 @@ class Task:
         sigma = _validate.number(noise, "noise", at_least=0)
         count = None if samples is None else _validate.integer(samples, "samples", at_least=1)
         rng = np.random.default_rng(_validate.integer(seed, "seed", at_least=0))
+        drawn = 0 if count is None else 3 * count * (n_in + n_out) + 4 * n_in**2
+        what = "d_in, d_out" if count is None else "samples"
+        _fits(5 * n_in * n_out + 3 * len(strengths) * (n_in + n_out) + drawn, n_in, n_out, what)
         modes = Modes(_orthonormal(rng, n_out, len(strengths)), strengths, _orthonormal(rng, n_in, len(strengths)))
         truth = _of_modes(modes, floor=0.0, name="teacher without noise")
         name = f"teacher (noise {sigma:g})"
@@ -627,6 +640,8 @@ class Task:
         All must have the same widths, number of modes and normalisation, and all or none a held-out task. Sigma_xx is
         kept once when it is the same for all.
         """
+        if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
+            raise TypeError(f"tasks: expected a sequence of tasks, got {type(tasks).__name__}")
         members = list(tasks)
         if not members:
             raise ValueError("tasks: expected at least one task, got none")
@@ -843,7 +858,16 @@ def _strengths(s: ArrayLike, n_in: int, n_out: int) -> FloatArray:
     strengths: FloatArray = np.array(_validate.array(s, "s", shape=("modes",), at_least=0))
     if not 1 <= len(strengths) <= min(n_in, n_out):
         raise ValueError(f"s: expected from 1 to min(d_in, d_out) = {min(n_in, n_out)} strengths, got {len(strengths)}")
+    with np.errstate(over="ignore"):
+        explained = np.sum(strengths**2)
+    if not np.isfinite(explained):
+        raise ValueError(f"s: expected numbers whose squares fit in float64, got up to {np.max(strengths):.3g}")
     return strengths
+
+
+def _fits(entries: int, n_in: int, n_out: int, what: str = "d_in, d_out") -> None:
+    """Refuse `entries` float64 numbers that no memory is free for."""
+    _validate.fits_in_memory(8 * entries, f"{what}: a task of {n_in} inputs and {n_out} outputs", "make it smaller")
 
 
 def _samples(

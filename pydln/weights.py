@@ -240,7 +240,7 @@ def _locked(layer: NDArray[Any]) -> NDArray[Any]:
 def _layer(value: Any, place: int, before: NDArray[Any] | None) -> NDArray[Any]:
     """Layer number `place` as a (batch, n_l, n_{l-1}) array that follows `before`."""
     name = f"weights[{place}]"
-    layer = _validate.array(value, name, dtype=None)
+    layer = _validate.array(value, name, dtype=None, unreadable=": pydln.Weights.from_torch reads a torch module")
     shape = layer.shape
     if layer.ndim == 2:
         layer = layer[None]

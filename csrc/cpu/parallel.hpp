@@ -12,7 +12,7 @@
 namespace pydln::cpu {
 
 // Runs body(0) ... body(workers - 1), each on a thread of its own, while the calling thread calls poll() about
-// forty times a second. Neither may throw. When the system grants fewer threads than asked for, fewer bodies run
+// forty times a second and once when all are done. Neither may throw. When the system grants fewer threads than asked for, fewer bodies run
 // (they share a queue, so nothing is left undone); when it grants none, body(0) runs on the calling thread, unpolled.
 template <class Body, class Poll>
 void run_workers(int workers, Body body, Poll poll) {
@@ -47,6 +47,8 @@ void run_workers(int workers, Body body, Poll poll) {
     poll();
     lock.lock();
   }
+  lock.unlock();
+  poll();
 }
 
 }  // namespace pydln::cpu

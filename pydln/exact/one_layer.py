@@ -34,6 +34,11 @@ class OneLayer(Solution):
             rates, basis = np.linalg.eigh(task.sigma_xx if task.sigma_xx.ndim == 3 else task.sigma_xx[None])
             self.rates, self.basis = np.maximum(rates, 0.0), basis
 
+    @property
+    def working(self) -> int:
+        """The product, made whatever is recorded, from parts of its size."""
+        return 8 * self.start.task.n_out * self.start.task.n_in
+
     @classmethod
     def conditions(cls, start: Start) -> Iterator[Condition]:
         """Depth."""

@@ -37,8 +37,8 @@ def solve(task: Task, weights: Weights) -> Solution:
     TypeError, ValueError
         Not a task or not weights, or widths or batches that do not fit each other.
     NotApplicable
-        No solution covers this start. The message begins with the condition that the nearest one misses, with the
-        number measured, and then lists what every other one misses.
+        No solution covers this start. The message is the condition that the nearest one misses, with the number
+        measured; the attribute ``missed`` has what each of them misses.
 
     Notes
     -----
@@ -56,7 +56,7 @@ def solve(task: Task, weights: Weights) -> Solution:
                 break
         else:
             return candidate(start)
-    held, nearest, reason = max(missed, key=lambda entry: entry[0])
-    lines = [f"{reason} (needed by the solution {nearest!r})"]
-    lines += [f"  {name!r}: {failure}" for _, name, failure in missed if name != nearest]
-    raise NotApplicable("\n".join(lines))
+    _, nearest, reason = max(missed, key=lambda entry: entry[0])
+    raise NotApplicable(
+        f"{reason} (needed by the solution {nearest!r})", {name: failure for _, name, failure in missed}
+    )

@@ -37,6 +37,11 @@ class Solution(ABC):
         self.start = start
         self.batch = start.batch
 
+    @property
+    @abstractmethod
+    def working(self) -> int:
+        """Numbers held per member and time while `records` works, beside its results."""
+
     @classmethod
     @abstractmethod
     def conditions(cls, start: Start) -> Iterator[Condition]:
@@ -66,7 +71,7 @@ class Solution(ABC):
         ------
         TypeError, ValueError
             Times that are not finite numbers >= 0 or fit no batch; unknown names; ``test_loss`` without held-out
-            covariances.
+            covariances; more than the memory that is free would hold.
         """
         times = _validate.array(t, "t", at_least=0)
         if times.ndim not in (1, 2) or (
@@ -82,6 +87,21 @@ class Solution(ABC):
         if times.ndim == 2 and len(times) == 1:
             times = times[0]
         batch = max(self.batch, len(times) if times.ndim == 2 else 1)
+        layers = [n * m for n, m in itertools.pairwise(weights.widths)]
+        entries = {
+            "strengths": task.modes.s.shape[-1],
+            "product": task.n_out * task.n_in,
+            "layer_norms": len(layers),
+            "drift": len(layers) - 1,
+            "weights": sum(layers),
+        }
+        # Recorded arrays are put together from pieces of the same size.
+        numbers = 2 * sum(entries.get(name, 1) for name in names) + self.working
+        _validate.fits_in_memory(
+            8 * batch * times.shape[-1] * numbers,
+            f"record: {', '.join(names) or 'nothing'} of {batch} member{'s' * (batch > 1)} at {times.shape[-1]} times",
+            "evaluate at fewer times, record fewer names, or pick members of task and weights",
+        )
         found = self.records(np.atleast_2d(times), names)
 
         def full(a: Floats) -> Floats:
@@ -124,6 +144,11 @@ class ModeSolution(Solution):
         self.frames = start.alignment.frames
         self.layer_strengths = start.alignment.strengths
         self.s = start.modes[1]
+
+    @property
+    def working(self) -> int:
+        """The closed forms hold up to about 24 arrays of one number per mode at a time."""
+        return 24 * int(self.s.shape[-1])
 
     @abstractmethod
     def modes(self, t: Floats) -> tuple[Floats, Floats, Any]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pydln import _validate
 from pydln.task import Task
 from pydln.weights import Weights
 
@@ -58,8 +59,7 @@ class Start:
     """
 
     def __init__(self, task: Task, weights: Weights) -> None:
-        if not isinstance(task, Task):
-            raise TypeError(f"task: expected a pydln.Task, got {type(task).__name__}")
+        _validate.instance(task, "task", Task)
         if not isinstance(weights, Weights):
             raise TypeError(
                 f"weights: expected pydln.Weights, got {type(weights).__name__}: pydln.Weights(layers) makes one"
@@ -97,8 +97,12 @@ class Start:
         """Sigma_xx = I to 1e-12."""
         if self.task.whitened:
             return Condition(True, "")
-        off = float(np.abs(self.task.sigma_xx - np.eye(self.task.n_in)).max())
-        return Condition(off <= 1e-12, f"inputs are not whitened: max|Sigma_xx - I| = {off:.3g}")
+        sigma_xx, identity = self.task.sigma_xx, np.eye(self.task.n_in)
+        off = float(np.abs(sigma_xx - identity).max())
+        c = float(sigma_xx.flat[0])
+        white = c > 0 and float(np.abs(sigma_xx - c * identity).max()) <= 1e-12 * c
+        remedy = f", but Sigma_xx = c I with c = {c:.6g}: divide the inputs by sqrt(c)" if white else ""
+        return Condition(off <= 1e-12, f"inputs are not whitened: max|Sigma_xx - I| = {off:.3g}{remedy}")
 
     def decoupled(self) -> Iterator[Condition]:
         """What every solution by decoupled modes needs."""
