@@ -63,7 +63,7 @@ format: $(STAMP)/dev ## rewrite Python and C++ in the house style
 # loaded before all else, and libstdc++ with it, or it could not see exceptions. Reports go to files: pytest would keep
 # what a process says that a sanitizer then ends.
 REPORT := $(CURDIR)/build/asan/report
-sanitize: $(VENV)-asan/bin/python ## address and undefined-behaviour sanitizers: C++ unit tests, then the tests not marked slow
+sanitize: $(VENV)-asan/bin/python ## address and undefined-behaviour sanitizers: C++ unit tests, then the tests
 	$(MAKE) VENV=$(VENV)-asan PIP_BUILD_ARGS="-C build-dir=build/asan \
 		-C cmake.args=--preset=asan -C cmake.build-type=RelWithDebInfo -C install.strip=false" $(VENV)-asan/stamp/test
 	$(VENV)-asan/bin/python .ci/check_symbols.py build/asan
@@ -71,7 +71,7 @@ sanitize: $(VENV)-asan/bin/python ## address and undefined-behaviour sanitizers:
 	rm -f $(REPORT).*
 	$(CLEAN_ENV) ASAN_OPTIONS=detect_leaks=0:log_path=$(REPORT) UBSAN_OPTIONS=print_stacktrace=1:log_path=$(REPORT) \
 		LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
-		$(VENV)-asan/bin/$(PYTEST) -m 'not slow' $(ARGS) || { cat $(REPORT).* 2>/dev/null; exit 1; }
+		$(VENV)-asan/bin/$(PYTEST) $(ARGS) || { cat $(REPORT).* 2>/dev/null; exit 1; }
 
 race: $(STAMP)/build ## thread sanitizer: the C++ unit tests
 	$(BIN)/cmake --preset tsan --log-level=WARNING

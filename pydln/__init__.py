@@ -1,8 +1,8 @@
 """pydln: the learning dynamics of deep linear networks, simulated in ensembles and solved exactly.
 
 The system is that of Saxe, McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear
-neural networks" (2013). Names follow the field: ``depth`` D is the number of weight matrices, ``widths`` are n_0 … n_D with
-the inputs first, ``weights`` start with W_1, ``product`` is Ω = W_D ⋯ W_1, time is in units of τ = 1/lr.
+neural networks" (2013). Names follow the field: ``depth`` D is the number of weight matrices, ``widths`` are n_0 … n_D
+with the inputs first, ``weights`` start with W_1, ``product`` is Ω = W_D ⋯ W_1, time is in units of τ = 1/lr.
 """
 
 from pydln import analysis, datasets, exact, init, plot

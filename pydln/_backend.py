@@ -19,7 +19,8 @@ try:
     import pydln._core as core
 except ImportError as error:
     raise BackendUnavailable(
-        f"pydln's compiled extension cannot be loaded ({error}): install pydln with pip, or run from outside its source tree"
+        f"pydln's compiled extension cannot be loaded ({error}): "
+        "install pydln with pip, or run from outside its source tree"
     ) from error
 
 
@@ -47,11 +48,12 @@ class _Choice(NamedTuple):
     layout: str
 
 
-_choice: ContextVar[_Choice] = ContextVar("pydln_backend", default=_Choice("", "auto"))
+_AUTO = _Choice("", "auto")
+_choice: ContextVar[_Choice] = ContextVar("pydln_backend", default=_AUTO)
 
 
 def isa() -> str:
-    """The instruction set in use: the fastest, or what the environment variable PYDLN_ISA forced before its first use."""
+    """The instruction set in use: the fastest, or what the environment variable PYDLN_ISA says when first asked."""
     return _choice.get().isa or _choose_isa()
 
 

@@ -229,9 +229,8 @@ def free_memory() -> int | None:
     """Bytes that can still be allocated: what the system has available, within the limits of the control groups."""
     bounds = list(_group_bounds())
     try:
-        for line in (_PROC / "meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                bounds.append(int(line.split()[1]) * 1024)
+        lines = (_PROC / "meminfo").read_text().splitlines()
+        bounds += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     except (OSError, ValueError):
         pass  # not Linux, or not readable there: the size of the memory is the best that is known
     if not bounds and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):

@@ -85,8 +85,8 @@ def gradient_descent(
     record_every : int, optional
         Record at 0, k, 2k, … and at the last step. Without `at` and `record_every`, about 200 evenly spaced steps.
     record : sequence of str
-        Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV), signed), ``product`` (Ω), ``layer_norms`` (Frobenius),
-        ``drift`` (‖C_l(t) - C_l(0)‖, C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow), ``weights``.
+        Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV), signed), ``product`` (Ω), ``layer_norms``
+        (Frobenius), ``drift`` (‖C_l(t) - C_l(0)‖, C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow), ``weights``.
     momentum : float or (batch,) array
         Heavy-ball μ, 0 <= μ < 1.
     weight_decay : float or (batch,) array
@@ -103,8 +103,8 @@ def gradient_descent(
     Returns
     -------
     Trajectory
-        ``t`` = steps × lr, in units of τ = 1/lr: (time,), or (batch, time) when `lr` is an array. Entries after a member
-        stopped are NaN. Divergence (a loss that is not finite) is looked for wherever something is recorded, at every
+        ``t`` = steps × lr, in units of τ = 1/lr: (time,), or (batch, time) when `lr` is an array. Entries after a
+        member stopped are NaN. Divergence (a loss that is not finite) is looked for wherever something is recorded, at every
         32nd step, and at every step if `stop` is given.
 
     Raises
@@ -328,9 +328,9 @@ def _full(values: NDArray[Any], batch: int, by_mode: bool = False) -> NDArray[An
 def _moments(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
     """Second moments in working precision, and the point P from which the kernel measures the loss.
 
-    P (Σ_xx + δI) = Σ_yx with δ = √eps of the largest input variance: P stays moderate where Σ_xx is nearly singular (the
-    least-squares map of raw MNIST has entries so large that in float32 nothing would be left of the loss), and the error
-    of the loss near the minimum is of order eps δ |P|², far below what a direct evaluation keeps.
+    P (Σ_xx + δI) = Σ_yx with δ = √eps of the largest input variance: P stays moderate where Σ_xx is nearly singular
+    (the least-squares map of raw MNIST has entries so large that in float32 nothing would be left of the loss), and the
+    error of the loss near the minimum is of order eps δ |P|², far below what a direct evaluation keeps.
     """
     sigma_yx = _first_of_one(task.sigma_yx, task.batch, 2)
     if task.whitened:
@@ -437,7 +437,7 @@ def _raise_if_diverged(run: Trajectory) -> None:
     which = ", ".join(str(i) for i in lost[:5]) + (", …" if lost.size > 5 else "")
     first = int(run.stopped_at[lost].min())
     raise IntegrationError(
-        f"{lost.size} of {run.batch} members diverged (member {which}; the first at step {first}): try a smaller lr, below "
-        "2/λ_max with λ_max = D s^(2-2/D) at the solution; throw=False returns the others, as does .trajectory",
+        f"{lost.size} of {run.batch} members diverged (member {which}; the first at step {first}): try a smaller lr, "
+        "below 2/λ_max with λ_max = D s^(2-2/D) at the solution; throw=False returns the others, as does .trajectory",
         run,
     )

@@ -259,10 +259,9 @@ def _arguments(
 
 def _fits(count: int, dims: list[int], dtype: np.dtype[Any]) -> None:
     entries = count * sum(n_in * n_out for _, n_in, n_out in _shapes(dims))
-    many = f"{count} networks of {len(dims) - 1} layers" if count > 1 else f"a network of {len(dims) - 1} layers"
     _validate.fits_in_memory(
         entries * dtype.itemsize,
-        f"widths: {many}, {entries} weights in {dtype},",
+        f"widths: an ensemble of {count} with {entries} weights of {dtype}",
         "take smaller widths, or fewer members at a time (`first` numbers them)",
     )
 

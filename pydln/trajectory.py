@@ -144,31 +144,31 @@ class Trajectory:
         settings: Mapping[str, Any] | None = None,
         source: str,
     ) -> None:
-        self.status = _locked(status, np.int64)
+        self.status = _locked(status, "status", np.int64)
         if self.status.ndim != 1:
             raise ValueError(f"status: expected (batch,), got {self.status.shape}")
         batch = len(self.status)
         unknown = self.status[(self.status < min(Status)) | (self.status > max(Status))]
         if unknown.size:
             raise ValueError(f"status: expected values of Status, {min(Status)} ... {max(Status)}, got {unknown[0]}")
-        self.stopped_at = _locked(stopped_at, np.int64)
+        self.stopped_at = _locked(stopped_at, "stopped_at", np.int64)
         _expect("stopped_at", self.stopped_at, (batch,))
-        self.t = _locked(t, np.float64)
+        self.t = _locked(t, "t", np.float64)
         if self.t.ndim not in (1, 2) or (self.t.ndim == 2 and len(self.t) != batch):
             raise ValueError(f"t: expected (time,) or ({batch}, time), got {self.t.shape}")
         times = self.t.shape[-1]
-        self.steps = None if steps is None else _locked(steps, np.int64)
+        self.steps = None if steps is None else _locked(steps, "steps", np.int64)
         if self.steps is not None:
             _expect("steps", self.steps, (times,))
         self._records: dict[str, Any] = {}
         for name in _validate.names(tuple(records), "records", QUANTITIES):
             value = records[name]
             if name == "weights":
-                self._records[name] = tuple(_locked(w) for w in value)
+                self._records[name] = tuple(_locked(w, f"records['weights'][{place}]") for place, w in enumerate(value))
                 for place, layer in enumerate(self._records[name]):
                     _expect(f"records['weights'][{place}]", layer, (batch, times, "n_out", "n_in"))
             else:
-                self._records[name] = _locked(value)
+                self._records[name] = _locked(value, f"records[{name!r}]")
                 _expect(f"records[{name!r}]", self._records[name], (batch, times, *QUANTITIES[name].axes))
         if final is not None and (not isinstance(final, Weights) or final.batch != batch):
             raise ValueError(f"final: expected Weights of {batch} members, got {final!r}")
@@ -246,6 +246,8 @@ class Trajectory:
             for row in (header, tuple("-" * w for w in widths), *rows):
                 cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
                 lines.append("  ".join(cells).rstrip())
+        if note := self._note():
+            lines += ["", note]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -255,6 +257,8 @@ class Trajectory:
             body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
             head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
             parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        if note := self._note():
+            parts.append(f"<div>{html.escape(note)}</div>")
         return "<div>" + "".join(parts) + "</div>"
 
     def _counts(self) -> list[tuple[Status, int]]:
@@ -315,6 +319,21 @@ class Trajectory:
         if values:
             tables.append((("over members", "min", "median", "max"), values))
         return tables
+
+    def _note(self) -> str:
+        """What the tables leave out: members without a value, because they stopped before the first recorded step."""
+        name = next((n for n in ("loss", "test_loss", "strengths", "drift") if n in self._records), None)
+        if name is None or self._records[name].size == 0:
+            return ""
+        last = self._last(name).reshape(self.batch, -1)
+        count = int(np.isnan(last).all(axis=1).sum())
+        if not count:
+            return ""
+        others = "there are none to show" if count == self.batch else "those shown are of the others"
+        return (
+            f"{_plural(count, 'member')} stopped before the first recorded step and left no last values ({others}): "
+            "record at earlier steps to see more"
+        )
 
     def _last(self, name: str) -> NDArray[Any]:
         """The last value of `name` that each member recorded; NaN if it recorded none."""
@@ -395,8 +414,12 @@ class Trajectory:
         ------
         FileNotFoundError
             The directory does not exist.
+        ValueError
+            `path` names a directory.
         """
         target = _npz(path)
+        if os.fspath(path).endswith(("/", os.sep)) or Path(path).is_dir():
+            raise ValueError(f"path: expected a file name, got the directory {path}")
         if not target.parent.is_dir():
             raise FileNotFoundError(f"path: expected an existing directory to write into, got {target.parent}")
         arrays: dict[str, NDArray[Any]] = {"t": self.t, "status": self.status, "stopped_at": self.stopped_at}
@@ -520,8 +543,15 @@ def _npz(path: str | os.PathLike[str]) -> Path:
     return given if given.suffix == ".npz" else given.with_name(given.name + ".npz")
 
 
-def _locked(value: Any, dtype: Any = None) -> NDArray[Any]:
-    view = np.asarray(value, dtype=dtype).view()
+def _locked(value: Any, name: str, dtype: Any = None) -> NDArray[Any]:
+    try:
+        view = np.asarray(value, dtype=dtype).view()
+        sound = view.dtype.kind in "fiub"
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else _short(value)
+        raise TypeError(f"{name}: expected an array of numbers, got {got}")
     view.flags.writeable = False
     return view
 
@@ -547,7 +577,7 @@ def _settings(given: Mapping[str, Any], batch: int) -> dict[str, Any]:
                     f"settings[{key!r}]: expected an array of numbers, one per member, ({batch}, ...), "
                     f"got {value.dtype} of shape {value.shape}"
                 )
-            settings[key] = _locked(value)
+            settings[key] = _locked(value, f"settings[{key!r}]")
         else:
             settings[key] = _plain(value, f"settings[{key!r}]")
     return settings
@@ -576,6 +606,11 @@ def _attribute(value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
         return value
     return json.dumps(value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _plural(count: int, noun: str) -> str:

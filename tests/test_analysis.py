@@ -120,3 +120,9 @@ def test_what_was_not_recorded() -> None:
         half_times(bare, [1.0])
     with pytest.raises(NotRecorded, match="loss"):
         learning_times(bare, 1.0)
+
+
+@pytest.mark.parametrize("call", [half_times, learning_times])
+def test_something_that_is_no_trajectory(call: Any) -> None:
+    with pytest.raises(TypeError, match=r"^run: expected a pydln\.Trajectory, got list$"):
+        call([1.0], 1.0)

@@ -275,3 +275,35 @@ def test_main_is_the_entry_point(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         __main__.main()
     assert left.value.code == 0
     assert capsys.readouterr().out == f"pydln {pydln.__version__}\n"
+
+
+def test_inputs_go_to_the_figures_that_know_them(figures: Any, tmp_path: Path) -> None:
+    calls = figures(report)
+    assert Call("reproduce", "fig4", "--inputs", "raw").code == 0
+    assert Call("reproduce", "all", "--inputs", "raw").code == 0
+    assert [(name, options.get("inputs")) for name, options in calls] == [
+        ("fig4", "raw"),
+        ("fig3", None),
+        ("fig4", "raw"),
+    ]
+
+
+def test_inputs_that_no_figure_knows(tmp_path: Path) -> None:
+    call = Call("reproduce", "fig3", "--inputs", "raw", "--out", tmp_path / "out")
+    assert_mistake(call, "inputs: fig3 does not take it; its own options are starts")
+    call = Call("reproduce", "fig4", "--inputs", "white", "--out", tmp_path / "out")
+    assert_mistake(call, "inputs: expected one of 'whitened', 'raw', got 'white'")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_inside_a_simulation_says_what_was_kept(figures: Any) -> None:
+    run = pydln.Trajectory(t=[0.0], steps=[0], records={}, status=[5], stopped_at=[0], source="gradient_descent")
+    figures(raises(pydln.Interrupted("interrupted: 0 of 1 members are complete; see .trajectory", run)))
+    call = Call("reproduce", "fig3")
+    assert (call.code, call.err) == (130, "pydln: interrupted: no figure was finished\n")
+
+
+def test_an_instruction_set_that_is_not_there() -> None:
+    done = python("-m", "pydln", "info", env=os.environ | {"PYDLN_ISA": "foo"})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("pydln: PYDLN_ISA: expected one of ")

@@ -9,6 +9,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import pydln as dln
+from pydln import _validate
 from pydln.exact import SOLUTIONS, solve
 from pydln.exact.registry import Start
 
@@ -275,8 +276,7 @@ def test_not_applicable_names_the_condition_and_the_number():
     task = whitened(4, 3, [2.0, 1.0, 0.5])
     text = reason(task, dln.init.aligned(task, depth=3, layer_strengths=[0.1, 0.2, 0.6]))
     assert text.startswith("not balanced: max|W_3^T W_3 - W_2 W_2^T| = 0.32 ")
-    assert len(text.splitlines()) == len(SOLUTIONS)
-    assert "'one layer': the depth is not 1: D = 3" in text
+    assert len(text.splitlines()) == 1
     start = dln.init.aligned(task, depth=2, strength=0.1)
     other = dln.Task.from_covariances(np.diag([1.0, 1.8, 1.0, 1.0]), task.sigma_yx, 50.0)
     assert reason(other, start).startswith("inputs are not whitened: max|Sigma_xx - I| = 0.8 ")
@@ -348,3 +348,30 @@ def test_every_registered_solution():
             np.testing.assert_allclose(run.loss[0, 0], task.loss(weights.product()[0]), rtol=1e-14)
             assert run.drift.size == 0 or run.drift.max() < 1e-15
     assert found == set(SOLUTIONS)
+
+
+def test_what_every_solution_misses():
+    task = whitened(4, 3, [2.0, 1.0, 0.5])
+    with pytest.raises(dln.NotApplicable) as caught:
+        solve(task, dln.init.aligned(task, depth=3, layer_strengths=[0.1, 0.2, 0.6]))
+    assert set(caught.value.missed) == {solution.name for solution in SOLUTIONS}
+    assert caught.value.missed["one layer"] == "the depth is not 1: D = 3"
+    assert str(caught.value).startswith(caught.value.missed["aligned and balanced"])
+
+
+def test_inputs_that_only_want_scaling():
+    task = dln.Task.hierarchy(3, features=20, normalize="mean")
+    text = reason(task, dln.init.aligned(task, depth=2, strength=0.1))
+    assert "Sigma_xx = c I with c = 0.125: divide the inputs by sqrt(c)" in text
+    other = dln.Task.from_covariances(np.diag([2.0, 1.0]), np.eye(2), 9.0)
+    assert "divide" not in reason(other, dln.init.aligned(other, depth=2, strength=0.1))
+
+
+def test_more_than_fits_in_memory(monkeypatch):
+    monkeypatch.setattr(_validate, "free_memory", lambda: 10_000_000)
+    task = whitened(4, 3, [2.0, 1.0, 0.5])
+    for depth in (1, 2, 3):
+        solution = solve(task, dln.init.aligned(task, depth=depth, strength=0.1))
+        solution.evaluate(np.zeros(1000), record=EVERYTHING)
+        with pytest.raises(ValueError, match=r"^record: weights of 1 member at 100000 times needs .* MB and 10 MB"):
+            solution.evaluate(np.zeros(100_000), record="weights")

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pydln import init
+from pydln import _validate, init
+from pydln.exact import solve
 from pydln.task import Task
 from pydln.weights import Weights
 
@@ -386,3 +387,36 @@ def test_aligned_batches_that_disagree() -> None:
 def test_wrong_arguments_of_balanced(changes: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         init.balanced(**({"product": np.eye(2), "depth": 3} | changes))
+
+
+def test_balanced_makes_no_strength_of_rounding() -> None:
+    task = Task.from_spectrum([2.0, 1.0], 6, 5)
+    weights = init.balanced(0.01 * task.sigma_yx, depth=4)
+    for layer in weights.layers:
+        assert np.linalg.svd(layer[0], compute_uv=False)[2] < 1e-15
+    run = solve(task, weights).evaluate([0.0])
+    np.testing.assert_allclose(run.strengths[0, 0], [0.02, 0.01], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: init.gaussian([10, 100, 10], batch=10),
+        lambda: init.uniform([10, 100, 10], batch=10),
+        lambda: init.orthogonal([10, 100, 10], batch=10),
+        lambda: init.identity([10, 100, 10], batch=10),
+        lambda: init.aligned(Task.from_spectrum([1.0], 10, 10), depth=2, width=100, strength=0.1, batch=10),
+        lambda: init.balanced(np.ones((10, 10, 10)), depth=2, width=100),
+    ],
+)
+def test_weights_that_no_memory_is_free_for(make: Callable[[], Weights], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_validate, "free_memory", lambda: 160_000)
+    make()
+    monkeypatch.setattr(_validate, "free_memory", lambda: 159_999)
+    with pytest.raises(ValueError, match=r"widths: an ensemble of 10 with 20000 weights of float64 needs 160 kB and"):
+        make()
+
+
+def test_aligned_wants_a_task() -> None:
+    with pytest.raises(TypeError, match=r"^task: expected a pydln\.Task, got int$"):
+        init.aligned(5, depth=2, strength=0.1)  # type: ignore[arg-type]

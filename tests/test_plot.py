@@ -235,3 +235,27 @@ def test_without_matplotlib_the_extra_is_named() -> None:
 def test_importing_plots_does_not_load_matplotlib() -> None:
     script = "import sys, pydln.plot, pydln.reproduce; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_short_names_of_line_options_replace_the_style() -> None:
+    for ax in (plot.strengths(made(), lw=3, c="k"), plot.loss(made(), lw=3, c="k")):
+        assert {(line.get_linewidth(), line.get_color()) for line in ax.lines} == {(3, "k")}
+    assert plot.learning_time([2, 3], [1.0, 2.0], lw=3).lines[0].get_linewidth() == 3
+
+
+def test_overlay_wants_batches_that_go_together() -> None:
+    for one, other in ((3, 3), (1, 3), (3, 1)):
+        plot.overlay(made(batch=one), made(batch=other))
+    with pytest.raises(ValueError, match="^theory: expected 1 or 3 members, as in the simulation, got 2$"):
+        plot.overlay(made(batch=3), made(batch=2))
+
+
+def test_things_that_are_no_trajectory_or_axes() -> None:
+    for call in (plot.strengths, plot.loss):
+        with pytest.raises(TypeError, match=r"^run: expected a pydln\.Trajectory, got int$"):
+            call(3)
+        with pytest.raises(TypeError, match=r"^ax: expected matplotlib Axes, got int$"):
+            call(made(), ax=3)
+    with pytest.raises(TypeError, match=r"^theory: expected a pydln\.Trajectory, got int$"):
+        plot.overlay(made(), 3)
+    assert plt.get_fignums() == []

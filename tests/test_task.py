@@ -705,3 +705,31 @@ ONE = Task.from_covariances(None, np.eye(2), 3.0)
 def test_mistakes_are_one_sentence(call: Callable[[], object], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         call()
+
+
+def test_strengths_whose_loss_overflows_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^s: expected numbers whose squares fit in float64, got up to 1e\+200$"):
+        Task.from_spectrum([1e200], 4, 3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Task.from_spectrum([1.0], 100, 100),
+        lambda: Task.hierarchy(6, features=100),
+        lambda: Task.hierarchy(6, features=100, population=True),
+        lambda: Task.teacher([1.0], 100, 100),
+        lambda: Task.teacher([1.0], 10, 10, samples=1000),
+    ],
+)
+def test_tasks_that_no_memory_is_free_for(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_validate, "free_memory", lambda: 1_000_000)
+    make()
+    monkeypatch.setattr(_validate, "free_memory", lambda: 80_000)
+    with pytest.raises(ValueError, match=r"a task of \d+ inputs and \d+ outputs needs \d+ kB and 80 kB of memory"):
+        make()
+
+
+def test_stack_wants_a_sequence() -> None:
+    with pytest.raises(TypeError, match=r"^tasks: expected a sequence of tasks, got Task$"):
+        Task.stack(Task.from_spectrum([1.0], 2, 2))  # type: ignore[arg-type]

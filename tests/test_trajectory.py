@@ -475,3 +475,34 @@ def test_to_xarray_without_xarray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(MissingExtra, match=r"Trajectory.to_xarray needs xarray: pip install 'pydln\[data\]'"):
         make().to_xarray()
+
+
+def test_the_summary_says_who_recorded_nothing() -> None:
+    loss = np.array([[np.nan, np.nan], [2.0, 1.0]])
+    run = Trajectory(
+        t=[5, 9], steps=[5, 9], records={"loss": loss}, status=[1, 0], stopped_at=[3, 9], source="gradient_descent"
+    )
+    said = "1 member stopped before the first recorded step"
+    assert said in run.summary()
+    assert said in run._repr_html_()
+    assert "there are none to show" in run[0].summary()
+    assert "before the first" not in run[1].summary()
+
+
+def test_save_wants_a_file_name(tmp_path: Path) -> None:
+    for path in (f"{tmp_path}/", tmp_path, f"{tmp_path}/new/"):
+        with pytest.raises(ValueError, match="path: expected a file name, got the directory "):
+            make().save(path)
+    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.with_name(tmp_path.name + ".npz").exists()
+
+
+@pytest.mark.parametrize("name", ["t", "steps", "status", "stopped_at"])
+def test_text_is_no_array(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name}: expected an array of numbers, got 'a'$"):
+        make(**{name: "a"})
+
+
+def test_records_of_text() -> None:
+    with pytest.raises(TypeError, match=r"^records\['loss'\]: expected an array of numbers, got \[\['a'\]\]$"):
+        make(records={"loss": [["a"]]})

@@ -28,9 +28,11 @@ inline std::string shape_text(const Shape& shape) {
 template <class T>
 py::array_t<T> checked(const py::handle& object, const std::string& name, const Shape& shape) {
   if (!py::isinstance<py::array_t<T, py::array::c_style>>(object))
-    throw py::type_error(name + ": expected a C-contiguous array of " + py::str(py::dtype::of<T>()).template cast<std::string>());
+    throw py::type_error(name + ": expected a C-contiguous array of " +
+                         py::str(py::dtype::of<T>()).template cast<std::string>());
   auto a = py::reinterpret_borrow<py::array_t<T>>(object);
-  if (reinterpret_cast<std::uintptr_t>(a.data()) % alignof(T) != 0) throw py::value_error(name + ": expected an aligned array");
+  if (reinterpret_cast<std::uintptr_t>(a.data()) % alignof(T) != 0)
+    throw py::value_error(name + ": expected an aligned array");
   const Shape got(a.shape(), a.shape() + a.ndim());
   if (got != shape) throw py::value_error(name + ": expected shape " + shape_text(shape) + ", got " + shape_text(got));
   return a;
@@ -48,7 +50,8 @@ T* output(const py::handle& object, const std::string& name, const Shape& shape)
 
 // An input that all members share (no leading axis) or of which each has its own (leading axis `batch`).
 template <class T>
-PerMember<const T> per_member(const py::handle& object, const std::string& name, std::int64_t batch, const Shape& shape) {
+PerMember<const T> per_member(const py::handle& object, const std::string& name, std::int64_t batch,
+                              const Shape& shape) {
   if (object.is_none()) return {};
   if (!py::isinstance<py::array>(object)) throw py::type_error(name + ": expected an array");
   std::int64_t size = 1;

@@ -17,7 +17,8 @@ namespace py = pybind11;
 class Poll {
  public:
   // `tick` is None or a callable(member_steps_done, member_steps_total).
-  Poll(Control& control, py::object tick, std::int64_t total) : control_(control), tick_(std::move(tick)), total_(total) {}
+  Poll(Control& control, py::object tick, std::int64_t total)
+      : control_(control), tick_(std::move(tick)), total_(total) {}
 
   // Takes the GIL. Whatever a signal handler or tick raises cancels the run and is kept for interrupted().
   void operator()() {

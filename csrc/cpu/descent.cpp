@@ -18,7 +18,9 @@ struct AlignedDelete {
 };
 using Block = std::unique_ptr<char[], AlignedDelete>;
 
-Block aligned_block(std::size_t bytes) { return Block(static_cast<char*>(::operator new[](bytes, std::align_val_t{64}))); }
+Block aligned_block(std::size_t bytes) {
+  return Block(static_cast<char*>(::operator new[](bytes, std::align_val_t{64})));
+}
 
 // Below this many floating-point operations (a few ms at the slowest) a call runs on the calling thread, unpolled.
 constexpr double kInlineFlops = 5e6;
@@ -55,8 +57,9 @@ void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, 
 
   const std::size_t bytes = body.workspace(op);
   if (bytes > memory)
-    throw std::length_error("weights: the workspace of one network group needs " + std::to_string(bytes / 1000000) + " MB and " +
-                            std::to_string(memory / 1000000) + " MB of memory are free: expected smaller widths, or fewer records");
+    throw std::length_error("weights: the workspace of one network group needs " + std::to_string(bytes / 1000000) +
+                            " MB and " + std::to_string(memory / 1000000) +
+                            " MB of memory are free: expected smaller widths, or fewer records");
   const std::int64_t groups = (op.batch + body.members - 1) / body.members;
   const std::int64_t fitting = static_cast<std::int64_t>(memory / std::max<std::size_t>(bytes, 1));
   const int workers = static_cast<int>(std::min({static_cast<std::int64_t>(std::max(threads, 1)), groups, fitting}));
@@ -71,7 +74,9 @@ void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, 
   run_workers(workers, [&](int i) { body.work(op, control, blocks[static_cast<std::size_t>(i)].get()); }, poll);
 }
 
-template void run(const ops::Descent<double>&, const Isa&, Layout, int, std::size_t, Control&, const std::function<void()>&);
-template void run(const ops::Descent<float>&, const Isa&, Layout, int, std::size_t, Control&, const std::function<void()>&);
+template void run(const ops::Descent<double>&, const Isa&, Layout, int, std::size_t, Control&,
+                  const std::function<void()>&);
+template void run(const ops::Descent<float>&, const Isa&, Layout, int, std::size_t, Control&,
+                  const std::function<void()>&);
 
 }  // namespace pydln::cpu

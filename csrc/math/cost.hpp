@@ -10,7 +10,8 @@ namespace pydln {
 static inline double output_side_work(const Chain& c) {
   double sum = 0;
   for (std::int64_t l = 1; l < c.depth; ++l)
-    sum += 3.0 * static_cast<double>(c.widths[c.depth]) * static_cast<double>(c.widths[l]) * static_cast<double>(c.widths[l - 1]);
+    sum += 3.0 * static_cast<double>(c.widths[c.depth]) * static_cast<double>(c.widths[l]) *
+           static_cast<double>(c.widths[l - 1]);
   return sum;
 }
 
@@ -18,7 +19,8 @@ static inline double output_side_work(const Chain& c) {
 static inline double input_side_work(const Chain& c) {
   double sum = 0;
   for (std::int64_t l = 2; l <= c.depth; ++l)
-    sum += 3.0 * static_cast<double>(c.widths[0]) * static_cast<double>(c.widths[l]) * static_cast<double>(c.widths[l - 1]);
+    sum += 3.0 * static_cast<double>(c.widths[0]) * static_cast<double>(c.widths[l]) *
+           static_cast<double>(c.widths[l - 1]);
   return sum;
 }
 

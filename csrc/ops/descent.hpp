@@ -22,8 +22,8 @@ namespace pydln::ops {
 // Second moments of one task. The loss is an average or a sum over samples as these are.
 template <class T>
 struct Moments {
-  PerMember<const T> sigma_xx;  // (n_0, n_0); absent: Sigma_xx = I
-  PerMember<const T> sigma_yx;  // (n_D, n_0)
+  PerMember<const T> sigma_xx;     // (n_0, n_0); absent: Sigma_xx = I
+  PerMember<const T> sigma_yx;     // (n_D, n_0)
   PerMember<const T> anchor;       // (n_D, n_0)  P; not read where Sigma_xx = I
   PerMember<const T> ridge;        // scalar; not read where Sigma_xx = I
   PerMember<const T> anchor_loss;  // scalar: L(P)
@@ -36,11 +36,11 @@ struct Descent {
   T* const* weights = nullptr;  // D pointers to (batch, n_l, n_{l-1}); in: start, out: weights where the member stopped
 
   Moments<T> train;
-  Moments<T> test;              // used for test_loss; sigma_yx absent: no test loss
-  bool task_per_member = false; // whether any matrix of train, test and modes has a stride
-  std::int64_t modes = 0;       // r
-  PerMember<const T> mode_u;    // (n_D, r)
-  PerMember<const T> mode_v;    // (n_0, r)
+  Moments<T> test;               // used for test_loss; sigma_yx absent: no test loss
+  bool task_per_member = false;  // whether any matrix of train, test and modes has a stride
+  std::int64_t modes = 0;        // r
+  PerMember<const T> mode_u;     // (n_D, r)
+  PerMember<const T> mode_v;     // (n_0, r)
 
   PerMember<const T> lr;
   PerMember<const T> momentum;  // absent: 0
@@ -58,8 +58,8 @@ struct Descent {
   T* strengths = nullptr;                   // (batch, records, r)        diag(U^T Omega V)
   T* product = nullptr;                     // (batch, records, n_D, n_0)
   T* layer_norms = nullptr;                 // (batch, records, D)        Frobenius norms
-  T* drift = nullptr;                       // (batch, records, D - 1)    ||C_l(t) - C_l(0)||, C_l = W_{l+1}^T W_{l+1} - W_l W_l^T
-  T* const* weight_records = nullptr;       // D pointers to (batch, records, n_l, n_{l-1})
+  T* drift = nullptr;  // (batch, records, D - 1)    ||C_l(t) - C_l(0)||, C_l = W_{l+1}^T W_{l+1} - W_l W_l^T
+  T* const* weight_records = nullptr;  // D pointers to (batch, records, n_l, n_{l-1})
 
   Status* status = nullptr;            // (batch)
   std::int64_t* stopped_at = nullptr;  // (batch)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
-
-if TYPE_CHECKING:
-    from pydln.trajectory import Trajectory
+from pydln.trajectory import Trajectory
 
 __all__ = ["half_times", "learning_times"]
 
@@ -32,11 +30,12 @@ def half_times(run: Trajectory, target: ArrayLike) -> NDArray[np.float64]:
 
     Raises
     ------
-    ValueError
-        `target` does not fit the recorded modes, or has a zero.
+    ValueError, TypeError
+        `run` is no Trajectory; `target` does not fit the recorded modes, or has a zero.
     NotRecorded
         The trajectory holds no strengths.
     """
+    _validate.instance(run, "run", Trajectory)
     strengths = run.strengths
     goal = _validate.array(target, "target")
     if goal.shape not in ((strengths.shape[2],), (len(strengths), strengths.shape[2])):
@@ -65,11 +64,12 @@ def learning_times(run: Trajectory, loss: ArrayLike) -> NDArray[np.float64]:
 
     Raises
     ------
-    ValueError
-        `loss` is neither a number nor one number per member.
+    ValueError, TypeError
+        `run` is no Trajectory; `loss` is neither a number nor one number per member.
     NotRecorded
         The trajectory holds no loss.
     """
+    _validate.instance(run, "run", Trajectory)
     curve = run.loss
     level = _validate.per_member(loss, "loss")
     if level.ndim == 1 and len(level) != len(curve):

@@ -116,6 +116,7 @@ def _against_depth(
 ) -> Axes:
     x = _validate.array(depth, "depth", shape=(None,), above=0)
     y = _validate.array(values, name, shape=(len(x),), finite=False)
+    line_kw = style.line_options(line_kw)
     ax = style.axes(ax)
     measured: dict[str, Any] = {
         "marker": "o",

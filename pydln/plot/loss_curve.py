@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from pydln import _validate
 from pydln.plot import style
 from pydln.plot.ensemble import draw
+from pydln.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from pydln.trajectory import Trajectory
 
 __all__ = ["loss"]
 
@@ -37,13 +36,17 @@ def loss(run: Trajectory, *, ax: Axes | None = None, quantity: str = "loss", **l
 
     Raises
     ------
+    TypeError
+        `run` is no Trajectory, `ax` no Axes.
     NotRecorded
         The trajectory does not hold `quantity`.
     MissingExtra
         matplotlib is not installed.
     """
+    _validate.instance(run, "run", Trajectory)
     _validate.choice(quantity, "quantity", ("loss", "test_loss"))
     values = getattr(run, quantity)
+    line_kw = style.line_options(line_kw)
     ax = style.axes(ax)
     label = line_kw.pop("label", None)
     draw(ax, run.t, values, color=line_kw.pop("color", style.OKABE_ITO[0]), label=label, **line_kw)

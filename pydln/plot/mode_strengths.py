@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pydln import _validate
 from pydln.plot import style
 from pydln.plot.ensemble import draw
+from pydln.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-
-    from pydln.trajectory import Trajectory
 
 __all__ = ["strengths"]
 
@@ -41,13 +41,17 @@ def strengths(
 
     Raises
     ------
+    TypeError
+        `run` is no Trajectory, `ax` no Axes.
     NotRecorded
         The trajectory holds no strengths.
     MissingExtra
         matplotlib is not installed.
     """
+    _validate.instance(run, "run", Trajectory)
     values = run.strengths
     chosen = style.pick_modes(modes, values.shape[2])
+    line_kw = style.line_options(line_kw)
     ax = style.axes(ax)
     color, label = line_kw.pop("color", None), line_kw.pop("label", None)
     named = color is None and label is None

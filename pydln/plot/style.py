@@ -23,6 +23,7 @@ __all__ = [
     "axes",
     "legend_beside",
     "legend_line",
+    "line_options",
     "loss_label",
     "mode_colors",
     "pick_modes",
@@ -42,18 +43,42 @@ def axes(ax: Axes | None) -> Axes:
 
     Raises
     ------
+    TypeError
+        Something that is no Axes.
     MissingExtra
         matplotlib is not installed.
     """
-    if ax is not None:
-        return ax
     try:
-        import matplotlib.pyplot as plt
+        from matplotlib.axes import Axes
     except ImportError:
         raise MissingExtra.of("matplotlib", "plot", "pydln.plot") from None
+    if ax is not None:
+        if not isinstance(ax, Axes):
+            raise TypeError(f"ax: expected matplotlib Axes, got {type(ax).__name__}")
+        return ax
+    import matplotlib.pyplot as plt
+
     fresh: Axes = plt.subplots(figsize=(5.4, 3.6), layout="constrained")[1]
     fresh.spines[["top", "right"]].set_visible(False)
     return fresh
+
+
+def line_options(line_kw: dict[str, Any]) -> dict[str, Any]:
+    """`line_kw` by the long names, ``linewidth`` for ``lw``, so that they replace our own.
+
+    Raises
+    ------
+    TypeError
+        Both names of one option.
+    MissingExtra
+        matplotlib is not installed.
+    """
+    try:
+        from matplotlib.cbook import normalize_kwargs
+        from matplotlib.lines import Line2D
+    except ImportError:
+        raise MissingExtra.of("matplotlib", "plot", "pydln.plot") from None
+    return dict(normalize_kwargs(line_kw, Line2D))
 
 
 def legend_line(**line_kw: Any) -> Line2D:

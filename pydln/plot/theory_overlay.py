@@ -9,13 +9,12 @@ from pydln.plot import style
 from pydln.plot.ensemble import draw
 from pydln.plot.loss_curve import loss
 from pydln.plot.mode_strengths import strengths
+from pydln.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-
-    from pydln.trajectory import Trajectory
 
 __all__ = ["overlay"]
 
@@ -33,7 +32,8 @@ def overlay(
     Parameters
     ----------
     simulation, theory : Trajectory
-        Both with `quantity` recorded, times in units of tau in both. The two need not share their times or batch.
+        Both with `quantity` recorded, times in units of tau in both. The two need not share their times. A batch of one
+        goes with any, on either side.
     ax : Axes, optional
         Where to draw; a new figure by default.
     modes : int or sequence of int, optional
@@ -47,14 +47,18 @@ def overlay(
 
     Raises
     ------
-    ValueError
-        The two trajectories have different numbers of modes.
+    ValueError, TypeError
+        The two have different numbers of modes, or of members with neither of them one; no trajectories.
     NotRecorded
         One of them does not hold `quantity`.
     MissingExtra
         matplotlib is not installed.
     """
     _validate.choice(quantity, "quantity", ("strengths", "loss", "test_loss"))
+    _validate.instance(simulation, "simulation", Trajectory)
+    _validate.instance(theory, "theory", Trajectory)
+    if theory.batch != simulation.batch and 1 not in (theory.batch, simulation.batch):
+        raise ValueError(f"theory: expected 1 or {simulation.batch} members, as in the simulation, got {theory.batch}")
     expected = getattr(theory, quantity)
     wide = {"linewidth": 3.0} if simulation.batch == 1 else {}
     if quantity == "strengths":

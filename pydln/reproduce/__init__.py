@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydln.reproduce.checks import Check, table
-from pydln.reproduce.registry import FIGURES, reproduce, title
+from pydln.reproduce.registry import FIGURES, reproduce, takes, title
 from pydln.reproduce.report import Progress, Report
 
-__all__ = ["FIGURES", "Check", "Progress", "Report", "reproduce", "table", "title"]
+__all__ = ["FIGURES", "Check", "Progress", "Report", "reproduce", "table", "takes", "title"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from types import ModuleType
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from pydln import _validate
 from pydln.reproduce.report import Progress, Report
 
-__all__ = ["FIGURES", "reproduce", "title"]
+__all__ = ["FIGURES", "reproduce", "takes", "title"]
 
 FIGURES = ("fig3", "fig4")
 """Names of the figures, in the paper's order; each is a module of this package."""
@@ -20,6 +21,12 @@ def title(name: str) -> str:
     """One line saying what the figure shows."""
     text: str = _module(name).TITLE
     return text
+
+
+def takes(name: str) -> tuple[str, ...]:
+    """Names of the options that the figure takes beside those of `reproduce`."""
+    common = inspect.signature(reproduce).parameters
+    return tuple(option for option in inspect.signature(_module(name).run).parameters if option not in common)
 
 
 def reproduce(
@@ -63,6 +70,10 @@ def reproduce(
         matplotlib is not installed.
     """
     run = _module(name).run
+    known = takes(name)
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{option}: {name} does not take it; its own options are {', '.join(known)}")
     report: Report = run(out_dir, full=full, seed=seed, progress=progress, n_threads=n_threads, **options)
     return report
 

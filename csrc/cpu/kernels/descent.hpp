@@ -40,7 +40,12 @@ class DescentWorker {
  public:
   // With a null arena base this only measures: arena.used is then the workspace one worker needs.
   DescentWorker(const ops::Descent<T>& op, Control& control, Arena& arena)
-      : op_(op), control_(control), D_(op.chain.depth), flipped_(carry_input_side(op.chain)), m_(width(D_)), n_(width(0)) {
+      : op_(op),
+        control_(control),
+        D_(op.chain.depth),
+        flipped_(carry_input_side(op.chain)),
+        m_(width(D_)),
+        n_(width(0)) {
     weights_ = arena.take<Cell*>(D_);
     products_ = arena.take<Cell*>(D_);
     for (int64_t l = 0; l < D_; ++l) matrix(arena, weights_, l, width(l + 1), width(l));
@@ -210,7 +215,8 @@ class DescentWorker {
     Cell* e = carried_[0];
     for (int64_t l = D_ - 2; l >= 1; --l) {
       if (cancelled(control_)) return;  // a single step of a large network may take longer than a user will wait
-      L::product(products_[l + 1], ld(width(l + 1)), weights_[l], ld(width(l)), products_[l], m_, width(l), width(l + 1));
+      L::product(products_[l + 1], ld(width(l + 1)), weights_[l], ld(width(l)), products_[l], m_, width(l),
+                 width(l + 1));
     }
     if (D_ > 1 && !train_.sigma_xx && !keep_product) {
       L::residual(train_.sigma_yx, products_[1], ld(width(1)), weights_[0], ld(n_), e, m_, n_, width(1));
@@ -250,12 +256,14 @@ class DescentWorker {
       next = t;
     }
     if (general_)
-      largest = L::step_momentum(weights_[D_ - 1], velocity_[D_ - 1], r, lr_, momentum_, decay_, largest, m_, width(D_ - 1));
+      largest =
+          L::step_momentum(weights_[D_ - 1], velocity_[D_ - 1], r, lr_, momentum_, decay_, largest, m_, width(D_ - 1));
     else
       L::step(weights_[D_ - 1], r, lr_, m_, width(D_ - 1));
     if (op_.stop_steady)
       for (int64_t lane = 0; lane < kMembers; ++lane)
-        if (lanes_[lane].member >= 0) lanes_[lane].steady = L::get(largest, lane) <= *op_.stop_steady.of(lanes_[lane].member);
+        if (lanes_[lane].member >= 0)
+          lanes_[lane].steady = L::get(largest, lane) <= *op_.stop_steady.of(lanes_[lane].member);
   }
 
   // ---- what happens between steps ----------------------------------------------------------------------------------
@@ -264,7 +272,9 @@ class DescentWorker {
     return every_step() || record_due(lane) || lane.step % kCheckEvery == 0 || lane.step == op_.steps;
   }
   bool every_step() const { return op_.stop_loss || op_.stop_strengths || op_.stop_steady; }
-  bool record_due(const Lane& lane) const { return lane.record < op_.records && op_.record_at[lane.record] == lane.step; }
+  bool record_due(const Lane& lane) const {
+    return lane.record < op_.records && op_.record_at[lane.record] == lane.step;
+  }
 
   // Loss, records, stopping. Returns whether some lane came to its end.
   bool events() {
@@ -354,7 +364,9 @@ class DescentWorker {
       const int64_t rows = width(l + 1), cols = width(l), to = outer_layer(l);
       if (op_.layer_norms) {
         const Value square = L::dot_self(weights_[l], rows, cols);
-        for_due([&](int64_t lane, int64_t at) { op_.layer_norms[at * D_ + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane))); });
+        for_due([&](int64_t lane, int64_t at) {
+          op_.layer_norms[at * D_ + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane)));
+        });
       }
       if (op_.weight_records)
         for_due([&](int64_t lane, int64_t at) {
@@ -367,7 +379,9 @@ class DescentWorker {
         conserved_quantity(l);
         const Value square = L::distance2(scratch_, conserved_[l], hidden, hidden);
         const int64_t to = flipped_ ? D_ - 2 - l : l;
-        for_due([&](int64_t lane, int64_t at) { op_.drift[at * (D_ - 1) + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane))); });
+        for_due([&](int64_t lane, int64_t at) {
+          op_.drift[at * (D_ - 1) + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane)));
+        });
       }
     for (auto& lane : lanes_)
       if (lane.member >= 0 && record_due(lane)) ++lane.record;
@@ -376,7 +390,8 @@ class DescentWorker {
   template <class F>
   void for_due(F f) {
     for (int64_t lane = 0; lane < kMembers; ++lane)
-      if (lanes_[lane].member >= 0 && record_due(lanes_[lane])) f(lane, lanes_[lane].member * op_.records + lanes_[lane].record);
+      if (lanes_[lane].member >= 0 && record_due(lanes_[lane]))
+        f(lane, lanes_[lane].member * op_.records + lanes_[lane].record);
   }
 
   // scratch_ = W_{l+1}^T W_{l+1} - W_l W_l^T, conserved by gradient flow

@@ -75,7 +75,8 @@ struct Interleaved {
     multiply(a, 1, lda, b, ldb, 1, M, N, K, Store{c, N});
   }
   template <class G, class A, class B>
-  static void residual(const G* s, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N, int64_t K) {
+  static void residual(const G* s, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
+                       int64_t K) {
     multiply(a, lda, 1, b, ldb, 1, M, N, K, Residual<G>{c, s, N});
   }
   // W (M × N) += rate A^T R, A (K × M), R (K × N)
@@ -118,7 +119,8 @@ struct Interleaved {
 
   // ---- sums in canonical order ----------------------------------------------------------------------------------
   template <class G>
-  static V anchored_dot(const V* e, V ridge, const G* p, const V* omega, int64_t rows, int64_t cols) {  // <e + ridge p, p - omega>
+  static V anchored_dot(const V* e, V ridge, const G* p, const V* omega, int64_t rows,
+                        int64_t cols) {  // <e + ridge p, p - omega>
     return canonical(rows, cols, [=](int64_t q, V sum) {
       const V anchor = at(p + q);
       return fma(fma(ridge, anchor, e[q]), V(anchor - omega[q]), sum);
@@ -158,8 +160,8 @@ struct Interleaved {
   }
 
   template <int MR, int NR, class A, class B, class Out>
-  static PYDLN_INLINE void block(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t i0, int64_t j0,
-                                 int64_t K, Out out) {
+  static PYDLN_INLINE void block(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t i0,
+                                 int64_t j0, int64_t K, Out out) {
     V acc[MR][NR] = {};
     for (int64_t k = 0; k < K; ++k) {
       V bv[NR];
@@ -179,8 +181,8 @@ struct Interleaved {
   }
 
   template <int MR, class A, class B, class Out>
-  static PYDLN_INLINE void block_row(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t i, int64_t N,
-                                     int64_t K, Out out) {
+  static PYDLN_INLINE void block_row(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t i,
+                                     int64_t N, int64_t K, Out out) {
     constexpr int NR = PYDLN_INTERLEAVED_NR;
     int64_t j = 0;
     for (; j + NR <= N; j += NR) block<MR, NR>(a, ai, ak, b, bk, bj, i, j, K, out);
@@ -193,8 +195,8 @@ struct Interleaved {
   }
 
   template <class A, class B, class Out>
-  static void multiply(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t M, int64_t N, int64_t K,
-                       Out out) {
+  static void multiply(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t M, int64_t N,
+                       int64_t K, Out out) {
     constexpr int MR = PYDLN_INTERLEAVED_MR;
     int64_t i = 0;
     for (; i + MR <= M; i += MR) block_row<MR>(a, ai, ak, b, bk, bj, i, N, K, out);

@@ -56,7 +56,9 @@ struct Rows {
     T* c;
     const T* s;
     int64_t ld;
-    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { *vec(c + i * ld + j) = *vec(s + i * ld + j) - acc; }
+    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const {
+      *vec(c + i * ld + j) = *vec(s + i * ld + j) - acc;
+    }
   };
   struct Step {
     T* c;
@@ -75,7 +77,8 @@ struct Rows {
   static void product_tn(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t M, int64_t N, int64_t K) {
     multiply(a, 1, lda, b, ldb, M, N, K, Store{c, stride(N)});
   }
-  static void residual(const T* s, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t M, int64_t N, int64_t K) {
+  static void residual(const T* s, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t M, int64_t N,
+                       int64_t K) {
     multiply(a, lda, 1, b, ldb, M, N, K, Residual{c, s, stride(N)});
   }
   static void step_tn(const T* a, int64_t lda, const T* r, int64_t ldr, T* w, T rate, int64_t M, int64_t N, int64_t K) {
@@ -137,7 +140,8 @@ struct Rows {
   }
 
   // ---- sums in canonical order -----------------------------------------------------------------------------------
-  static T anchored_dot(const T* e, T ridge, const T* p, const T* omega, int64_t rows, int64_t cols) {  // <e + ridge p, p - omega>
+  static T anchored_dot(const T* e, T ridge, const T* p, const T* omega, int64_t rows,
+                        int64_t cols) {  // <e + ridge p, p - omega>
     const V r = splat(ridge);
     return canonical(rows, cols, [=](int64_t q, V sum) {
       const V anchor = *vec(p + q);
@@ -194,8 +198,8 @@ struct Rows {
   }
 
   template <int MR, int NR, class Out>
-  static PYDLN_INLINE void block(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t i0, int64_t j0, int64_t K,
-                                 Out out) {
+  static PYDLN_INLINE void block(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t i0, int64_t j0,
+                                 int64_t K, Out out) {
     V acc[MR][NR] = {};
     a += i0 * ai;
     b += j0;
@@ -218,8 +222,8 @@ struct Rows {
 
   // A column panel of NR vectors stays in the first cache level while all rows of A pass over it.
   template <int MR, int NR, class Out>
-  static PYDLN_INLINE void panel(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t j, int64_t M, int64_t K,
-                                 Out out) {
+  static PYDLN_INLINE void panel(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t j, int64_t M,
+                                 int64_t K, Out out) {
     int64_t i = 0;
     for (; i + MR <= M; i += MR) block<MR, NR>(a, ai, ak, b, ldb, i, j, K, out);
     if constexpr (MR > 4)
@@ -237,7 +241,8 @@ struct Rows {
   }
 
   template <class Out>
-  static void multiply(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t M, int64_t N, int64_t K, Out out) {
+  static void multiply(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t M, int64_t N, int64_t K,
+                       Out out) {
     const int64_t used = vectors(N) * L;
     int64_t j = 0;
     for (; j + 2 * L <= used; j += 2 * L) panel<PYDLN_ROWS_MR, 2>(a, ai, ak, b, ldb, j, M, K, out);

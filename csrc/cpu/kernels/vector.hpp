@@ -80,8 +80,8 @@ struct Arena {
   C* take(int64_t count) {
     C* p = base ? reinterpret_cast<C*>(base + used) : nullptr;
     std::size_t bytes = 0;
-    if (__builtin_mul_overflow(static_cast<std::size_t>(count), sizeof(C), &bytes) || __builtin_add_overflow(bytes, 63, &bytes) ||
-        __builtin_add_overflow(used, bytes / 64 * 64, &used))
+    if (__builtin_mul_overflow(static_cast<std::size_t>(count), sizeof(C), &bytes) ||
+        __builtin_add_overflow(bytes, 63, &bytes) || __builtin_add_overflow(used, bytes / 64 * 64, &used))
       used = SIZE_MAX / 2;  // no computer has this much: the caller refuses
     return p;
   }
