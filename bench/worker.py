@@ -95,8 +95,9 @@ def _versions():
         from threadpoolctl import threadpool_info
     except ModuleNotFoundError:
         return used
-    blas = [p for p in threadpool_info() if p["user_api"] == "blas"]
-    return used | {f"BLAS ({p['prefix']})": f"{p['internal_api']} {p['version']} {p['architecture']}" for p in blas}
+    # NumPy, SciPy and PyTorch may each bring one.
+    blas = (p for p in threadpool_info() if p["user_api"] == "blas")
+    return used | {f"BLAS {p['prefix']} {p['version']}": f"for {p['architecture']}" for p in blas}
 
 
 def main():

@@ -86,7 +86,8 @@ def gradient_descent(
         Record at 0, k, 2k, … and at the last step. Without `at` and `record_every`, about 200 evenly spaced steps.
     record : sequence of str
         Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV), signed), ``product`` (Ω), ``layer_norms``
-        (Frobenius), ``drift`` (‖C_l(t) - C_l(0)‖, C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow), ``weights``.
+        (Frobenius), ``drift`` (‖C_l(t) - C_l(0)‖, C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow),
+        ``weights``.
     momentum : float or (batch,) array
         Heavy-ball μ, 0 <= μ < 1.
     weight_decay : float or (batch,) array
@@ -104,8 +105,8 @@ def gradient_descent(
     -------
     Trajectory
         ``t`` = steps × lr, in units of τ = 1/lr: (time,), or (batch, time) when `lr` is an array. Entries after a
-        member stopped are NaN. Divergence (a loss that is not finite) is looked for wherever something is recorded, at every
-        32nd step, and at every step if `stop` is given.
+        member stopped are NaN. Divergence (a loss that is not finite) is looked for wherever something is recorded, at
+        every 32nd step, and at every step if `stop` is given.
 
     Raises
     ------

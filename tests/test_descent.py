@@ -330,6 +330,8 @@ def test_settings_say_what_was_run() -> None:
         "version": dln.__version__,
     }
     assert {key: run.settings[key] for key in wanted} == wanted
+    general = dln.gradient_descent(some_task(3, 2, whiten=False), weights, lr=0.5, steps=0)
+    assert (general.settings["whitened"], general.settings["stop"]) == (False, None)
     assert run.source == "gradient_descent"
 
 

@@ -194,9 +194,9 @@ def test_stops(monkeypatch, kind, message, stop) -> None:
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("lr: expected a finite number, got 1e+40", {"lr": 1e40}),
-        ("lr: expected a number > 0, got 1e-50", {"lr": 1e-50}),
-        ("stop.loss: expected a finite number, got 1e+39", {"stop": Stop(loss=1e39)}),
+        ("lr: expected a finite number (in float32), got 1e+40", {"lr": 1e40}),
+        ("lr: expected a number > 0 (in float32), got 1e-50", {"lr": 1e-50}),
+        ("stop.loss: expected a finite number (in float32), got 1e+39", {"stop": Stop(loss=1e39)}),
         (f"{WANTED} inf", {"stop": Stop(strengths=1e39)}),
         (
             "task: expected moments within the range of float32, got 1e+39",
@@ -225,7 +225,7 @@ def test_float64_holds_it() -> None:
     ],
 )
 def test_a_recording_of_10_to_the_12_is_refused_with_its_size(monkeypatch, record, what, size) -> None:
-    monkeypatch.setattr(_validate, "_free_memory", lambda: 24_400_000_000)
+    monkeypatch.setattr(_validate, "free_memory", lambda: 24_400_000_000)
     refused(
         monkeypatch,
         ValueError,
@@ -238,7 +238,7 @@ def test_a_recording_of_10_to_the_12_is_refused_with_its_size(monkeypatch, recor
 
 
 def test_float32_needs_half(monkeypatch) -> None:
-    monkeypatch.setattr(_validate, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(_validate, "free_memory", lambda: 1000)
     weights = WEIGHTS.astype(np.float32)
     # 5 members x 101 times x 3 numbers of 4 bytes, 101 steps of 8, the weights 5 x 20 x 4
     with pytest.raises(
@@ -257,9 +257,9 @@ def test_the_refusal_counts_without_making_the_schedule(monkeypatch) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the size of the memory is all that is known")
 def test_what_just_fits_is_not_refused(monkeypatch) -> None:
     free = 5 * 20 * 8 + 11 * 8 + 5 * 11 * 8  # weights, steps, losses
-    monkeypatch.setattr(_validate, "_free_memory", lambda: free)
+    monkeypatch.setattr(_validate, "free_memory", lambda: free)
     dln.gradient_descent(TASK, WEIGHTS, lr=0.1, steps=10, record="loss")
-    monkeypatch.setattr(_validate, "_free_memory", lambda: free - 1)
+    monkeypatch.setattr(_validate, "free_memory", lambda: free - 1)
     with pytest.raises(ValueError, match="record: loss of 5 members at 11 times"):
         dln.gradient_descent(TASK, WEIGHTS, lr=0.1, steps=10, record="loss")
 

@@ -246,7 +246,7 @@ def test_short_names_of_line_options_replace_the_style() -> None:
 def test_overlay_wants_batches_that_go_together() -> None:
     for one, other in ((3, 3), (1, 3), (3, 1)):
         plot.overlay(made(batch=one), made(batch=other))
-    with pytest.raises(ValueError, match="^theory: expected 1 or 3 members, as in the simulation, got 2$"):
+    with pytest.raises(ValueError, match=r"^theory: expected 1 or 3 members, as in the simulation, got 2$"):
         plot.overlay(made(batch=3), made(batch=2))
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pydln import _validate
 from pydln.task import Task
 
 S13_HIERARCHY = [81.043, 55.964, 46.536, 37.558, 28.650, 18.974]

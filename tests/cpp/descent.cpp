@@ -63,8 +63,6 @@ void stops() {
   const std::int64_t batch = 23, steps = 400;
   Problem<T> p({1, 1}, batch, steps, {0, 100, 400}, {}, [] { return 0.5; });
   std::vector<T> threshold(static_cast<std::size_t>(batch));
-  std::vector<std::int64_t> expected;
-  std::vector<Status> how;
   for (std::int64_t i = 0; i < batch; ++i) {
     // W - 1/2 halves (target 1/2, start 0), misses by a factor 2 each step, or diverges.
     p.start[0][static_cast<std::size_t>(i)] = T(0);
@@ -169,9 +167,8 @@ bool refuses(F f) {
 }  // namespace
 
 int main() {
-  for (int bits = 0; bits < 8; ++bits) {
-    const Options options{
-        .whitened = (bits & 1) != 0, .task_per_member = (bits & 2) != 0, .general = (bits & 4) != 0, .records = true};
+  for (unsigned bits = 0; bits < 8; ++bits) {
+    const Options options = problem::options(bits);
     for (const auto& widths :
          std::vector<std::vector<std::int64_t>>{{3, 5, 2}, {2, 9, 7, 5}, {5, 7, 9, 2}, {6, 4}, {1, 1, 1}}) {
       many_steps<double>(widths, 7, options);

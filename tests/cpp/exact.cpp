@@ -105,13 +105,7 @@ int main() {
   for (const auto& widths : std::vector<std::vector<std::int64_t>>{
            {1, 1}, {5, 3}, {1, 7}, {33, 2}, {2, 3, 2, 3}, {3, 5, 1, 2}, {4, 1, 1, 4}})
     for (const std::int64_t batch : {1, 2, 5, 9, 17})
-      for (int bits = 0; bits < 16; ++bits)
-        compare_all(widths, batch,
-                    {.whitened = (bits & 1) != 0,
-                     .task_per_member = (bits & 2) != 0,
-                     .general = (bits & 4) != 0,
-                     .records = true,
-                     .test_task = (bits & 8) != 0});
+      for (unsigned bits = 0; bits < 16; ++bits) compare_all(widths, batch, problem::options(bits));
   CHECK(compared > 50'000);
   return check::result();
 }

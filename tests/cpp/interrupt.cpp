@@ -55,7 +55,7 @@ void cancelled_by_its_poll() {
   Random random(2);
   const std::int64_t batch = 29;
   Problem<double> p({3, 4, 2}, batch, kEndless, {0, 7, kEndless}, {}, [&] { return random.real(0.1, 0.5); });
-  for (std::size_t i = 0; i < p.lr.size(); ++i) p.lr[i] = 0.0625;
+  for (double& lr : p.lr) lr = 0.0625;
   std::vector<double> threshold(static_cast<std::size_t>(batch), -1e9);
   for (std::int64_t i = 0; i < batch; i += 4) threshold[static_cast<std::size_t>(i)] = 1e9;  // over at once
   p.op.stop_loss = {threshold.data(), 1};

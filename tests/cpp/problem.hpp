@@ -40,6 +40,12 @@ struct Options {
   bool test_task = false;
 };
 
+// The sixteen ways to set all but `records`.
+inline Options options(unsigned bits) {
+  const auto set = [bits](unsigned place) { return bits / place % 2 == 1; };
+  return {.whitened = set(1), .task_per_member = set(2), .general = set(4), .records = true, .test_task = set(8)};
+}
+
 template <class T>
 class Problem {
  public:
@@ -119,7 +125,10 @@ class Problem {
     op.stopped_at = stopped_at.data();
   }
   Problem(const Problem&) = delete;
+  Problem(Problem&&) = delete;
   Problem& operator=(const Problem&) = delete;
+  Problem& operator=(Problem&&) = delete;
+  ~Problem() = default;
 
   // Puts every output back to what the constructor left there.
   void rewind() {
