@@ -24,7 +24,7 @@ def descent_f64(
     status: NDArray[Any],
     stopped_at: NDArray[Any],
     threads: int,
-    memory: int,
+    memory: Callable[[], int | None],
     isa: str,
     layout: str,
     tick: Callable[[int, int], object] | None,

@@ -280,8 +280,14 @@ def _size_text(count: int) -> str:
     return f"{size:.3g} EB"
 
 
+ALWAYS_FITS = 2**24
+"""Bytes that are taken without asking how much memory is free, which costs about a millisecond."""
+
+
 def fits_in_memory(wanted: int, what: str, advice: str) -> None:
     """Refuse `wanted` bytes for `what` when the memory at hand does not hold them."""
+    if wanted <= ALWAYS_FITS:
+        return
     free = free_memory()
     if free is not None and wanted > free:
         raise ValueError(f"{what} needs {_size_text(wanted)} and {_size_text(free)} of memory are free: {advice}")

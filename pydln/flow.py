@@ -21,7 +21,6 @@ __all__ = ["Stop", "gradient_descent"]
 Progress = bool | Callable[[int, int], object]
 
 _DEFAULT_RECORDS = 200
-_MEMORY_UNKNOWN = 2**62
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,7 +178,7 @@ def gradient_descent(
             status=status,
             stopped_at=stopped_at,
             threads=min(threads, batch),
-            memory=_MEMORY_UNKNOWN if (free := _validate.free_memory()) is None else free,
+            memory=_validate.free_memory,
             isa=_backend.isa(),
             layout=_backend.layout(),
             tick=tick,

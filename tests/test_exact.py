@@ -368,6 +368,7 @@ def test_inputs_that_only_want_scaling():
 
 
 def test_more_than_fits_in_memory(monkeypatch):
+    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
     monkeypatch.setattr(_validate, "free_memory", lambda: 10_000_000)
     task = whitened(4, 3, [2.0, 1.0, 0.5])
     for depth in (1, 2, 3):

@@ -225,6 +225,7 @@ def test_float64_holds_it() -> None:
     ],
 )
 def test_a_recording_of_10_to_the_12_is_refused_with_its_size(monkeypatch, record, what, size) -> None:
+    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
     monkeypatch.setattr(_validate, "free_memory", lambda: 24_400_000_000)
     refused(
         monkeypatch,
@@ -238,6 +239,7 @@ def test_a_recording_of_10_to_the_12_is_refused_with_its_size(monkeypatch, recor
 
 
 def test_float32_needs_half(monkeypatch) -> None:
+    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
     monkeypatch.setattr(_validate, "free_memory", lambda: 1000)
     weights = WEIGHTS.astype(np.float32)
     # 5 members x 101 times x 3 numbers of 4 bytes, 101 steps of 8, the weights 5 x 20 x 4
@@ -257,8 +259,10 @@ def test_the_refusal_counts_without_making_the_schedule(monkeypatch) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the size of the memory is all that is known")
 def test_what_just_fits_is_not_refused(monkeypatch) -> None:
     free = 5 * 20 * 8 + 11 * 8 + 5 * 11 * 8  # weights, steps, losses
+    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
     monkeypatch.setattr(_validate, "free_memory", lambda: free)
     dln.gradient_descent(TASK, WEIGHTS, lr=0.1, steps=10, record="loss")
+    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
     monkeypatch.setattr(_validate, "free_memory", lambda: free - 1)
     with pytest.raises(ValueError, match="record: loss of 5 members at 11 times"):
         dln.gradient_descent(TASK, WEIGHTS, lr=0.1, steps=10, record="loss")
@@ -339,6 +343,7 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
         "status": np.zeros(2, dtype=np.int64),
         "stopped_at": np.zeros(2, dtype=np.int64),
         "threads": 1,
+        "memory": lambda: None,
         "isa": "baseline",
         "layout": "auto",
         "tick": None,

@@ -725,8 +725,10 @@ def test_strengths_whose_loss_overflows_are_refused() -> None:
     ],
 )
 def test_tasks_that_no_memory_is_free_for(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
     monkeypatch.setattr(_validate, "free_memory", lambda: 1_000_000)
     make()
+    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
     monkeypatch.setattr(_validate, "free_memory", lambda: 80_000)
     with pytest.raises(ValueError, match=r"a task of \d+ inputs and \d+ outputs needs \d+ kB and 80 kB of memory"):
         make()

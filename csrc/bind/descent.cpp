@@ -44,7 +44,7 @@ template <class T>
 bool descent(const py::list& weights, const py::dict& task, const py::object& test, const py::object& lr,
              const py::object& momentum, const py::object& decay, std::int64_t steps, const py::dict& stop,
              const py::array& record_at, const py::dict& records, const py::object& status,
-             const py::object& stopped_at, int threads, std::size_t memory, const std::string& isa,
+             const py::object& stopped_at, int threads, const py::object& memory, const std::string& isa,
              const std::string& layout, const py::object& tick) {
   Shape widths;
   std::int64_t batch = 0;
@@ -109,11 +109,16 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   const cpu::Isa& chosen = cpu::isa_named(isa);
   const Layout arrangement =
       cpu::choose_layout(layout, op.chain, batch, chosen.kernels.vector_bytes / static_cast<std::int64_t>(sizeof(T)));
+  const auto free_memory = [&] {
+    const py::gil_scoped_acquire gil;
+    const py::object bytes = memory();
+    return bytes.is_none() ? SIZE_MAX : bytes.cast<std::size_t>();
+  };
   Control control;
   Poll poll(control, tick, steps * batch);
   {
     const py::gil_scoped_release release;
-    cpu::run<T>(op, chosen, arrangement, threads, memory, control, [&] { poll(); });
+    cpu::run<T>(op, chosen, arrangement, threads, free_memory, control, [&] { poll(); });
   }
   return poll.interrupted();
 }

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <unistd.h>
 
-#include <chrono>
 #include <cstdint>
 #include <exception>
-#include <thread>
 
 #include "core/control.hpp"
 
@@ -25,7 +24,7 @@ class Poll {
     if (error_) return;
     if (finalizing()) {  // taking the GIL now would end this thread under the workers' feet: let the process end
       cancel(control_);
-      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+      for (;;) pause();
     }
     const py::gil_scoped_acquire gil;
     try {

@@ -25,6 +25,9 @@ Block aligned_block(std::size_t bytes) {
 // Below this many floating-point operations (a few ms at the slowest) a call runs on the calling thread, unpolled.
 constexpr double kInlineFlops = 5e6;
 
+// Workspaces up to this many bytes are taken without asking how much memory is free.
+constexpr std::size_t kUnasked = std::size_t{1} << 26;
+
 template <class T>
 DescentBody<T> body_of(const Isa& isa, Layout layout, bool task_per_member) {
   if constexpr (std::is_same_v<T, double>)
@@ -47,22 +50,25 @@ Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t b
 double step_flops(const Chain& chain, bool whitened) { return pydln::step_flops(chain, whitened); }
 
 template <class T>
-void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, std::size_t memory, Control& control,
-         const std::function<void()>& poll) {
+void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads,
+         const std::function<std::size_t()>& memory, Control& control, const std::function<void()>& poll) {
   const DescentBody<T> body = body_of<T>(isa, layout, op.task_per_member);
   const double evaluations = static_cast<double>(op.steps) + 1;
   const double drifts = op.drift ? static_cast<double>(op.records) + 1 : 0;
   const double flops = static_cast<double>(op.batch) *
                        (evaluations * pydln::step_flops(op.chain, !op.train.sigma_xx) + drifts * drift_flops(op.chain));
 
-  const std::size_t bytes = body.workspace(op);
-  if (bytes > memory)
-    throw std::length_error("weights: the workspace of one network group needs " + std::to_string(bytes / 1000000) +
-                            " MB and " + std::to_string(memory / 1000000) +
-                            " MB of memory are free: expected smaller widths, or fewer records");
   const std::int64_t groups = (op.batch + body.members - 1) / body.members;
-  const std::int64_t fitting = static_cast<std::int64_t>(memory / std::max<std::size_t>(bytes, 1));
-  const int workers = static_cast<int>(std::min({static_cast<std::int64_t>(std::max(threads, 1)), groups, fitting}));
+  std::int64_t workers = std::min(static_cast<std::int64_t>(std::max(threads, 1)), groups);
+  const std::size_t bytes = body.workspace(op);
+  if (bytes > kUnasked / static_cast<std::size_t>(workers)) {
+    const std::size_t free = memory();
+    if (bytes > free)
+      throw std::length_error("weights: the workspace of a network needs " + std::to_string(bytes / 1000000) +
+                              " MB and " + std::to_string(free / 1000000) +
+                              " MB of memory are free: expected smaller widths");
+    workers = std::min(workers, static_cast<std::int64_t>(free / bytes));
+  }
 
   if (flops < kInlineFlops) {
     const Block block = aligned_block(bytes);
@@ -70,13 +76,15 @@ void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads, 
     return;
   }
   std::vector<Block> blocks;
-  for (int i = 0; i < workers; ++i) blocks.push_back(aligned_block(bytes));
-  run_workers(workers, [&](int i) { body.work(op, control, blocks[static_cast<std::size_t>(i)].get()); }, poll);
+  for (std::int64_t i = 0; i < workers; ++i) blocks.push_back(aligned_block(bytes));
+  run_workers(
+      static_cast<int>(workers), [&](int i) { body.work(op, control, blocks[static_cast<std::size_t>(i)].get()); },
+      poll);
 }
 
-template void run(const ops::Descent<double>&, const Isa&, Layout, int, std::size_t, Control&,
+template void run(const ops::Descent<double>&, const Isa&, Layout, int, const std::function<std::size_t()>&, Control&,
                   const std::function<void()>&);
-template void run(const ops::Descent<float>&, const Isa&, Layout, int, std::size_t, Control&,
+template void run(const ops::Descent<float>&, const Isa&, Layout, int, const std::function<std::size_t()>&, Control&,
                   const std::function<void()>&);
 
 }  // namespace pydln::cpu

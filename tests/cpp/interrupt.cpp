@@ -6,7 +6,7 @@
 
 namespace {
 
-using problem::kMemory;
+using problem::ample_memory;
 using problem::Naive;
 using problem::Problem;
 using problem::Random;
@@ -35,7 +35,7 @@ void cancelled_before_it_began() {
       p.rewind();
       pydln::Control control;
       pydln::cancel(control);
-      pydln::cpu::run<double>(p.op, isa, layout, threads, kMemory, control, [] {});
+      pydln::cpu::run<double>(p.op, isa, layout, threads, ample_memory, control, [] {});
       const std::int64_t group = layout == Layout::rows ? 1 : isa.kernels.vector_bytes / 8;
       std::int64_t taken = 0;
       for (std::int64_t i = 0; i < 29; ++i) {
@@ -63,7 +63,7 @@ void cancelled_by_its_poll() {
     p.rewind();
     pydln::Control control;
     int polls = 0;
-    pydln::cpu::run<double>(p.op, isa, layout, 2, kMemory, control, [&] {
+    pydln::cpu::run<double>(p.op, isa, layout, 2, ample_memory, control, [&] {
       if (++polls == 2) pydln::cancel(control);
     });
     CHECK(polls >= 2);
