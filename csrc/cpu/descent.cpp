@@ -26,7 +26,7 @@ Block aligned_block(std::size_t bytes) {
 constexpr double kInlineFlops = 5e6;
 
 // Workspaces up to this many bytes are taken without asking how much memory is free.
-constexpr std::size_t kUnasked = std::size_t{1} << 26;
+constexpr std::size_t kUnasked = 64UL * 1024 * 1024;
 
 template <class T>
 DescentBody<T> body_of(const Isa& isa, Layout layout, bool task_per_member) {
@@ -76,6 +76,7 @@ void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads,
     return;
   }
   std::vector<Block> blocks;
+  blocks.reserve(static_cast<std::size_t>(workers));
   for (std::int64_t i = 0; i < workers; ++i) blocks.push_back(aligned_block(bytes));
   run_workers(
       static_cast<int>(workers), [&](int i) { body.work(op, control, blocks[static_cast<std::size_t>(i)].get()); },

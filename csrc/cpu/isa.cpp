@@ -20,24 +20,24 @@ Registers cpuid(unsigned leaf) {
   return r;
 }
 
-bool bit(unsigned word, int n) { return (word >> n) & 1U; }
+bool bit(unsigned word, unsigned n) { return (word >> n) & 1U; }
 
 // State that the operating system saves on a context switch: XCR0 by XGETBV.
 unsigned saved_state() {
-  if (!bit(cpuid(1).ecx, 27)) return 0;  // OSXSAVE
-  unsigned low = 0, high = 0;
+  if (!bit(cpuid(1).ecx, 27U)) return 0;  // OSXSAVE
+  unsigned low = 0, high = 0;             // NOLINT(misc-const-correctness): the instruction writes them
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return low;
 }
 
 bool has_baseline() {  // x86-64-v2: SSE3, SSSE3, SSE4.1, SSE4.2, POPCNT
   const unsigned c = cpuid(1).ecx;
-  return bit(c, 0) && bit(c, 9) && bit(c, 19) && bit(c, 20) && bit(c, 23);
+  return bit(c, 0U) && bit(c, 9U) && bit(c, 19U) && bit(c, 20U) && bit(c, 23U);
 }
 
 bool has_avx2() {  // AVX, FMA, AVX2, with the upper halves of the registers saved
   const unsigned c = cpuid(1).ecx;
-  return bit(c, 28) && bit(c, 12) && bit(cpuid(7).ebx, 5) && (saved_state() & 6U) == 6U;
+  return bit(c, 28U) && bit(c, 12U) && bit(cpuid(7).ebx, 5U) && (saved_state() & 6U) == 6U;
 }
 #endif
 

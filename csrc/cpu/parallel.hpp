@@ -15,7 +15,7 @@ namespace pydln::cpu {
 // forty times a second and once when all are done. Neither may throw. When the system grants fewer threads than asked for, fewer bodies run
 // (they share a queue, so nothing is left undone); when it grants none, body(0) runs on the calling thread, unpolled.
 template <class Body, class Poll>
-void run_workers(int workers, Body body, Poll poll) {
+void run_workers(int workers, const Body& body, const Poll& poll) {
   std::mutex mutex;
   std::condition_variable finished;
   int running = 0;
@@ -41,8 +41,7 @@ void run_workers(int workers, Body body, Poll poll) {
   }
   if (threads.empty()) return body(0);
   std::unique_lock<std::mutex> lock(mutex);
-  while (running > 0) {
-    finished.wait_for(lock, std::chrono::milliseconds(25));
+  while (!finished.wait_for(lock, std::chrono::milliseconds(25), [&] { return running == 0; })) {
     lock.unlock();
     poll();
     lock.lock();

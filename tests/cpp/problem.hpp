@@ -15,7 +15,7 @@ namespace problem {
 using pydln::PerMember;
 using pydln::Status;
 
-inline std::size_t ample_memory() { return std::size_t{1} << 40; }  // no bound that matters here
+inline std::size_t ample_memory() { return 1024UL * 1024 * 1024 * 1024; }  // no bound that matters here
 
 // A small generator with the same numbers everywhere.
 struct Random {
@@ -23,7 +23,7 @@ struct Random {
   explicit Random(std::uint64_t seed) : state(seed * 2862933555777941757ULL + 3037000493ULL) {}
   std::uint64_t bits() {
     state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-    return state >> 33;
+    return state >> 33U;
   }
   std::int64_t integer(std::int64_t low, std::int64_t high) {
     return low + static_cast<std::int64_t>(bits() % static_cast<std::uint64_t>(high - low + 1));

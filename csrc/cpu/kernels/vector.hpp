@@ -37,7 +37,11 @@ PYDLN_INLINE typename Vector<T>::type splat(T x) {
 // the layouts would disagree in the last bit (seen with GCC's avoid-fma tuning and with Clang 16).
 template <class V>
 PYDLN_INLINE V fma(V a, V b, V c) {
-#if defined(__FMA__) && PYDLN_VECTOR_BYTES == 32
+#if !defined(__FMA__) && !defined(__ARM_FEATURE_FMA)
+  return a * b + c;
+#elif __has_builtin(__builtin_elementwise_fma)  // Clang 17 and newer
+  return __builtin_elementwise_fma(a, b, c);
+#elif defined(__FMA__)
   if constexpr (sizeof(V) == sizeof(double))
     return __builtin_fma(a, b, c);
   else if constexpr (sizeof(V) == sizeof(float))
