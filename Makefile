@@ -80,7 +80,7 @@ race: $(STAMP)/build ## thread sanitizer: the C++ unit tests
 
 # --- measurements and releases ---------------------------------------------------------------------------------------
 bench: $(STAMP)/bench ## the workloads against NumPy, PyTorch and numba
-	$(CLEAN_ENV) $(BIN)/pytest bench $(ARGS)
+	cd bench && $(CLEAN_ENV) $(abspath $(BIN))/pytest $(ARGS)
 
 dist: $(STAMP)/dev ## the sdist, and the wheel made from it, in dist/
 	rm -rf dist
