@@ -114,8 +114,9 @@ def gradient_descent(
     IntegrationError
         Members diverged and `throw` is true; ``.trajectory`` holds everything that was computed.
     Interrupted
-        Ctrl-C; a KeyboardInterrupt whose ``.trajectory`` holds everything that was computed. It is answered between
-        steps: within a tenth of a second, or one step where a step takes longer.
+        Ctrl-C; a KeyboardInterrupt whose ``.trajectory`` holds everything that was computed: weights of whole steps,
+        and at a step that was broken off the records made until then. It is answered within a tenth of a second of
+        work, however long a step takes.
     """
     if not isinstance(task, Task):
         raise TypeError(f"task: expected a pydln.Task, got {type(task).__name__}")

@@ -27,6 +27,9 @@ def refused(monkeypatch, kind, message, **arguments) -> None:
     def work(**_):
         raise WorkedError
 
+    if "free" in arguments:
+        free = arguments.pop("free")
+        monkeypatch.setattr(_validate, "free_memory", lambda: free)
     monkeypatch.setattr(_backend.core, "descent_f64", work)
     monkeypatch.setattr(_backend.core, "descent_f32", work)
     call = {"task": TASK, "weights": WEIGHTS, "lr": 0.1, "steps": 10, **arguments}
@@ -266,6 +269,37 @@ def test_what_just_fits_is_not_refused(monkeypatch) -> None:
     monkeypatch.setattr(_validate, "free_memory", lambda: free - 1)
     with pytest.raises(ValueError, match="record: loss of 5 members at 11 times"):
         dln.gradient_descent(TASK, WEIGHTS, lr=0.1, steps=10, record="loss")
+
+
+def test_a_schedule_too_long_to_be_read_is_refused(monkeypatch) -> None:
+    refused(
+        monkeypatch,
+        ValueError,
+        "at: a schedule of 1000000000000 times needs 32 TB and 24.4 GB of memory are free: record at fewer times",
+        at=range(10**12),
+        steps=10**12,
+        free=24_400_000_000,
+    )
+
+
+def test_workspaces_that_do_not_fit(monkeypatch) -> None:
+    """Refused when not one network can be held; otherwise as many workers run as can be, with the same result."""
+    task, weights = dln.Task.from_spectrum([2.0, 1.0], 500, 500), starts((500, 500, 500), 6)
+    expected = dln.gradient_descent(task, weights, lr=0.01, steps=1, record="loss", n_threads=1)
+    for free, message in (
+        (10_000_000, r"^weights: the workspace of a network needs \d\d MB and 10 MB"),
+        (60_000_000, None),
+    ):
+        answers = iter([10**12, free])  # first the recording asks, then the kernel
+        monkeypatch.setattr(_validate, "free_memory", lambda answers=answers: next(answers))
+        call = {"lr": 0.01, "steps": 1, "record": "loss", "n_threads": 6}
+        with _backend.forced(layout="rows"):
+            if message is None:
+                same_bits(expected, dln.gradient_descent(task, weights, **call))
+            else:
+                with pytest.raises(ValueError, match=message):
+                    dln.gradient_descent(task, weights, **call)
+        assert next(answers, None) is None
 
 
 # ---- divergence -------------------------------------------------------------------------------------------------

@@ -16,6 +16,10 @@ namespace pydln::PYDLN_ISA {
 // Steps between looks at members that have nothing to record: divergence, progress.
 inline constexpr int64_t kCheckEvery = 32;
 
+// A backward pass of more floating-point operations than this (tens of ms) can be broken off: it writes the new weights
+// beside the old ones, so that there are always weights of a whole step to hand back.
+inline constexpr double kBreakable = 2e9;
+
 template <class L, class G>
 class DescentWorker {
   using T = typename L::Scalar;
@@ -74,6 +78,10 @@ class DescentWorker {
       strengths_ = arena.take<Cell>(L::cells(1, op.modes));
     }
 
+    if (static_cast<double>(kMembers) * step_flops(op.chain, true) > kBreakable) {
+      next_ = arena.take<Cell*>(D_);
+      for (int64_t l = 0; l < D_; ++l) matrix(arena, next_, l, width(l + 1), width(l));
+    }
     general_ = op.momentum || op.decay || op.stop_steady;
     if (general_ || op.drift) scratch_ = arena.take<Cell>(cells);
     if (general_) {
@@ -95,11 +103,13 @@ class DescentWorker {
       const bool due = until_event_ == 0;
       forward(due);
       if (cancelled(control_)) return abandon();
-      if (due && events()) {  // some lane ended: its successor starts with a forward pass of its own
+      const bool ended = due && events();
+      if (due && cancelled(control_)) return abandon();
+      if (ended) {  // the successor starts with a forward pass of its own
         refill();
         continue;
       }
-      backward();
+      if (!backward()) return abandon();
       for (auto& lane : lanes_) ++lane.step;
       --until_event_;
     }
@@ -214,15 +224,15 @@ class DescentWorker {
   void forward(bool keep_product) {
     Cell* e = carried_[0];
     for (int64_t l = D_ - 2; l >= 1; --l) {
-      if (cancelled(control_)) return;  // a single step of a large network may take longer than a user will wait
-      L::product(products_[l + 1], ld(width(l + 1)), weights_[l], ld(width(l)), products_[l], m_, width(l),
+      if (cancelled(control_)) return;
+      L::product(watch_, products_[l + 1], ld(width(l + 1)), weights_[l], ld(width(l)), products_[l], m_, width(l),
                  width(l + 1));
     }
     if (D_ > 1 && !train_.sigma_xx && !keep_product) {
-      L::residual(train_.sigma_yx, products_[1], ld(width(1)), weights_[0], ld(n_), e, m_, n_, width(1));
+      L::residual(watch_, train_.sigma_yx, products_[1], ld(width(1)), weights_[0], ld(n_), e, m_, n_, width(1));
       return;
     }
-    if (D_ > 1) L::product(products_[1], ld(width(1)), weights_[0], ld(n_), products_[0], m_, n_, width(1));
+    if (D_ > 1) L::product(watch_, products_[1], ld(width(1)), weights_[0], ld(n_), products_[0], m_, n_, width(1));
     residual(train_, e);
   }
 
@@ -231,39 +241,50 @@ class DescentWorker {
     if (!task.sigma_xx)
       L::subtract(task.sigma_yx, omega, e, m_, n_);
     else if (flipped_)
-      L::residual(task.sigma_yx, task.sigma_xx, ld(m_), omega, ld(n_), e, m_, n_, m_);
+      L::residual(watch_, task.sigma_yx, task.sigma_xx, ld(m_), omega, ld(n_), e, m_, n_, m_);
     else
-      L::residual(task.sigma_yx, omega, ld(n_), task.sigma_xx, ld(n_), e, m_, n_, n_);
+      L::residual(watch_, task.sigma_yx, omega, ld(n_), task.sigma_xx, ld(n_), e, m_, n_, n_);
   }
 
-  void backward() {
+  // Returns false, the weights as they were, when the run was cancelled on the way; see kBreakable.
+  bool backward() {
+    const Control* watch = next_ ? watch_ : nullptr;
+    Cell** to = next_ ? next_ : weights_;
     Cell* r = carried_[0];
-    Cell* next = carried_[1];
+    Cell* after = carried_[1];
     Value largest{};
     if (D_ > 1) carry_.begin(r, m_, n_);
     for (int64_t l = 0; l + 1 < D_; ++l) {
       const int64_t rows = width(l + 1), cols = width(l);
-      carry_.next(r, weights_[l], next, m_, rows, cols);  // before W_l changes
+      carry_.next(watch, r, weights_[l], after, m_, rows, cols);  // before W_l changes
       const Cell* a = products_[l + 1];
       if (general_) {
-        L::product_tn(a, ld(rows), r, ld(cols), scratch_, rows, cols, m_);
-        largest = L::step_momentum(weights_[l], velocity_[l], scratch_, lr_, momentum_, decay_, largest, rows, cols);
+        L::product_tn(watch, a, ld(rows), r, ld(cols), scratch_, rows, cols, m_);
+        largest =
+            L::step_momentum(weights_[l], to[l], velocity_[l], scratch_, lr_, momentum_, decay_, largest, rows, cols);
       } else {
-        L::step_tn(a, ld(rows), r, ld(cols), weights_[l], lr_, rows, cols, m_);
+        L::step_tn(watch, a, ld(rows), r, ld(cols), weights_[l], to[l], lr_, rows, cols, m_);
       }
+      if (watch && cancelled(*watch)) return false;
       Cell* t = r;
-      r = next;
-      next = t;
+      r = after;
+      after = t;
     }
+    const int64_t top = D_ - 1, cols = width(top);
     if (general_)
-      largest =
-          L::step_momentum(weights_[D_ - 1], velocity_[D_ - 1], r, lr_, momentum_, decay_, largest, m_, width(D_ - 1));
+      largest = L::step_momentum(weights_[top], to[top], velocity_[top], r, lr_, momentum_, decay_, largest, m_, cols);
     else
-      L::step(weights_[D_ - 1], r, lr_, m_, width(D_ - 1));
+      L::step(weights_[top], to[top], r, lr_, m_, cols);
+    if (next_) {
+      next_ = weights_;
+      weights_ = to;
+      products_[top] = weights_[top];
+    }
     if (op_.stop_steady)
       for (int64_t lane = 0; lane < kMembers; ++lane)
         if (lanes_[lane].member >= 0)
           lanes_[lane].steady = L::get(largest, lane) <= *op_.stop_steady.of(lanes_[lane].member);
+    return true;
   }
 
   // ---- what happens between steps ----------------------------------------------------------------------------------
@@ -276,7 +297,7 @@ class DescentWorker {
     return lane.record < op_.records && op_.record_at[lane.record] == lane.step;
   }
 
-  // Loss, records, stopping. Returns whether some lane came to its end.
+  // Loss, records, stopping. Returns whether some lane came to its end; decides nothing once the run is cancelled.
   bool events() {
     const Value loss = loss_of(train_, carried_[0]);
     bool any_record = false, looked_at[kMembers];
@@ -286,6 +307,7 @@ class DescentWorker {
     }
     if (op_.stop_strengths || (any_record && op_.strengths)) strengths();
     if (any_record) record(loss);
+    if (cancelled(control_)) return false;
 
     bool ended = false;
     until_event_ = every_step() ? 1 : kCheckEvery;
@@ -333,7 +355,7 @@ class DescentWorker {
   }
 
   void strengths() {
-    L::product(products_[0], ld(n_), mode_v_, ld(op_.modes), mode_product_, m_, op_.modes, n_);
+    L::product(watch_, products_[0], ld(n_), mode_v_, ld(op_.modes), mode_product_, m_, op_.modes, n_);
     L::column_dots(mode_u_, mode_product_, strengths_, m_, op_.modes);
   }
 
@@ -353,6 +375,7 @@ class DescentWorker {
       residual(test_, test_residual_);
       test = loss_of(test_, test_residual_);
     }
+    if (cancelled(control_)) return;  // perhaps in the middle of one of the products: unrecorded is NaN
     for_due([&](int64_t lane, int64_t at) {
       if (op_.loss) op_.loss[at] = L::get(loss, lane);
       if (op_.test_loss) op_.test_loss[at] = L::get(test, lane);
@@ -374,9 +397,10 @@ class DescentWorker {
         });
     }
     if (op_.drift)
-      for (int64_t l = 0; l + 1 < D_ && !cancelled(control_); ++l) {
+      for (int64_t l = 0; l + 1 < D_; ++l) {
         const int64_t hidden = width(l + 1);
         conserved_quantity(l);
+        if (cancelled(control_)) return;
         const Value square = L::distance2(scratch_, conserved_[l], hidden, hidden);
         const int64_t to = flipped_ ? D_ - 2 - l : l;
         for_due([&](int64_t lane, int64_t at) {
@@ -397,9 +421,9 @@ class DescentWorker {
   // scratch_ = W_{l+1}^T W_{l+1} - W_l W_l^T, conserved by gradient flow
   void conserved_quantity(int64_t l) {
     const int64_t above = width(l + 2), hidden = width(l + 1), below = width(l);
-    L::product_tn(weights_[l + 1], ld(hidden), weights_[l + 1], ld(hidden), scratch_, hidden, hidden, above);
+    L::product_tn(watch_, weights_[l + 1], ld(hidden), weights_[l + 1], ld(hidden), scratch_, hidden, hidden, above);
     L::transpose(weights_[l], transposed_, hidden, below);
-    L::residual(scratch_, weights_[l], ld(below), transposed_, ld(hidden), scratch_, hidden, hidden, below);
+    L::residual(watch_, scratch_, weights_[l], ld(below), transposed_, ld(hidden), scratch_, hidden, hidden, below);
   }
   void start_drift() {
     for (int64_t l = 0; l + 1 < D_ && !cancelled(control_); ++l) {
@@ -412,6 +436,7 @@ class DescentWorker {
 
   const ops::Descent<T>& op_;
   Control& control_;
+  const Control* const watch_ = &control_;  // for products, which look at it when they are long
   const int64_t D_;
   const bool flipped_;
   const int64_t m_, n_;  // working outputs and inputs
@@ -425,6 +450,7 @@ class DescentWorker {
 
   Moments train_, test_;
   Cell** weights_ = nullptr;
+  Cell** next_ = nullptr;  // the weights of the next step; null when steps are short and done in place
   Cell** products_ = nullptr;
   Cell** velocity_ = nullptr;
   Cell** conserved_ = nullptr;

@@ -2,6 +2,7 @@
 // Any shape, no tails inside a vector, no transposes. Best for small networks in large batches.
 #pragma once
 
+#include "core/control.hpp"
 #include "cpu/kernels/vector.hpp"
 
 namespace pydln::PYDLN_ISA {
@@ -54,40 +55,42 @@ struct Interleaved {
     int64_t ld;
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[i * ld + j] = at(s + i * ld + j) - acc; }
   };
-  struct Step {  // C = C + rate AB
+  struct Step {  // C = W + rate AB
     V* c;
-    int64_t ldc;
+    const V* w;
+    int64_t ld;
     V rate;
-    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const {
-      V* p = c + i * ldc + j;
-      *p = fma(rate, acc, *p);
-    }
+    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[i * ld + j] = fma(rate, acc, w[i * ld + j]); }
   };
 
   // ---- products -----------------------------------------------------------------------------------------------
-  // C (M × N) = A B with run-time strides; element (i, j) sums over k from first to last.
+  // C (M × N) = A B with run-time strides; element (i, j) sums over k from first to last. Networks in this layout are
+  // small: their products never watch whether the run is cancelled.
   template <class A, class B>
-  static void product(const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N, int64_t K) {
+  static void product(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
+                      int64_t K) {
     multiply(a, lda, 1, b, ldb, 1, M, N, K, Store{c, N});
   }
   template <class A, class B>
-  static void product_tn(const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N, int64_t K) {
+  static void product_tn(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
+                         int64_t K) {
     multiply(a, 1, lda, b, ldb, 1, M, N, K, Store{c, N});
   }
   template <class G, class A, class B>
-  static void residual(const G* s, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
-                       int64_t K) {
+  static void residual(const Control*, const G* s, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M,
+                       int64_t N, int64_t K) {
     multiply(a, lda, 1, b, ldb, 1, M, N, K, Residual<G>{c, s, N});
   }
-  // W (M × N) += rate A^T R, A (K × M), R (K × N)
-  static void step_tn(const V* a, int64_t lda, const V* r, int64_t ldr, V* w, V rate, int64_t M, int64_t N, int64_t K) {
-    multiply(a, 1, lda, r, ldr, 1, M, N, K, Step{w, N, rate});
+  // C (M × N) = W + rate A^T R, A (K × M), R (K × N); C may be W
+  static void step_tn(const Control*, const V* a, int64_t lda, const V* r, int64_t ldr, const V* w, V* c, V rate,
+                      int64_t M, int64_t N, int64_t K) {
+    multiply(a, 1, lda, r, ldr, 1, M, N, K, Step{c, w, N, rate});
   }
 
   // Residuals R_{l+1} = R_l W_l^T, carried from E. Nothing but the strides is needed here.
   struct Carry {
     void begin(const V*, int64_t, int64_t) {}
-    void next(const V* r, const V* w, V* out, int64_t m, int64_t rows, int64_t cols) {
+    void next(const Control*, const V* r, const V* w, V* out, int64_t m, int64_t rows, int64_t cols) {
       multiply(r, cols, 1, w, 1, cols, m, rows, cols, Store{out, rows});
     }
   };
@@ -103,15 +106,16 @@ struct Interleaved {
   static void subtract(const G* s, const V* a, V* c, int64_t rows, int64_t cols) {
     for (int64_t q = 0; q < rows * cols; ++q) c[q] = at(s + q) - a[q];
   }
-  // w += rate g
-  static void step(V* w, const V* g, V rate, int64_t rows, int64_t cols) {
-    for (int64_t q = 0; q < rows * cols; ++q) w[q] = fma(rate, g[q], w[q]);
+  // c = w + rate g; c may be w
+  static void step(const V* w, V* c, const V* g, V rate, int64_t rows, int64_t cols) {
+    for (int64_t q = 0; q < rows * cols; ++q) c[q] = fma(rate, g[q], w[q]);
   }
-  // v = momentum v + (g - decay w), w += rate v; returns max(largest, |v|)
-  static V step_momentum(V* w, V* v, const V* g, V rate, V momentum, V decay, V largest, int64_t rows, int64_t cols) {
+  // v = momentum v + (g - decay w), c = w + rate v; returns max(largest, |v|)
+  static V step_momentum(const V* w, V* c, V* v, const V* g, V rate, V momentum, V decay, V largest, int64_t rows,
+                         int64_t cols) {
     for (int64_t q = 0; q < rows * cols; ++q) {
       v[q] = fma(momentum, v[q], fma(-decay, w[q], g[q]));
-      w[q] = fma(rate, v[q], w[q]);
+      c[q] = fma(rate, v[q], w[q]);
       largest = max_abs(largest, v[q]);
     }
     return largest;

@@ -2,6 +2,7 @@
 // Every product is a broadcast of the left factor times vectors of the right one. Best for wide networks.
 #pragma once
 
+#include "core/control.hpp"
 #include "cpu/kernels/vector.hpp"
 
 namespace pydln::PYDLN_ISA {
@@ -60,29 +61,34 @@ struct Rows {
       *vec(c + i * ld + j) = *vec(s + i * ld + j) - acc;
     }
   };
-  struct Step {
+  struct Step {  // C = W + rate AB
     T* c;
-    int64_t ldc;
+    const T* w;
+    int64_t ld;
     V rate;
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const {
-      V* p = vec(c + i * ldc + j);
-      *p = fma(rate, acc, *p);
+      *vec(c + i * ld + j) = fma(rate, acc, V(*vec(w + i * ld + j)));
     }
   };
 
   // ---- products ---------------------------------------------------------------------------------------------------
-  static void product(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t M, int64_t N, int64_t K) {
-    multiply(a, lda, 1, b, ldb, M, N, K, Store{c, stride(N)});
+  // A product that is long looks at `watch` on its way and ends, unfinished, once the run is cancelled; null: never.
+  static void product(const Control* watch, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t M,
+                      int64_t N, int64_t K) {
+    multiply(watch, a, lda, 1, b, ldb, M, N, K, Store{c, stride(N)});
   }
-  static void product_tn(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t M, int64_t N, int64_t K) {
-    multiply(a, 1, lda, b, ldb, M, N, K, Store{c, stride(N)});
+  static void product_tn(const Control* watch, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t M,
+                         int64_t N, int64_t K) {
+    multiply(watch, a, 1, lda, b, ldb, M, N, K, Store{c, stride(N)});
   }
-  static void residual(const T* s, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t M, int64_t N,
-                       int64_t K) {
-    multiply(a, lda, 1, b, ldb, M, N, K, Residual{c, s, stride(N)});
+  static void residual(const Control* watch, const T* s, const T* a, int64_t lda, const T* b, int64_t ldb, T* c,
+                       int64_t M, int64_t N, int64_t K) {
+    multiply(watch, a, lda, 1, b, ldb, M, N, K, Residual{c, s, stride(N)});
   }
-  static void step_tn(const T* a, int64_t lda, const T* r, int64_t ldr, T* w, T rate, int64_t M, int64_t N, int64_t K) {
-    multiply(a, 1, lda, r, ldr, M, N, K, Step{w, stride(N), splat(rate)});
+  // C = W + rate A^T R; C may be W
+  static void step_tn(const Control* watch, const T* a, int64_t lda, const T* r, int64_t ldr, const T* w, T* c, T rate,
+                      int64_t M, int64_t N, int64_t K) {
+    multiply(watch, a, 1, lda, r, ldr, M, N, K, Step{c, w, stride(N), splat(rate)});
   }
 
   // Residuals R_{l+1} = R_l W_l^T. Carried transposed, R_{l+1}^T = W_l R_l^T: then W_l is the broadcast factor and is
@@ -92,8 +98,8 @@ struct Rows {
     T* then = nullptr;
 
     void begin(const T* e, int64_t m, int64_t cols) { transpose(e, now, m, cols); }
-    void next(const T*, const T* w, T* out, int64_t m, int64_t rows, int64_t cols) {
-      multiply(w, stride(cols), 1, now, stride(m), rows, m, cols, Store{then, stride(m)});
+    void next(const Control* watch, const T*, const T* w, T* out, int64_t m, int64_t rows, int64_t cols) {
+      multiply(watch, w, stride(cols), 1, now, stride(m), rows, m, cols, Store{then, stride(m)});
       transpose(then, out, rows, m);
       T* t = now;
       now = then;
@@ -121,18 +127,19 @@ struct Rows {
   static void subtract(const T* s, const T* a, T* c, int64_t rows, int64_t cols) {
     each_vector(rows, cols, [=](int64_t q) { *vec(c + q) = *vec(s + q) - *vec(a + q); });
   }
-  static void step(T* w, const T* g, T rate, int64_t rows, int64_t cols) {
+  static void step(const T* w, T* c, const T* g, T rate, int64_t rows, int64_t cols) {
     const V r = splat(rate);
-    each_vector(rows, cols, [=](int64_t q) { *vec(w + q) = fma(r, V(*vec(g + q)), V(*vec(w + q))); });
+    each_vector(rows, cols, [=](int64_t q) { *vec(c + q) = fma(r, V(*vec(g + q)), V(*vec(w + q))); });
   }
-  static T step_momentum(T* w, T* v, const T* g, T rate, T momentum, T decay, T largest, int64_t rows, int64_t cols) {
+  static T step_momentum(const T* w, T* c, T* v, const T* g, T rate, T momentum, T decay, T largest, int64_t rows,
+                         int64_t cols) {
     const V r = splat(rate), mu = splat(momentum), wd = splat(decay);
     V most{};
     each_vector(rows, cols, [=, &most](int64_t q) {
       const V weight = *vec(w + q);
       const V velocity = fma(mu, V(*vec(v + q)), fma(V(-wd), weight, V(*vec(g + q))));
       *vec(v + q) = velocity;
-      *vec(w + q) = fma(r, velocity, weight);
+      *vec(c + q) = fma(r, velocity, weight);
       most = max_abs(most, velocity);
     });
     for (int64_t i = 0; i < L; ++i) largest = max_abs(largest, most[i]);
@@ -220,11 +227,10 @@ struct Rows {
       for (int j = 0; j < NR; ++j) out(i0 + i, j0 + j * L, acc[i][j]);
   }
 
-  // A column panel of NR vectors stays in the first cache level while all rows of A pass over it.
+  // Rows i to M - 1 of a column panel of NR vectors, which stays in the first cache level while rows of A pass over it.
   template <int MR, int NR, class Out>
-  static PYDLN_INLINE void panel(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t j, int64_t M,
-                                 int64_t K, Out out) {
-    int64_t i = 0;
+  static PYDLN_INLINE void panel(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t j, int64_t i,
+                                 int64_t M, int64_t K, Out out) {
     for (; i + MR <= M; i += MR) block<MR, NR>(a, ai, ak, b, ldb, i, j, K, out);
     if constexpr (MR > 4)
       if (i + 4 <= M) {
@@ -241,12 +247,24 @@ struct Rows {
   }
 
   template <class Out>
-  static void multiply(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t M, int64_t N, int64_t K,
-                       Out out) {
-    const int64_t used = vectors(N) * L;
+  static void multiply(const Control* watch, const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t M,
+                       int64_t N, int64_t K, Out out) {
+    const int64_t used = vectors(N) * L, rows = watch ? rows_between_looks(M, K) : M;
     int64_t j = 0;
-    for (; j + 2 * L <= used; j += 2 * L) panel<PYDLN_ROWS_MR, 2>(a, ai, ak, b, ldb, j, M, K, out);
-    if (j < used) panel<8, 1>(a, ai, ak, b, ldb, j, M, K, out);
+    for (; j + 2 * L <= used; j += 2 * L)
+      for (int64_t i = 0; i < M; i += rows) {
+        if (watch && cancelled(*watch)) return;
+        panel<PYDLN_ROWS_MR, 2>(a, ai, ak, b, ldb, j, i, M - i < rows ? M : i + rows, K, out);
+      }
+    if (j < used) panel<8, 1>(a, ai, ak, b, ldb, j, 0, M, K, out);
+  }
+
+  // Rows of a panel in a few million multiply-adds, under a millisecond; whole blocks of rows.
+  static PYDLN_INLINE int64_t rows_between_looks(int64_t M, int64_t K) {
+    constexpr int64_t kLook = 4'000'000 / (2 * L);
+    if (M * K <= kLook) return M;
+    const int64_t rows = kLook / K / PYDLN_ROWS_MR * PYDLN_ROWS_MR;
+    return rows ? rows : PYDLN_ROWS_MR;
   }
 };
 
