@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ["PYTHONSAFEPATH"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# A shell without job control starts what it puts in the background deaf to Ctrl-C, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
