@@ -79,7 +79,7 @@ race: $(STAMP)/build ## thread sanitizer: the C++ unit tests
 	$(BIN)/ctest --preset tsan
 
 # --- measurements and releases ---------------------------------------------------------------------------------------
-bench: $(STAMP)/bench ## the workloads against NumPy, PyTorch and numba
+bench: $(STAMP)/bench ## the workloads and studies against NumPy, PyTorch, JAX and numba
 	cd bench && $(CLEAN_ENV) $(abspath $(BIN))/pytest $(ARGS)
 
 dist: $(STAMP)/dev ## the sdist, and the wheel made from it, in dist/

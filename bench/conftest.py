@@ -5,12 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import machine
+import probe
 import pytest
 from protocol import Settings
 from report import Report
 
 REPORT = pytest.StashKey[Report]()
 SETTINGS = pytest.StashKey[Settings]()
+QUICK = ("G2", "G7a")
 
 
 def pytest_addoption(parser):
@@ -26,6 +28,8 @@ def pytest_addoption(parser):
         default="wall",
         help="cpu: processor time, a stopgap for a machine that is shared; says so in the table",
     )
+    group.addoption("--all-peers", action="store_true", help="also the peers that are left out to save time: hours")
+    group.addoption("--fraction", type=float, help="of the networks of a published study, for every program")
     group.addoption("--readme", action="store_true", help="put the tables into bench/README.md")
 
 
@@ -37,19 +41,29 @@ def pytest_configure(config):
         if option.core not in allowed:
             raise pytest.UsageError(f"--core: expected one of {sorted(allowed)}, got {option.core}")
         allowed.sort(key=lambda core: core != option.core)
+    if option.fraction is not None and not 0 < option.fraction <= 1:
+        raise pytest.UsageError(f"--fraction: expected a number above 0, up to 1, got {option.fraction:g}")
     if option.quick:
         option.benchmark_disable = True
         settings = Settings(rounds=1, seconds=0.0, probe_seconds=0.001, cores=tuple(allowed), quick=True)
     else:
-        settings = Settings(rounds=option.rounds, seconds=option.seconds, clock=option.clock, cores=tuple(allowed))
+        settings = Settings(
+            rounds=option.rounds,
+            seconds=option.seconds,
+            clock=option.clock,
+            cores=tuple(allowed),
+            all_peers=option.all_peers,
+            fraction=option.fraction,
+        )
     config.stash[SETTINGS] = settings
     config.stash[REPORT] = Report({k: v for k, v in asdict(settings).items() if k != "cores"})
 
 
 def pytest_collection_modifyitems(config, items):
-    """A quick run takes one workload: every method once in each precision, every bench file once."""
+    """A quick run takes a square and a thin workload: every method once in each precision, every bench file once."""
     if config.option.quick:
-        other = [item for item in items if hasattr(item, "callspec") and item.callspec.params.get("name") != "G2"]
+        named = [item for item in items if hasattr(item, "callspec") and "name" in item.callspec.params]
+        other = [item for item in named if item.callspec.params["name"] not in QUICK]
         config.hook.pytest_deselected(items=other)
         items[:] = [item for item in items if item not in other]
 
@@ -62,7 +76,11 @@ def settings(pytestconfig):
 @pytest.fixture(scope="session")
 def report(pytestconfig):
     found = pytestconfig.stash[REPORT]
-    found.machine = machine.describe()
+    found.memory = max(probe.memory("update").giga for _ in range(3))
+    read = max(probe.memory("read").giga for _ in range(3))
+    found.machine = machine.describe() | {
+        "memory": f"{read:.1f} GB/s read, {found.memory:.1f} GB/s in two reads and one write, one thread"
+    }
     return found
 
 
@@ -72,12 +90,13 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
         return
     terminalreporter.section("pydln and its peers")
     terminalreporter.write_line(found.text())
-    terminalreporter.write_line(f"\nEverything measured: {os.path.relpath(found.write())}")
+    terminalreporter.write_line(f"\nEverything measured: {' '.join(map(os.path.relpath, found.write()))}")
     option = config.option
     if not option.readme:
         return
-    full = not option.keyword and len(found.tables) == len(list(Path(__file__).parent.glob("bench_*.py")))
-    if full and not (exitstatus or option.quick or option.clock != "wall"):
+    files = list(Path(__file__).parent.glob("bench_*.py"))
+    partial = option.keyword or option.fraction or len(found.tables) < len(files)
+    if not (partial or exitstatus or option.quick or option.clock != "wall"):
         found.put_into_readme()
         terminalreporter.write_line("bench/README.md has the new tables")
     else:

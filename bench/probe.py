@@ -1,4 +1,4 @@
-"""The limit of the machine: a loop of multiply-adds in C++ (probe.cpp), compiled when it is first needed."""
+"""The limits of the machine: loops in C++ (probe.cpp) of multiply-adds and over memory, compiled when first needed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-shared", "-fPIC", "-pthrea
 
 @dataclass(frozen=True)
 class Rate:
-    """What the probe reached on some threads, GFLOP/s of all of them."""
+    """What a probe reached on some threads, all of them together."""
 
-    gflops: float
+    giga: float  # GFLOP/s, or GB/s
     span: Span
 
 
@@ -32,6 +32,25 @@ def probe(dtype: str, threads: int, rounds: int) -> Rate:
     def work() -> None:
         nonlocal done
         done = _library().probe_multiply_adds(rounds, dtype == "float32", threads)
+
+    span = timed(work)
+    return Rate(done / span.seconds * 1e-9, span)
+
+
+def memory(kind: str) -> Rate:
+    """GB/s of one thread with an array that no cache holds.
+
+    Parameters
+    ----------
+    kind : "read", or "update": the traffic of a step of training, two reads and one write of the weights
+    """
+    passes = {"read": _library().probe_read, "update": _library().probe_update}[kind]
+    _library().probe_allocate()
+    done = 0.0
+
+    def work() -> None:
+        nonlocal done
+        done = passes(1)
 
     span = timed(work)
     return Rate(done / span.seconds * 1e-9, span)
@@ -71,6 +90,11 @@ def _library() -> ctypes.CDLL:
     library.probe_isa.restype = ctypes.c_char_p
     library.probe_multiply_adds.argtypes = (ctypes.c_int64, ctypes.c_int, ctypes.c_int)
     library.probe_multiply_adds.restype = ctypes.c_double
+    library.probe_allocate.argtypes = ()
+    library.probe_allocate.restype = None
+    for passes in (library.probe_read, library.probe_update):
+        passes.argtypes = (ctypes.c_int64,)
+        passes.restype = ctypes.c_double
     library.probe_cycles.argtypes = (ctypes.c_int64,)
     library.probe_cycles.restype = None
     return library

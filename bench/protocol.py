@@ -10,20 +10,27 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from workloads import Workload
+from typing import Any, Protocol
 
 PROBES_DIFFER = 0.10  # a round whose probes differ by more is discarded
 STARVED = 0.97  # and so is one in which a single thread had less of its core than this
 ATTEMPTS = 3  # times the wanted number of rounds
-ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "BLIS", "VECLIB")}
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "BLIS", "VECLIB")} | {
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "JAX_PLATFORMS": "cpu",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How long and how often. `quick` runs everything once, tiny, and keeps it whatever it is: nothing is measured."""
+    """How long, how often, and of what.
+
+    `quick` runs everything once, tiny, and keeps it whatever it is: nothing is measured. `all_peers` runs what is left
+    out to save time, `fraction` sets how much of a published study each program does.
+    """
 
     rounds: int = 7
     seconds: float = 1.0
@@ -31,6 +38,8 @@ class Settings:
     clock: str = "wall"
     cores: tuple[int, ...]
     quick: bool = False
+    all_peers: bool = False
+    fraction: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +52,20 @@ class Contender:
     threads: int = 1
 
 
+class Subject(Protocol):
+    """What is measured: a Workload of workloads.py, or a case of a study."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def step_flops(self) -> float:
+        """Counted work of what a turn gives the seconds of."""
+
+    def for_worker(self) -> dict[str, Any]:
+        """What worker.py needs to know, beside the method."""
+
+
 @dataclass(frozen=True)
 class Result:
     """The kept turns of one contender."""
@@ -50,6 +73,7 @@ class Result:
     flops: float
     step_seconds: list[float]
     probes: list[float]  # GFLOP/s, the mean of before and after each turn
+    memory: list[float]  # GB/s, likewise; empty where it was not probed
 
     @property
     def gflops(self) -> float:
@@ -62,6 +86,15 @@ class Result:
     @property
     def probe(self) -> float:
         return statistics.median(self.probes)
+
+    @property
+    def memory_probe(self) -> float:
+        return statistics.median(self.memory)
+
+    def of_memory(self, step_bytes: float) -> float:
+        """Share of the memory probe, for so many bytes a step."""
+        rates = [step_bytes / seconds * 1e-9 for seconds in self.step_seconds]
+        return statistics.median(rate / probe for rate, probe in zip(rates, self.memory, strict=True))
 
     @property
     def spread(self) -> float:
@@ -80,7 +113,7 @@ class Result:
 class Measurement:
     """One workload, all contenders: what was kept, and why the others have no result."""
 
-    workload: Workload
+    subject: Subject
     wanted: int
     kept: int = 0
     labels: dict[str, str] = field(default_factory=dict)
@@ -104,7 +137,7 @@ class Measurement:
         """Why these contenders have no result that may be shown, if so."""
         for key in keys:
             if key in self.missing:
-                return f"{self.missing[key]} is not installed"
+                return f"there is no {self.missing[key]}"
             if key in self.wrong:
                 return f"{key}: {self.wrong[key]}"
         return None if self.enough else f"busy machine: only {self.kept_of_all} rounds could be kept, not {self.wanted}"
@@ -114,20 +147,24 @@ class Measurement:
             key: {"gflops": r.gflops, "of_probe": r.of_probe, "probe": r.probe, "spread": r.spread}
             for key, r in self.results.items()
         }
-        return asdict(self) | {"step_flops": self.workload.step_flops, "results": summary}
+        for key, r in self.results.items():
+            if r.memory:
+                summary[key]["memory"] = r.memory_probe
+        about = self.subject.for_worker() | {"step_flops": self.subject.step_flops}
+        return {name: value for name, value in vars(self).items() if name != "subject"} | about | {"results": summary}
 
 
-def measure(contenders: Sequence[Contender], workload: Workload, settings: Settings) -> Measurement:
+def measure(contenders: Sequence[Contender], subject: Subject, settings: Settings) -> Measurement:
     """Check every contender against the specification, then time those that agree, round-robin.
 
     The order changes from round to round. A round is kept or discarded as a whole, so that all contenders are judged by
     the same stretches of time.
     """
-    found = Measurement(workload, settings.rounds)
+    found = Measurement(subject, settings.rounds)
     with ExitStack() as stack:
         ready: dict[Contender, Worker] = {}
         for contender in contenders:
-            worker = stack.enter_context(_started(contender, workload, settings))
+            worker = stack.enter_context(_started(contender, subject, settings))
             loaded = worker.ask("load")
             if "missing" in loaded:
                 found.missing[contender.key] = loaded["missing"]
@@ -161,9 +198,12 @@ def measure(contenders: Sequence[Contender], workload: Workload, settings: Setti
     if found.kept:
         for key, mine in turns.items():
             found.results[key] = Result(
-                workload.step_flops,
+                subject.step_flops,
                 [turn[settings.clock] for turn in mine],
-                [statistics.fmean(p[settings.clock] for p in turn["probes"]) for turn in mine],
+                *(
+                    [statistics.fmean(p[settings.clock] for p in turn[name]) for turn in mine if name in turn]
+                    for name in ("probes", "memory")
+                ),
             )
     return found
 
@@ -202,14 +242,12 @@ class Worker:
 
 
 @contextmanager
-def _started(contender: Contender, workload: Workload, settings: Settings) -> Iterator[Worker]:
+def _started(contender: Contender, subject: Subject, settings: Settings) -> Iterator[Worker]:
     arguments = {
         "cores": settings.cores[: contender.threads],
         "method": contender.method,
         "options": contender.options,
-        "workload": workload.name,
-        "dtype": workload.dtype,
-        "batch": workload.batch,
+        **subject.for_worker(),
     }
     with tempfile.NamedTemporaryFile("w+", suffix=".txt") as errors:
         process = subprocess.Popen(
@@ -221,7 +259,7 @@ def _started(contender: Contender, workload: Workload, settings: Settings) -> It
             env=os.environ | ONE_THREAD,
         )
         try:
-            yield Worker(process, Path(errors.name), f"{contender.key} on {workload.name} {workload.dtype}")
+            yield Worker(process, Path(errors.name), f"{contender.key} on {subject.name}")
         finally:
             process.stdin.close()
             process.stdout.close()

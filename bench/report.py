@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import roofline
+
 README = Path(__file__).with_name("README.md")
 FOLDER = Path(__file__).parents[1] / "out" / "bench"
 BEGIN, END = "<!-- latest: written by `make bench ARGS=--readme` -->", "<!-- end of latest -->"
@@ -42,6 +44,7 @@ class Report:
 
     settings: dict
     machine: dict[str, str] = field(default_factory=dict)
+    memory: float | None = None  # GB/s, two reads and one write
     versions: dict[str, str] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     measured: dict[str, object] = field(default_factory=dict)
@@ -63,8 +66,8 @@ class Report:
             return f"{how}, by processor time: a stopgap for a busy machine, not to be quoted."
         return f"{how}, by the wall clock."
 
-    def write(self) -> Path:
-        """The JSON file and, beside it, the tables; the path of the former."""
+    def write(self) -> list[Path]:
+        """The JSON file, the tables and the picture; their paths."""
         FOLDER.mkdir(parents=True, exist_ok=True)
         everything = {
             "machine": self.machine,
@@ -75,10 +78,11 @@ class Report:
             },
             "measured": self.measured,
         }
-        path = FOLDER / "results.json"
-        path.write_text(json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
-        (FOLDER / "tables.md").write_text(self.text() + "\n")
-        return path
+        results, tables = FOLDER / "results.json", FOLDER / "tables.md"
+        results.write_text(json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
+        tables.write_text(self.text() + "\n")
+        timed = {} if self.settings["quick"] else self.measured
+        return [results, tables, *roofline.draw(timed, self.memory, FOLDER)]
 
     def put_into_readme(self) -> None:
         """Replace the latest tables in README.md."""

@@ -13,15 +13,15 @@ import sys
 
 
 class Session:
-    """Requests are calls of the methods without an underscore."""
+    """One method on one workload. Requests are calls of the methods without an underscore."""
 
-    def __init__(self, cores, method, options, workload, dtype, batch):
-        from workloads import WORKLOADS
+    def __init__(self, threads, method, options, workload):
+        from workloads import Workload
 
-        self._threads = len(cores)
+        self._threads = threads
         self._method = method
         self._options = options
-        self._workload = WORKLOADS[workload].sized(dtype=dtype, batch=batch)
+        self._workload = Workload(**workload)
 
     def load(self):
         """Import and compile everything; say what is used, or which package is missing."""
@@ -69,7 +69,7 @@ class Session:
         long = timed(self._train, self._short + self._more)
         after = self._probe()
         return {
-            "probes": [before, after],
+            **_rates(before, after),
             "wall": (long.seconds - short.seconds) / self._more,
             "cpu": (long.cpu_seconds - short.cpu_seconds) / self._more,
             "long_seconds": long.seconds,
@@ -79,14 +79,77 @@ class Session:
     def _probe(self):
         import probe
 
-        rate = probe.probe(self._workload.dtype, self._threads, self._probe_rounds)
-        return {"wall": rate.gflops, "cpu": rate.gflops / rate.span.share}
+        limits = {"probes": probe.probe(self._workload.dtype, self._threads, self._probe_rounds)}
+        if self._workload.streamed:
+            limits["memory"] = probe.memory("update")
+        return limits
+
+
+class Programs:
+    """One program of a published study, from its inputs to its result; the same requests as to a Session."""
+
+    def __init__(self, threads, method, options, study, case):
+        import importlib
+
+        self._threads = threads
+        self._module = importlib.import_module(f"studies.{study}")
+        self._program = self._module.PROGRAMS[method]
+        self._case = self._module.CASES[case]
+        self._options = options
+
+    def load(self):
+        if missing := self._program.missing():
+            return {"missing": missing}
+        return {"label": self._program.label, "versions": _versions()}
+
+    def check(self):
+        from studies.study import ALLOWED
+
+        return {"error": self._program.error(self._case), "allowed": ALLOWED}
+
+    def calibrate(self, seconds, probe_seconds):
+        """Choose the part that is timed, a small one for no seconds, and make what is given to the program."""
+        import probe
+
+        self._probe_rounds = probe.rounds_for(probe_seconds)
+        self._sized = self._program.timed_part(self._case, **self._options) if seconds else self._case.small()
+        self._sized.prepare()
+        return {"steps": [self._sized.members, self._sized.steps]}
+
+    def turn(self):
+        """Probe, the whole program, probe; seconds are those of one step of one network."""
+        import probe
+        from clock import timed
+
+        before = {"probes": probe.probe("float64", self._threads, self._probe_rounds)}
+        run = timed(self._program.run, self._sized)
+        after = {"probes": probe.probe("float64", self._threads, self._probe_rounds)}
+        done = self._sized.members * self._sized.steps
+        return {
+            **_rates(before, after),
+            "wall": run.seconds / done,
+            "cpu": run.cpu_seconds / done,
+            "long_seconds": run.seconds,
+            "share": run.share,
+        }
+
+
+def _rates(before, after):
+    """What the probes reached before and after, by both clocks."""
+    return {
+        name: [
+            {"wall": limits[name].giga, "cpu": limits[name].giga / limits[name].span.share}
+            for limits in (before, after)
+        ]
+        for name in before
+    }
 
 
 def _versions():
     from importlib import metadata
 
-    used = {name: metadata.version(name) for name in ("numpy", "torch", "numba", "scipy") if name in sys.modules}
+    names = ("numpy", "torch", "numba", "jax", "scipy")
+    used = {name: metadata.version(name) for name in names if name in sys.modules}
     if "pydln" in sys.modules:
         from pydln import _backend
 
@@ -102,10 +165,11 @@ def _versions():
 
 def main():
     settings = json.loads(sys.argv[1])
-    os.sched_setaffinity(0, settings["cores"])
+    cores = settings.pop("cores")
+    os.sched_setaffinity(0, cores)
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    session = Session(**settings)
+    session = (Session if "workload" in settings else Programs)(threads=len(cores), **settings)
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(getattr(session, request.pop("do"))(**request)), file=replies, flush=True)

@@ -5,7 +5,7 @@ neural networks" (2013). Names follow the field: ``depth`` D is the number of we
 with the inputs first, ``weights`` start with W_1, ``product`` is Ω = W_D ⋯ W_1, time is in units of τ = 1/lr.
 """
 
-from pydln import analysis, datasets, exact, init, plot
+from pydln import analysis, datasets, exact, init, plot, reduce
 from pydln._backend import version as _version
 from pydln.errors import (
     BackendUnavailable,
@@ -48,4 +48,5 @@ __all__ = [
     "gradient_descent",
     "init",
     "plot",
+    "reduce",
 ]

@@ -17,6 +17,7 @@ def descent_f64(
     lr: NDArray[Any],
     momentum: NDArray[Any] | None,
     decay: NDArray[Any] | None,
+    nesterov: bool,
     steps: int,
     stop: dict[str, NDArray[Any] | None],
     record_at: NDArray[Any],

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
+from pydln import reduce as reductions
 from pydln.errors import IntegrationError, Interrupted, MissingExtra
+from pydln.reduce.decay import Decay
+from pydln.reduce.inputs import Needs
+from pydln.reduce.problem import Ensemble, Group, Kernel, Whole, blocks
 from pydln.task import Task
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
@@ -21,6 +26,7 @@ __all__ = ["Stop", "gradient_descent"]
 Progress = bool | Callable[[int, int], object]
 
 _DEFAULT_RECORDS = 200
+_RUN_WHOLE = -1  # instead of a Status: see Group.recover
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,8 +59,10 @@ def gradient_descent(
     record_every: int | None = None,
     record: str | Sequence[str] = ("loss", "strengths"),
     momentum: ArrayLike = 0.0,
+    nesterov: bool = False,
     weight_decay: ArrayLike = 0.0,
     stop: Stop | None = None,
+    reduce: str | Sequence[str] = "auto",
     n_threads: int | None = None,
     throw: bool = True,
     progress: Progress = False,
@@ -66,7 +74,7 @@ def gradient_descent(
         -∂L/∂W_l = (W_D ⋯ W_{l+1})ᵀ (Σ_yx - ΩΣ_xx) (W_{l-1} ⋯ W_1)ᵀ
 
     (Saxe, McClelland & Ganguli 2013, eq. 3), by W_l ← W_l - lr ∂L/∂W_l, or with momentum μ and weight decay w by
-    v ← μv - (∂L/∂W + wW), W ← W + lr v, v = 0 at first.
+    v ← μv - (∂L/∂W + wW), W ← W + lr v, v = 0 at first; with Nesterov's momentum W ← W + lr (μv - (∂L/∂W + wW)).
 
     Parameters
     ----------
@@ -88,11 +96,21 @@ def gradient_descent(
         (Frobenius), ``drift`` (‖C_l(t) - C_l(0)‖, C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow),
         ``weights``.
     momentum : float or (batch,) array
-        Heavy-ball μ, 0 <= μ < 1.
+        μ, 0 <= μ < 1: heavy-ball unless `nesterov`.
+    nesterov : bool
+        Nesterov's momentum, in the form that deep-learning libraries use (Sutskever et al. 2013).
     weight_decay : float or (batch,) array
         w >= 0.
     stop : Stop, optional
         Lets members stop early; they cost nothing from then on. `Trajectory.stopped_at` tells at which step.
+    reduce : str or sequence of str
+        Smaller networks that take the same steps, chosen for every member by itself: ``auto`` takes those that hold to
+        rounding and spare more work than finding them costs, ``none`` none; names are applied or refused.
+        ``inputs``: coordinates in which Σ_xx is diagonal, without input directions that never move. ``width``: hidden
+        layers in the subspaces in which they move. ``decoupled``: aligned starts mode by mode (not with `stop`). No
+        ``inputs`` and ``width`` with `Stop.steady`, which looks at single entries of the layers. Results agree to
+        rounding, everything recorded and `Trajectory.final` are those of the whole networks, and
+        `Trajectory.reduced` says what was done. See `pydln.reduce`.
     n_threads : int, optional
         Threads over the batch; the result does not depend on it. Default: PYDLN_NUM_THREADS, or all processors.
     throw : bool
@@ -110,13 +128,14 @@ def gradient_descent(
     Raises
     ------
     TypeError, ValueError
-        A wrong argument, before any work is done; also when the recording would not fit in memory.
+        A wrong argument, before any work is done; also when the recording would not fit in memory, or a reduction asked
+        for by name does not hold for a member.
     IntegrationError
         Members diverged and `throw` is true; ``.trajectory`` holds everything that was computed.
     Interrupted
         Ctrl-C; a KeyboardInterrupt whose ``.trajectory`` holds everything that was computed: weights of whole steps,
         and at a step that was broken off the records made until then. It is answered within a tenth of a second of
-        work, however long a step takes.
+        work, however long a step takes, and what it takes to recover the weights of members that were reduced.
     """
     if not isinstance(task, Task):
         raise TypeError(f"task: expected a pydln.Task, got {type(task).__name__}")
@@ -153,53 +172,242 @@ def gradient_descent(
     if "test_loss" in names and task.test is None:
         raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
     threads = _backend.default_threads() if n_threads is None else _validate.integer(n_threads, "n_threads", at_least=1)
+    if not isinstance(nesterov, bool):
+        raise TypeError(f"nesterov: expected True or False, got {nesterov!r}")
+    wanted = reductions.asked(reduce)
     schedule = _Schedule.of(steps, at, record_every)
     _refuse_too_large(names, weights, batch, schedule.count, modes)
 
     record_at = schedule.steps()
     records = {name: _empty(name, weights, batch, len(record_at), modes) for name in names}
-    final = [np.array(np.broadcast_to(w, (batch, *w.shape[1:])), order="C") for w in weights.layers]
-    status = np.full(batch, Status.INTERRUPTED, dtype=np.int64)
-    stopped_at = np.zeros(batch, dtype=np.int64)
-    rate = np.broadcast_to(rates["lr"], (batch,)) if rates["lr"].ndim else rates["lr"]
-    core = _backend.core
-    run = core.descent_f32 if dtype == np.float32 else core.descent_f64
+    run = _Run(
+        ensemble=Ensemble(task, weights, batch),
+        rates=rates,
+        nesterov=nesterov,
+        limits=limits,
+        steps=steps,
+        record_at=record_at,
+        records=records,
+        threads=threads,
+    )
     with _progress(progress) as tick:
-        interrupted = run(
-            weights=final,
-            task=_moments(task, dtype) | _modes(task, dtype),
-            test=None if task.test is None else _moments(task.test, dtype),
-            lr=_full(rates["lr"], batch),
-            momentum=_full(rates["momentum"], batch) if rates["momentum"].any() else None,
-            decay=_full(rates["weight_decay"], batch) if rates["weight_decay"].any() else None,
-            steps=steps,
-            stop={name: None if a is None else _full(a, batch, name == "strengths") for name, a in limits.items()},
-            record_at=record_at,
-            records={name: records.get(name) for name in QUANTITIES},
-            status=status,
-            stopped_at=stopped_at,
-            threads=min(threads, batch),
-            memory=_validate.free_memory,
-            isa=_backend.isa(),
-            layout=_backend.layout(),
-            tick=tick,
-        )
+        interrupted = run(wanted, tick)
+    rate = np.broadcast_to(rates["lr"], (batch,)) if rates["lr"].ndim else rates["lr"]
     trajectory = Trajectory(
         t=np.multiply.outer(rate.astype(np.float64), record_at),
         steps=record_at,
         records=records,
-        status=status,
-        stopped_at=stopped_at,
-        final=Weights._adopt(final),
-        settings=_settings(task, weights, rates, steps, stop),
+        status=run.status,
+        stopped_at=run.stopped_at,
+        final=Weights._adopt(run.final),
+        settings=_settings(task, weights, rates, steps, stop) | {"nesterov": nesterov, "reduce": wanted},
         source="gradient_descent",
+        reduced=run.reduced,
     )
+    status = run.status
     if interrupted:
         done = int(np.count_nonzero(status != Status.INTERRUPTED))
         raise Interrupted(f"interrupted: {done} of {batch} members are complete; see .trajectory", trajectory)
     if throw:
         _raise_if_diverged(trajectory)
     return trajectory
+
+
+_TEMPORARY = 2**28  # bytes of records of reduced networks that are held beside those of the members
+_AT_ONCE = 2**25  # bytes of full weights that are recovered at once
+
+
+class _Run:
+    """A run group by group: what the kernel calls have in common, and what they leave for the members."""
+
+    final: list[NDArray[Any]]
+
+    def __init__(
+        self,
+        *,
+        ensemble: Ensemble,
+        rates: dict[str, NDArray[Any]],
+        nesterov: bool,
+        limits: dict[str, NDArray[Any] | None],
+        steps: int,
+        record_at: NDArray[np.int64],
+        records: dict[str, Any],
+        threads: int,
+    ) -> None:
+        self.ensemble, self.rates, self.limits, self.steps = ensemble, rates, limits, steps
+        self.nesterov = nesterov
+        self.record_at, self.records, self.threads = record_at, records, threads
+        self.status = np.full(ensemble.batch, Status.INTERRUPTED, dtype=np.int64)
+        self.stopped_at = np.zeros(ensemble.batch, dtype=np.int64)
+        self.reduced: dict[str, NDArray[np.bool_]] = {}
+        self.final = []
+        self.done = 0  # member-steps
+
+    def __call__(self, wanted: str | tuple[str, ...], tick: Callable[[int, int], object] | None) -> bool:
+        """Runs everything; whether Ctrl-C ended it."""
+        ensemble = self.ensemble
+        everyone = np.arange(ensemble.batch)
+        groups: list[Group] = [Whole(ensemble, everyone)]
+        try:
+            if wanted != "none":
+                groups = reductions.find(
+                    ensemble,
+                    wanted,
+                    steps=self.steps,
+                    needs=self._needs(),
+                    stops=any(a is not None for a in self.limits.values()),
+                    steady=self.limits["steady"] is not None,
+                ).groups
+            interrupted = False
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted or len(groups) > 1 or not isinstance(groups[0], Whole):
+            # Members that are never reached keep their start.
+            self.final = [
+                np.array(np.broadcast_to(w, (ensemble.batch, *w.shape[1:])), order="C") for w in ensemble.weights.layers
+            ]
+        while groups and not interrupted:
+            group = groups.pop(0)
+            for name in group.names:
+                self.reduced.setdefault(name, np.zeros(ensemble.batch, dtype=bool))[group.members] = True
+            for part in self._parts(group):
+                interrupted = self._run(group, part, tick)
+                members = group.members[part]
+                lost = members[self.status[members] == _RUN_WHOLE]
+                if lost.size:
+                    groups.append(Whole(ensemble, lost))
+                    self._forget(group, lost)
+                if interrupted:
+                    break
+            self.done += self.steps * len(group.members)
+        return interrupted
+
+    def _needs(self) -> Needs:
+        names = self.records
+        return Needs(
+            product="product" in names,
+            strengths="strengths" in names or self.limits["strengths"] is not None,
+            test="test_loss" in names,
+            drift="drift" in names and bool(self.rates["weight_decay"].any()),
+        )
+
+    def _forget(self, group: Group, members: NDArray[np.int64]) -> None:
+        """Members as if they had not been run."""
+        self.done -= self.steps * len(members)
+        self.status[members], self.stopped_at[members] = Status.INTERRUPTED, 0
+        for name in group.names:
+            self.reduced[name][members] = False
+        for value in self.records.values():
+            for a in _arrays(value):
+                a[members] = np.nan
+        for w, start in zip(self.final, self.ensemble.weights.layers, strict=True):
+            w[members] = start if len(start) == 1 else start[members]
+
+    def _parts(self, group: Group) -> Iterator[NDArray[np.int64]]:
+        """The members of a group, as many at once as fit beside the recording."""
+        count = len(group.members)
+        if isinstance(group, Whole) and count == self.ensemble.batch:
+            return iter((np.arange(count),))
+        weights = sum(n * m for n, m in pairwise(group.widths))
+        bytes_of_one = 8 * group.networks * weights * (1 + len(self.record_at) * ("weights" in self.records))
+        return blocks(count, bytes_of_one, at_once=_TEMPORARY, at_least=16 * self.threads)
+
+    def _run(self, group: Group, part: NDArray[np.int64], tick: Callable[[int, int], object] | None) -> bool:
+        """Runs `part` of the members of a group and writes what they leave; whether Ctrl-C ended it."""
+        members, batch = group.members[part], self.ensemble.batch
+        everyone = len(members) == batch
+        count, networks = len(members), group.networks
+        dtype, times = self.ensemble.weights.dtype, len(self.record_at)
+        try:
+            problem = group.problem(part, test="test_loss" in self.records)
+        except KeyboardInterrupt:
+            return True
+        span: Any = slice(members[0], members[-1] + 1) if members[-1] - members[0] == count - 1 else members
+        target = {
+            name: [a[span] for a in value] if name == "weights" else value[span] for name, value in self.records.items()
+        }
+        modes, widths = problem.task["modes"], group.widths
+        recorded: dict[str, Any] = {}
+        for name in group.records(self.records):
+            shapes = _shapes(name, widths, modes)
+            there = target.get(name, [None] * len(shapes))
+            made = [
+                a
+                if a is not None and networks == 1 and a.shape[2:] == shape and a.flags.c_contiguous
+                else np.full((count * networks, times, *shape), np.nan, dtype=dtype)
+                for a, shape in zip(there if name == "weights" else [there], shapes, strict=True)
+            ]
+            recorded[name] = made if name == "weights" else made[0]
+
+        def of(values: NDArray[Any], by_mode: bool = False) -> NDArray[Any]:
+            values = _full(values, batch, by_mode)
+            if (everyone and networks == 1) or values.ndim == by_mode:
+                return values
+            return np.repeat(values[members], networks, axis=0)
+
+        def all_of(done: int, total: int) -> object:
+            assert tick is not None
+            return tick(self.done + int(part[0]) * self.steps + done // networks, self.steps * batch)
+
+        core = _backend.core
+        call = core.descent_f32 if dtype == np.float32 else core.descent_f64
+        status = np.full(count * networks, Status.INTERRUPTED, dtype=np.int64)
+        stopped_at = np.zeros(count * networks, dtype=np.int64)
+        interrupted = call(
+            weights=problem.weights,
+            task=problem.task,
+            test=problem.test,
+            lr=of(self.rates["lr"]),
+            momentum=of(self.rates["momentum"]) if self.rates["momentum"].any() else None,
+            decay=of(self.rates["weight_decay"]) if self.rates["weight_decay"].any() else None,
+            nesterov=self.nesterov,
+            steps=self.steps,
+            stop={n: None if a is None else of(a, n == "strengths") for n, a in self.limits.items()},
+            record_at=self.record_at,
+            records={name: recorded.get(name) for name in QUANTITIES},
+            status=status,
+            stopped_at=stopped_at,
+            threads=min(self.threads, count * networks),
+            memory=_validate.free_memory,
+            isa=_backend.isa(),
+            layout=_backend.layout(),
+            tick=None if tick is None else all_of,
+        )
+        if isinstance(group, Whole) and everyone:
+            self.final, self.status, self.stopped_at = problem.weights, status, stopped_at
+            return bool(interrupted)
+
+        lr, momentum, weight_decay = (
+            np.broadcast_to(self.rates[name], (batch,))[members] for name in ("lr", "momentum", "weight_decay")
+        )
+        decay = Decay(lr, momentum, weight_decay, self.nesterov)
+        left = members
+        try:
+            for some in blocks(count, 4 * self.ensemble.bytes_of_one, at_once=_AT_ONCE):
+                rows = slice(some[0], some[-1] + 1)
+                own = slice(networks * some[0], networks * (some[-1] + 1))
+                kernel = Kernel(
+                    records={n: [a[own] for a in v] if n == "weights" else v[own] for n, v in recorded.items()},
+                    final=[w[own] for w in problem.weights],
+                    status=status[own],
+                    stopped_at=stopped_at[own],
+                )
+                out = {n: [a[rows] for a in v] if n == "weights" else v[rows] for n, v in target.items()}
+                ended = group.recover(part[some], kernel, out, decay[some], self.record_at)
+                chosen = members[some]
+                for w, now in zip(self.final, ended.final, strict=True):
+                    w[chosen] = now
+                self.status[chosen], self.stopped_at[chosen] = ended.status, ended.stopped_at
+                left = members[some[-1] + 1 :]
+        except KeyboardInterrupt:
+            interrupted = True
+        if not isinstance(span, slice):
+            for name, value in self.records.items():
+                for a, b in zip(_arrays(value), _arrays(target[name]), strict=True):
+                    a[members] = b
+        if left.size:
+            self._forget(group, left)
+        return bool(interrupted)
 
 
 @dataclass(frozen=True)
@@ -279,9 +487,9 @@ def _batch(sizes: dict[str, int]) -> int:
     return batch
 
 
-def _shapes(name: str, weights: Weights, modes: int) -> list[tuple[int, ...]]:
+def _shapes(name: str, widths: tuple[int, ...], modes: int) -> list[tuple[int, ...]]:
     """Shape of one record of one member; one per layer for ``weights``."""
-    widths, depth = weights.widths, weights.depth
+    depth = len(widths) - 1
     shapes: dict[str, list[tuple[int, ...]]] = {
         "loss": [()],
         "test_loss": [()],
@@ -289,18 +497,24 @@ def _shapes(name: str, weights: Weights, modes: int) -> list[tuple[int, ...]]:
         "product": [(widths[-1], widths[0])],
         "layer_norms": [(depth,)],
         "drift": [(depth - 1,)],
-        "weights": [w.shape[1:] for w in weights.layers],
+        "weights": [(n, m) for m, n in pairwise(widths)],
     }
     return shapes[name]
 
 
+def _arrays(record: Any) -> list[NDArray[Any]]:
+    """A record as a list: of the layers, or of the one array."""
+    return record if isinstance(record, list) else [record]
+
+
 def _empty(name: str, weights: Weights, batch: int, times: int, modes: int) -> Any:
-    made = [np.full((batch, times, *shape), np.nan, dtype=weights.dtype) for shape in _shapes(name, weights, modes)]
+    shapes = _shapes(name, weights.widths, modes)
+    made = [np.full((batch, times, *shape), np.nan, dtype=weights.dtype) for shape in shapes]
     return made if name == "weights" else made[0]
 
 
 def _refuse_too_large(names: tuple[str, ...], weights: Weights, batch: int, times: int, modes: int) -> None:
-    numbers = {name: sum(_product(shape) for shape in _shapes(name, weights, modes)) for name in names}
+    numbers = {name: sum(_product(shape) for shape in _shapes(name, weights.widths, modes)) for name in names}
     size = batch * weights.dtype.itemsize
     recording = sum(numbers.values()) * size * times
     own = sum(_product(w.shape[1:]) for w in weights.layers) * size
@@ -324,63 +538,6 @@ def _full(values: NDArray[Any], batch: int, by_mode: bool = False) -> NDArray[An
     if values.ndim > by_mode and len(values) == 1 and batch != 1:
         return values.reshape(values.shape[1:])
     return values
-
-
-def _moments(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Second moments in working precision, and the point P from which the kernel measures the loss.
-
-    P (Σ_xx + δI) = Σ_yx with δ = √eps of the largest input variance: P stays moderate where Σ_xx is nearly singular
-    (the least-squares map of raw MNIST has entries so large that in float32 nothing would be left of the loss), and the
-    error of the loss near the minimum is of order eps δ |P|², far below what a direct evaluation keeps.
-    """
-    sigma_yx = _first_of_one(task.sigma_yx, task.batch, 2)
-    if task.whitened:
-        anchor, ridge, anchor_loss = None, None, task.floor
-        sigma_xx = None
-    else:
-        sigma_xx = _first_of_one(task.sigma_xx, task.batch, 2)
-        largest = np.diagonal(sigma_xx, axis1=-2, axis2=-1).max(axis=-1)
-        delta = np.sqrt(np.finfo(dtype).eps) * np.where(largest > 0, largest, 1.0)
-        ridged = sigma_xx + delta[..., None, None] * np.eye(task.n_in)
-        anchor = np.swapaxes(np.linalg.solve(ridged, np.swapaxes(sigma_yx, -1, -2)), -1, -2)
-        # E at P is δP, so L(P) = floor + 1/2 <δP, Ω* - P>: no difference of large numbers.
-        optimum = _first_of_one(task.optimum, task.batch, 2)
-        anchor_loss = _first_of_one(task.floor, task.batch, 0) + 0.5 * delta * np.sum(
-            anchor * (optimum - anchor), axis=(-2, -1)
-        )
-        ridge = delta
-
-    def cast(value: Any) -> NDArray[Any] | None:
-        if value is None:
-            return None
-        with np.errstate(over="ignore"):
-            a = np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
-        if not np.isfinite(a).all():
-            raise ValueError(f"task: expected moments within the range of {dtype}, got {np.abs(value).max():g}")
-        return a
-
-    return {
-        "sigma_xx": cast(sigma_xx),
-        "sigma_yx": cast(sigma_yx),
-        "anchor": cast(anchor),
-        "ridge": cast(ridge),
-        "anchor_loss": cast(_first_of_one(anchor_loss, task.batch, 0)),
-    }
-
-
-def _first_of_one(value: Any, batch: int | None, ndim: int) -> NDArray[Any]:
-    """An array of a batched task; that of its only member when it has one."""
-    a = np.asarray(value)
-    return a[0] if batch == 1 and a.ndim > ndim else a
-
-
-def _modes(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
-    U, s, V = (_first_of_one(a, task.batch, n) for a, n in zip(task.modes, (2, 1, 2), strict=True))
-    return {
-        "modes": s.shape[-1],
-        "mode_u": np.ascontiguousarray(U, dtype=dtype),
-        "mode_v": np.ascontiguousarray(V, dtype=dtype),
-    }
 
 
 @contextmanager

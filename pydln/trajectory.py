@@ -105,6 +105,8 @@ class Trajectory:
         holds one entry per member along its first axis and follows the members when they are picked.
     source : str
         ``"gradient_descent"``, or ``"exact:"`` and the name of the solution.
+    reduced : mapping, optional
+        Name of a reduction to a boolean array, (batch,): which members were run so. See `reduced`.
 
     Raises
     ------
@@ -143,6 +145,7 @@ class Trajectory:
         final: Weights | None = None,
         settings: Mapping[str, Any] | None = None,
         source: str,
+        reduced: Mapping[str, Any] | None = None,
     ) -> None:
         self.status = _locked(status, "status", np.int64)
         if self.status.ndim != 1:
@@ -177,6 +180,19 @@ class Trajectory:
         if not isinstance(source, str):
             raise TypeError(f"source: expected text, got {source!r}")
         self.source = source
+        self._reduced: dict[str, NDArray[np.bool_]] = {}
+        for name, members in (reduced or {}).items():
+            self._reduced[str(name)] = _locked(members, f"reduced[{name!r}]", np.bool_)
+            _expect(f"reduced[{name!r}]", self._reduced[str(name)], (batch,))
+
+    @property
+    def reduced(self) -> tuple[tuple[str, ...], ...]:
+        """For every member the names of the exact reductions it was run with; () if it was run as it is."""
+        names, masks = tuple(self._reduced), tuple(self._reduced.values())
+        if not names:
+            return ((),) * self.batch
+        rows = zip(*(mask.tolist() for mask in masks), strict=True)
+        return tuple(tuple(name for name, on in zip(names, row, strict=True) if on) for row in rows)
 
     @property
     def batch(self) -> int:
@@ -224,11 +240,13 @@ class Trajectory:
             final=None if self.final is None else self.final[chosen],
             settings={k: v[chosen] if isinstance(v, np.ndarray) else v for k, v in self.settings.items()},
             source=self.source,
+            reduced={name: members[chosen] for name, members in self._reduced.items()},
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = ("t", "steps", "status", "stopped_at", "final", "settings", "source")
-        return partial(Trajectory, records=self._records, **{name: getattr(self, name) for name in given}), ()
+        kept = {name: getattr(self, name) for name in given}
+        return partial(Trajectory, records=self._records, reduced=self._reduced, **kept), ()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{number} {status.name.lower()}" for status, number in self._counts())
@@ -284,6 +302,9 @@ class Trajectory:
                 text = value if isinstance(value, str) else json.dumps(value)
             text = " ".join(text.split())
             shown.append(f"{name} = {text if len(text) <= 60 else text[:57] + '...'}")
+        if self._reduced:
+            counts = (f"{name} {int(members.sum())}" for name, members in self._reduced.items())
+            shown.append(f"reduced = {', '.join(counts)} of {_plural(self.batch, 'member')}")
         if len(shown) > 16:
             shown = [*shown[:16], f"and {len(shown) - 16} more"]
         lines: list[str] = []
@@ -388,6 +409,7 @@ class Trajectory:
             coords["steps"] = ("time", self.steps, {"long_name": "steps of gradient descent"})
         if "layer_norms" in self._records:
             coords["layer"] = np.arange(1, self.layer_norms.shape[2] + 1)
+        coords |= {f"reduced_{name}": ("batch", members) for name, members in self._reduced.items()}
         attributes: dict[str, Any] = {"source": self.source}
         for name, value in self.settings.items():
             free = f"setting_{name}" if name in coords or name in variables or name == "source" else name
@@ -433,12 +455,14 @@ class Trajectory:
         if self.final is not None:
             arrays |= {f"final/{k}": w for k, w in enumerate(self.final.layers)}
         arrays |= {f"setting/{k}": v for k, v in self.settings.items() if isinstance(v, np.ndarray)}
+        arrays |= {f"reduced/{k}": v for k, v in self._reduced.items()}
         header = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "source": self.source,
             "records": list(self._records),
             "settings": [[k, None if isinstance(v, np.ndarray) else v] for k, v in self.settings.items()],
+            "reduced": list(self._reduced),
             "entries": list(arrays),
         }
         # Readers see the old file or the new one, also when the disk fills up or the process is killed half-way.
@@ -533,6 +557,7 @@ def _read(file: Any) -> Trajectory:
         final=Weights._adopt(final) if final else None,
         settings={name: arrays.get(f"setting/{name}", value) for name, value in header["settings"]},
         source=header["source"],
+        reduced={name: arrays[f"reduced/{name}"] for name in header.get("reduced", [])},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import reference
@@ -14,6 +15,7 @@ from pydln import _backend
 RECORDS = ("loss", "test_loss", "strengths", "product", "layer_norms", "drift", "weights")
 DTYPES = (np.float64, np.float32)
 KERNELS = tuple((isa, layout) for isa in _backend.available_isas() for layout in ("interleaved", "rows"))
+descend = partial(dln.gradient_descent, reduce="none")  # the kernels on the whole networks
 STATUS = {name.lower(): member for name, member in dln.Status.__members__.items()}
 
 

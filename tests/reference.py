@@ -70,6 +70,7 @@ def descent(
     steps,
     at,
     momentum=0.0,
+    nesterov=False,
     weight_decay=0.0,
     test=None,
     stop_loss=None,
@@ -121,8 +122,9 @@ def descent(
         slopes = gradient(layers, sigma_xx, sigma_yx)
         fastest = 0.0
         for place, w in enumerate(layers):
-            velocity[place] = momentum * velocity[place] - (slopes[place] + weight_decay * w)
-            layers[place] = w + lr * velocity[place]
+            pull = -(slopes[place] + weight_decay * w)
+            velocity[place] = momentum * velocity[place] + pull
+            layers[place] = w + lr * (momentum * velocity[place] + pull if nesterov else velocity[place])
             fastest = max(fastest, np.abs(velocity[place]).max())
     run.layers = layers
     run.status = status or "completed"

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import reference
-from ensembles import DTYPES, KERNELS, RECORDS, assert_conforms, references, same_bits, some_task, starts
+from ensembles import DTYPES, KERNELS, RECORDS, assert_conforms, descend, references, same_bits, some_task, starts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,7 +78,7 @@ def test_every_record_of_every_shape(widths, whiten) -> None:
     for dtype in DTYPES:
         first = {}
         for isa, layout in each_kernel():
-            run = dln.gradient_descent(task, weights.astype(dtype), lr=lr, steps=steps, record=RECORDS, record_every=1)
+            run = descend(task, weights.astype(dtype), lr=lr, steps=steps, record=RECORDS, record_every=1)
             assert {run.loss.dtype, run.weights[0].dtype, run.final.dtype} == {np.dtype(dtype)}
             assert_conforms(run, expected)
             same_bits(first.setdefault(isa, run), run)  # layouts agree to the bit
@@ -88,6 +88,39 @@ def test_every_record_of_every_shape(widths, whiten) -> None:
     moved = np.linalg.norm(ref.layers[0] - weights.layers[0][0])
     assert bounds[np.float64]["weights"][-1] < 1e-8 * moved
     assert bounds[np.float32]["weights"][-1] < 0.5 * moved
+
+
+# Wider than the tiles of the inner dimension, the groups of rows and the strips of the row layout, thin and square.
+WIDE = [(530, 20, 3), (3, 40, 530, 4), (140, 40, 270, 150)]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("widths", WIDE, ids=shape_id)
+def test_wide_layers(widths, momentum) -> None:
+    task, weights = some_task(widths[0], widths[-1], whiten=True), starts(widths, 2)
+    rates = {"lr": 0.1, "steps": 2, "momentum": momentum}
+    expected = references(task, weights, batch=2, **rates)
+    for dtype in DTYPES:
+        first = {}
+        for isa, _ in each_kernel():
+            run = descend(task, weights.astype(dtype), record=RECORDS, record_every=1, **rates)
+            assert_conforms(run, expected)
+            same_bits(first.setdefault(isa, run), run)
+
+
+@pytest.mark.parametrize("n", range(1, 10))
+def test_square_networks_of_few_units(n) -> None:
+    """Widths up to 8 have products of their own in the interleaved layout."""
+    for depth, batch in ((1, 3), (2, 17), (4, 9)):
+        widths = (n,) * (depth + 1)
+        task, weights = some_task(n, n, whiten=True), starts(widths, batch)
+        expected = references(task, weights, batch=batch, lr=0.05, steps=8)
+        for dtype in DTYPES:
+            first = {}
+            for isa, _ in each_kernel():
+                run = descend(task, weights.astype(dtype), lr=0.05, steps=8, record=RECORDS, record_every=1)
+                assert_conforms(run, expected)
+                same_bits(first.setdefault(isa, run), run)
 
 
 @settings(max_examples=20, deadline=None)
@@ -102,7 +135,7 @@ def test_any_shape_and_batch(widths, whiten, batch, dtype, seed) -> None:
     task, weights = some_task(widths[0], widths[-1], whiten=whiten, seed=seed), starts(widths, batch, seed=seed)
     expected = references(task, weights, batch=batch, lr=0.02, steps=5)
     for _ in each_kernel():
-        run = dln.gradient_descent(task, weights.astype(dtype), lr=0.02, steps=5, record=RECORDS, record_every=1)
+        run = descend(task, weights.astype(dtype), lr=0.02, steps=5, record=RECORDS, record_every=1)
         assert_conforms(run, expected)
 
 
@@ -121,9 +154,7 @@ def test_everything_per_member(widths, whiten) -> None:
     for dtype in DTYPES:
         first = {}
         for isa, _ in each_kernel():
-            run = dln.gradient_descent(
-                task, weights.astype(dtype), steps=steps, record=RECORDS, record_every=1, **rates
-            )
+            run = descend(task, weights.astype(dtype), steps=steps, record=RECORDS, record_every=1, **rates)
             assert_conforms(run, expected)
             same_bits(first.setdefault(isa, run), run)
             np.testing.assert_array_equal(run.t, np.multiply.outer(rates["lr"].astype(dtype).astype(float), run.steps))
@@ -135,14 +166,42 @@ def test_everything_per_member(widths, whiten) -> None:
 def test_momentum_and_decay_shared_by_all(rates) -> None:
     task, weights = some_task(7, 3, whiten=False), starts((7, 5, 5, 3), 5)
     expected = references(task, weights, batch=5, lr=0.03, steps=15, **rates)
-    plain = dln.gradient_descent(task, weights, lr=0.03, steps=15, record=RECORDS, record_every=1)
+    plain = descend(task, weights, lr=0.03, steps=15, record=RECORDS, record_every=1)
     for dtype in DTYPES:
         for _ in each_kernel():
-            run = dln.gradient_descent(
-                task, weights.astype(dtype), lr=0.03, steps=15, record=RECORDS, record_every=1, **rates
-            )
+            run = descend(task, weights.astype(dtype), lr=0.03, steps=15, record=RECORDS, record_every=1, **rates)
             assert_conforms(run, expected)
             assert np.abs(run.loss - plain.loss).max() > 1e-3
+
+
+@pytest.mark.parametrize("widths", [(3, 5, 4), (4, 4, 4), (9, 4, 7, 2)], ids=shape_id)
+def test_nesterov(widths) -> None:
+    """As the reference in 60 steps, in every kernel to the bit; without momentum it changes nothing."""
+    batch = 5
+    task, weights = some_task(widths[0], widths[-1], whiten=False), starts(widths, batch)
+    rates = {"lr": 0.02, "steps": 60, "momentum": np.array([0.9, 0.0, 0.5, 0.7, 0.3]), "weight_decay": 0.05}
+    runs = [descend(task, weights, nesterov=True, record=("loss", "weights"), **rates) for _ in each_kernel()]
+    heavy_ball = descend(task, weights, record=("loss", "weights"), **rates)
+    for run in runs:
+        for i in range(batch):
+            expected = reference.descent(
+                [w[i] for w in weights.layers],
+                sigma_xx=task.sigma_xx,
+                sigma_yx=task.sigma_yx,
+                trace_yy=task.trace_yy,
+                U=task.modes.U,
+                V=task.modes.V,
+                at=run.steps,
+                nesterov=True,
+                **rates | {"momentum": rates["momentum"][i]},
+            )
+            np.testing.assert_allclose(run.loss[i], expected.records["loss"], rtol=1e-11)
+            for got, right in zip(run.final.layers, expected.layers, strict=True):
+                np.testing.assert_allclose(got[i], right, rtol=0, atol=1e-12)
+        assert np.abs(run.loss[0, -1] - heavy_ball.loss[0, -1]) > 1e-6
+    same_bits(runs[-1][1], heavy_ball[1])
+    with pytest.raises(TypeError, match="nesterov: expected True or False, got 1"):
+        descend(task, weights, nesterov=1, **rates)
 
 
 def test_without_momentum_and_decay_the_general_path_takes_the_same_steps() -> None:
@@ -150,8 +209,8 @@ def test_without_momentum_and_decay_the_general_path_takes_the_same_steps() -> N
     task, weights = some_task(5, 4, whiten=True), starts((5, 6, 4), 6)
     momentum = np.array([0, 0.5, 0, 0.9, 0, 0])
     for _ in each_kernel():
-        mixed = dln.gradient_descent(task, weights, lr=0.05, steps=50, record=RECORDS, momentum=momentum)
-        plain = dln.gradient_descent(task, weights, lr=0.05, steps=50, record=RECORDS)
+        mixed = descend(task, weights, lr=0.05, steps=50, record=RECORDS, momentum=momentum)
+        plain = descend(task, weights, lr=0.05, steps=50, record=RECORDS)
         same_bits(mixed[momentum == 0], plain[momentum == 0])
         assert not np.array_equal(mixed.loss[1], plain.loss[1])
 
@@ -166,19 +225,17 @@ def test_one_start_one_task_or_one_rate_serves_all_members() -> None:
     many = dln.Task.stack(tasks)
     for _ in each_kernel():
         for run, task, start, rate in (
-            (dln.gradient_descent(tasks[0], weights[0], lr=lr, **settings_), [tasks[0]] * 5, [weights[0]] * 5, lr),
-            (dln.gradient_descent(many, weights[0], lr=0.02, **settings_), tasks, [weights[0]] * 5, [0.02] * 5),
-            (dln.gradient_descent(many, weights, lr=np.array([0.02]), **settings_), tasks, list(weights), [0.02] * 5),
+            (descend(tasks[0], weights[0], lr=lr, **settings_), [tasks[0]] * 5, [weights[0]] * 5, lr),
+            (descend(many, weights[0], lr=0.02, **settings_), tasks, [weights[0]] * 5, [0.02] * 5),
+            (descend(many, weights, lr=np.array([0.02]), **settings_), tasks, list(weights), [0.02] * 5),
             (
-                dln.gradient_descent(dln.Task.stack(tasks[:1]), weights, lr=lr, **settings_),
+                descend(dln.Task.stack(tasks[:1]), weights, lr=lr, **settings_),
                 [tasks[0]] * 5,
                 list(weights),
                 lr,
             ),
             (
-                dln.gradient_descent(
-                    tasks[0], weights[0], lr=0.02, stop=dln.Stop(strengths=np.full((5, 3), 9.0)), **settings_
-                ),
+                descend(tasks[0], weights[0], lr=0.02, stop=dln.Stop(strengths=np.full((5, 3), 9.0)), **settings_),
                 [tasks[0]] * 5,
                 [weights[0]] * 5,
                 [0.02] * 5,
@@ -186,22 +243,22 @@ def test_one_start_one_task_or_one_rate_serves_all_members() -> None:
         ):
             assert run.batch == 5
             for i in range(5):
-                same_bits(run[i], dln.gradient_descent(task[i], start[i], lr=rate[i], **settings_))
+                same_bits(run[i], descend(task[i], start[i], lr=rate[i], **settings_))
 
 
 def test_a_rate_given_as_an_array_makes_time_per_member() -> None:
     task, weights = some_task(2, 2, whiten=True), starts((2, 2, 2), 3)
-    assert dln.gradient_descent(task, weights, lr=0.1, steps=4).t.shape == (5,)
+    assert descend(task, weights, lr=0.1, steps=4).t.shape == (5,)
     for lr in (np.array([0.1]), np.full(3, 0.1)):
-        run = dln.gradient_descent(task, weights, lr=lr, steps=4)
+        run = descend(task, weights, lr=lr, steps=4)
         np.testing.assert_array_equal(run.t, np.tile(0.1 * np.arange(5), (3, 1)))
-    assert dln.gradient_descent(task, weights[0], lr=np.array([0.1]), steps=4).t.shape == (1, 5)
+    assert descend(task, weights[0], lr=np.array([0.1]), steps=4).t.shape == (1, 5)
 
 
 def test_a_batch_of_one_task_and_one_member() -> None:
     task, weights = some_task(3, 2, whiten=False), starts((3, 4, 2))
-    run = dln.gradient_descent(dln.Task.stack([task]), weights, lr=0.1, steps=9, record=RECORDS)
-    same_bits(run, dln.gradient_descent(task, weights, lr=0.1, steps=9, record=RECORDS))
+    run = descend(dln.Task.stack([task]), weights, lr=0.1, steps=9, record=RECORDS)
+    same_bits(run, descend(task, weights, lr=0.1, steps=9, record=RECORDS))
 
 
 # ---- records and schedules --------------------------------------------------------------------------------------
@@ -211,9 +268,9 @@ def test_a_batch_of_one_task_and_one_member() -> None:
 def test_each_record_alone_is_what_it_is_among_all(name) -> None:
     task, weights = some_task(5, 3, whiten=False), starts((5, 4, 6, 3), 6)
     for _ in each_kernel():
-        every = dln.gradient_descent(task, weights, lr=0.05, steps=40, record=RECORDS)
+        every = descend(task, weights, lr=0.05, steps=40, record=RECORDS)
         for asked in (name, (name,), [name, name]):
-            alone = dln.gradient_descent(task, weights, lr=0.05, steps=40, record=asked)
+            alone = descend(task, weights, lr=0.05, steps=40, record=asked)
             assert alone.names == (name,)
             for a, b in zip(_arrays(alone, name), _arrays(every, name), strict=True):
                 np.testing.assert_array_equal(a, b)
@@ -229,15 +286,15 @@ def _arrays(run, name):
 
 def test_nothing_recorded_still_runs_to_the_end() -> None:
     task, weights = some_task(5, 3, whiten=True), starts((5, 4, 3), 2)
-    run = dln.gradient_descent(task, weights, lr=0.05, steps=100, record=())
-    full = dln.gradient_descent(task, weights, lr=0.05, steps=100)
+    run = descend(task, weights, lr=0.05, steps=100, record=())
+    full = descend(task, weights, lr=0.05, steps=100)
     assert run.names == ()
     for a, b in zip(run.final.layers, full.final.layers, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_depth_one_has_an_empty_drift() -> None:
-    run = dln.gradient_descent(some_task(3, 2, whiten=True), starts((3, 2), 4), lr=0.1, steps=3, record="drift")
+    run = descend(some_task(3, 2, whiten=True), starts((3, 2), 4), lr=0.1, steps=3, record="drift")
     assert run.drift.shape == (4, 4, 0)
 
 
@@ -246,9 +303,9 @@ def test_recording_does_not_change_the_run() -> None:
     for whiten in (True, False):
         task, weights = some_task(6, 4, whiten=whiten), starts((6, 5, 5, 4), 5)
         for _ in each_kernel():
-            dense = dln.gradient_descent(task, weights, lr=0.02, steps=131, record=RECORDS, record_every=1)
+            dense = descend(task, weights, lr=0.02, steps=131, record=RECORDS, record_every=1)
             for at in ([131], [0, 131], [31, 32, 33, 63, 64, 65], [7]):
-                sparse = dln.gradient_descent(task, weights, lr=0.02, steps=131, record=RECORDS, at=at)
+                sparse = descend(task, weights, lr=0.02, steps=131, record=RECORDS, at=at)
                 np.testing.assert_array_equal(sparse.steps, at)
                 for name in RECORDS:
                     for a, b in zip(_arrays(sparse, name), _arrays(dense, name), strict=True):
@@ -274,7 +331,7 @@ def test_recording_does_not_change_the_run() -> None:
     ],
 )
 def test_schedules(arguments, steps) -> None:
-    run = dln.gradient_descent(some_task(2, 2, whiten=True), starts((2, 2, 2), 2), lr=0.25, **arguments)
+    run = descend(some_task(2, 2, whiten=True), starts((2, 2, 2), 2), lr=0.25, **arguments)
     np.testing.assert_array_equal(run.steps, steps)
     np.testing.assert_array_equal(run.t, 0.25 * np.array(steps))
     assert run.loss.shape == (2, len(steps))
@@ -286,7 +343,7 @@ def test_no_steps_leave_the_start_as_it_is() -> None:
     task, weights = some_task(4, 3, whiten=False), starts((4, 5, 3), 6)
     expected = references(task, weights, batch=6, lr=0.1, steps=0)
     for _ in each_kernel():
-        run = dln.gradient_descent(task, weights, lr=0.1, steps=0, record=RECORDS)
+        run = descend(task, weights, lr=0.1, steps=0, record=RECORDS)
         assert_conforms(run, expected)
         assert (run.status == dln.Status.COMPLETED).all()
         for a, b in zip(run.final.layers, weights.layers, strict=True):
@@ -295,7 +352,7 @@ def test_no_steps_leave_the_start_as_it_is() -> None:
 
 def test_the_default_schedule_has_about_200_times() -> None:
     for steps in (200, 201, 399, 400, 5000, 12345):
-        run = dln.gradient_descent(some_task(1, 1, whiten=True), starts((1, 1)), lr=0.001, steps=steps)
+        run = descend(some_task(1, 1, whiten=True), starts((1, 1)), lr=0.001, steps=steps)
         assert 200 <= len(run.steps) <= 402
         assert (run.steps[0], run.steps[-1]) == (0, steps)
         assert len(set(np.diff(run.steps)[:-1])) == 1
@@ -304,7 +361,7 @@ def test_the_default_schedule_has_about_200_times() -> None:
 def test_the_weights_handed_in_are_not_touched() -> None:
     task, weights = some_task(3, 3, whiten=True), starts((3, 3, 3), 2)
     before = [w.copy() for w in weights.layers]
-    run = dln.gradient_descent(task, weights, lr=0.1, steps=10, record="weights")
+    run = descend(task, weights, lr=0.1, steps=10, record="weights")
     for now, then, recorded in zip(weights.layers, before, run.weights, strict=True):
         np.testing.assert_array_equal(now, then)
         assert not np.shares_memory(now, recorded)
@@ -314,7 +371,7 @@ def test_the_weights_handed_in_are_not_touched() -> None:
 
 def test_settings_say_what_was_run() -> None:
     task, weights = some_task(3, 2, whiten=True), starts((3, 4, 2), 2, dtype=np.float32)
-    run = dln.gradient_descent(task, weights, lr=0.5, steps=6, momentum=0.25, stop=dln.Stop(loss=0.125))
+    run = descend(task, weights, lr=0.5, steps=6, momentum=0.25, stop=dln.Stop(loss=0.125))
     wanted = {
         "lr": 0.5,
         "momentum": 0.25,
@@ -330,7 +387,7 @@ def test_settings_say_what_was_run() -> None:
         "version": dln.__version__,
     }
     assert {key: run.settings[key] for key in wanted} == wanted
-    general = dln.gradient_descent(some_task(3, 2, whiten=False), weights, lr=0.5, steps=0)
+    general = descend(some_task(3, 2, whiten=False), weights, lr=0.5, steps=0)
     assert (general.settings["whitened"], general.settings["stop"]) == (False, None)
     assert run.source == "gradient_descent"
 
@@ -362,7 +419,7 @@ def _assert_stops(case, stop, wanted_status, wanted_steps, steps=60, **rates) ->
     for dtype in DTYPES:
         first = {}
         for isa, _ in each_kernel():
-            run = dln.gradient_descent(
+            run = descend(
                 task,
                 weights.astype(dtype),
                 lr=0.1,
@@ -392,7 +449,7 @@ def test_stop_at_a_loss_of_each_members_own(whiten) -> None:
 def test_a_start_already_below_the_loss_stops_at_step_0() -> None:
     task, weights, _ = _stopping_case()
     for _ in each_kernel():
-        run = dln.gradient_descent(task, weights, lr=0.1, steps=10, stop=dln.Stop(loss=1e9), record=RECORDS)
+        run = descend(task, weights, lr=0.1, steps=10, stop=dln.Stop(loss=1e9), record=RECORDS)
         np.testing.assert_array_equal(run.stopped_at, 0)
         np.testing.assert_array_equal(run.status, dln.Status.REACHED_LOSS)
         np.testing.assert_array_equal(run.final.layers[0], weights.layers[0])
@@ -404,9 +461,9 @@ def test_a_loss_equal_to_the_threshold_is_reached() -> None:
     """<=, not <: with W_1 = 1/2, Omega* = 1 the loss is exactly 1/8."""
     task = dln.Task.from_covariances(None, [[1.0]], 1.0)
     for _ in each_kernel():
-        run = dln.gradient_descent(task, dln.Weights([[[0.5]]]), lr=0.1, steps=5, stop=dln.Stop(loss=0.125))
+        run = descend(task, dln.Weights([[[0.5]]]), lr=0.1, steps=5, stop=dln.Stop(loss=0.125))
         assert run.stopped_at[0] == 0
-        run = dln.gradient_descent(task, dln.Weights([[[0.5]]]), lr=0.1, steps=5, stop=dln.Stop(strengths=0.5))
+        run = descend(task, dln.Weights([[[0.5]]]), lr=0.1, steps=5, stop=dln.Stop(strengths=0.5))
         assert (run.stopped_at[0], run.status[0]) == (0, dln.Status.REACHED_STRENGTH)
 
 
@@ -432,7 +489,7 @@ def test_stop_at_strengths(form) -> None:
 
 def test_strengths_count_by_size_not_sign() -> None:
     task = dln.Task.from_covariances(None, [[1.0]], 1.0)
-    run = dln.gradient_descent(task, dln.Weights([[[-0.75]]]), lr=0.1, steps=5, stop=dln.Stop(strengths=0.7))
+    run = descend(task, dln.Weights([[[-0.75]]]), lr=0.1, steps=5, stop=dln.Stop(strengths=0.7))
     assert (run.status[0], run.stopped_at[0], run.strengths[0, 0, 0]) == (dln.Status.REACHED_STRENGTH, 0, -0.75)
 
 
@@ -450,7 +507,7 @@ def test_a_start_is_not_steady_before_the_first_step() -> None:
     """At a saddle nothing moves: steady, but only once a step has been taken."""
     task, saddle = some_task(2, 2, whiten=True), dln.Weights([np.zeros((3, 2, 2)), np.zeros((3, 2, 2))])
     for _ in each_kernel():
-        run = dln.gradient_descent(task, saddle, lr=0.1, steps=5, stop=dln.Stop(steady=0.0))
+        run = descend(task, saddle, lr=0.1, steps=5, stop=dln.Stop(steady=0.0))
         np.testing.assert_array_equal(run.status, dln.Status.STEADY)
         np.testing.assert_array_equal(run.stopped_at, 1)
 
@@ -464,15 +521,15 @@ def test_whichever_criterion_holds_first() -> None:
         ({"strengths": [_between(np.abs(ref.records["strengths"][:, 0]), 20), np.nan, np.nan]}, "REACHED_STRENGTH", 20),
         ({"strengths": [_between(np.abs(ref.records["strengths"][:, 0]), 40), np.nan, np.nan]}, "REACHED_LOSS", 30),
     ):
-        run = dln.gradient_descent(task, weights[0], lr=0.1, steps=60, stop=dln.Stop(loss=loss, **other, **slow))
+        run = descend(task, weights[0], lr=0.1, steps=60, stop=dln.Stop(loss=loss, **other, **slow))
         assert (run.status[0].item(), run.stopped_at[0]) == (dln.Status[status], step)
 
 
 def test_an_empty_stop_stops_nothing() -> None:
     task, weights, _ = _stopping_case()
     same_bits(
-        dln.gradient_descent(task, weights, lr=0.1, steps=60, stop=dln.Stop()),
-        dln.gradient_descent(task, weights, lr=0.1, steps=60),
+        descend(task, weights, lr=0.1, steps=60, stop=dln.Stop()),
+        descend(task, weights, lr=0.1, steps=60),
     )
 
 
@@ -480,7 +537,7 @@ def test_a_run_longer_than_the_age_of_the_universe_ends_where_it_stops() -> None
     task, weights, _ = _stopping_case()
     stop = dln.Stop(loss=1.0001 * task.floor)
     for _ in each_kernel():
-        run = dln.gradient_descent(task, weights, lr=0.1, steps=2**62 // 11, stop=stop, at=[0])
+        run = descend(task, weights, lr=0.1, steps=2**62 // 11, stop=stop, at=[0])
         assert (run.status == dln.Status.REACHED_LOSS).all()
         assert (run.stopped_at < 10**4).all()
 
@@ -500,7 +557,7 @@ def test_divergence_is_found_at_the_step_it_happens_when_every_step_is_recorded(
     for i, (ref, _) in enumerate(expected):
         assert (ref.status == "diverged") == (lr[i] > 1)
     for isa, layout in each_kernel():
-        run = dln.gradient_descent(task, weights, lr=lr, steps=64, record="loss", record_every=1, throw=False)
+        run = descend(task, weights, lr=lr, steps=64, record="loss", record_every=1, throw=False)
         np.testing.assert_array_equal(
             run.stopped_at, [ref.stopped_at for ref, _ in expected], err_msg=f"{isa} {layout}"
         )
@@ -513,9 +570,9 @@ def test_divergence_is_found_at_the_step_it_happens_when_every_step_is_recorded(
 def test_divergence_is_found_within_32_steps_when_little_is_recorded() -> None:
     task, weights, lr = _diverging()
     for _ in each_kernel():
-        dense = dln.gradient_descent(task, weights, lr=lr, steps=1000, record="loss", record_every=1, throw=False)
-        sparse = dln.gradient_descent(task, weights, lr=lr, steps=1000, record="loss", at=[1000], throw=False)
-        strict = dln.gradient_descent(
+        dense = descend(task, weights, lr=lr, steps=1000, record="loss", record_every=1, throw=False)
+        sparse = descend(task, weights, lr=lr, steps=1000, record="loss", at=[1000], throw=False)
+        strict = descend(
             task, weights, lr=lr, steps=1000, record="loss", at=[1000], throw=False, stop=dln.Stop(steady=0.0)
         )
         np.testing.assert_array_equal(sparse.status, dense.status)
@@ -528,7 +585,7 @@ def test_divergence_is_found_within_32_steps_when_little_is_recorded() -> None:
 def test_a_start_whose_loss_overflows_has_diverged_at_step_0() -> None:
     task, huge = some_task(2, 2, whiten=True), dln.Weights([np.full((2, 2), 1e200)])
     for _ in each_kernel():
-        run = dln.gradient_descent(task, huge, lr=0.1, steps=5, throw=False)
+        run = descend(task, huge, lr=0.1, steps=5, throw=False)
         assert (run.status[0], run.stopped_at[0]) == (dln.Status.DIVERGED, 0)
 
 
@@ -544,7 +601,7 @@ def test_layouts_agree_on_what_is_left_of_a_diverging_member(widths) -> None:
             for layout in ("interleaved", "rows"):
                 with _backend.forced(isa=isa, layout=layout):
                     arguments = {"record": RECORDS[:1] + RECORDS[2:], "record_every": 1, "throw": False}
-                    runs.append(dln.gradient_descent(task, weights, lr=0.1, steps=40, **arguments))
+                    runs.append(descend(task, weights, lr=0.1, steps=40, **arguments))
             same_bits(*runs)
 
 
@@ -558,5 +615,5 @@ def test_the_loss_keeps_its_digits_near_a_minimum_of_zero(whiten) -> None:
     x, teacher = rng.normal(size=(60, 3)), rng.normal(size=(2, 3))
     task = dln.Task.from_data(x, x @ teacher.T) if not whiten else dln.Task.from_spectrum([2.0, 1.0], 3, 2)
     for _ in each_kernel():
-        run = dln.gradient_descent(task, starts((3, 4, 2)), lr=0.1, steps=20_000, record="loss")
+        run = descend(task, starts((3, 4, 2)), lr=0.1, steps=20_000, record="loss")
         assert abs(run.loss[0, -1]) < 1e-20

@@ -358,6 +358,7 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
         "weights": [np.ones((2, 3, 4)), np.ones((2, 1, 3))],
         "task": {
             "sigma_xx": None,
+            "variances": None,
             "sigma_yx": np.ones((1, 4)),
             "anchor": None,
             "ridge": None,
@@ -370,6 +371,7 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
         "lr": np.array(0.01),
         "momentum": None,
         "decay": None,
+        "nesterov": False,
         "steps": 3,
         "stop": dict.fromkeys(("loss", "strengths", "steady")),
         "record_at": np.array([0, 3]),

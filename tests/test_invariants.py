@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import reference
-from ensembles import DTYPES, KERNELS, RECORDS, same_bits, some_task, starts
+from ensembles import DTYPES, KERNELS, RECORDS, descend, same_bits, some_task, starts
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
@@ -63,7 +63,7 @@ def members(task, weights, arguments, chosen):
         limits = {n: getattr(picked["stop"], n) for n in ("loss", "strengths", "steady")}
         picked["stop"] = dln.Stop(**{n: v[chosen] for n, v in limits.items() if v is not None})
     part = task if task.batch is None else dln.Task.stack([task[int(i)] for i in chosen])
-    return dln.gradient_descent(part, weights[chosen], **picked)
+    return descend(part, weights[chosen], **picked)
 
 
 @settings(max_examples=60, deadline=None)
@@ -108,7 +108,7 @@ def test_bits_do_not_depend_on_threads(dtype, whiten) -> None:
             with _backend.forced(isa=isa, layout=layout):
                 for n_threads in (1, 2, 3, 8, 1000):
                     call = {"n_threads": n_threads, "progress": lambda done, total: polled.append(done / total)}
-                    runs.append(dln.gradient_descent(task, weights, **arguments, **call))
+                    runs.append(descend(task, weights, **arguments, **call))
         assert {dln.Status.DIVERGED, dln.Status.REACHED_LOSS, dln.Status.COMPLETED} == set(runs[0].status)
         for run in runs[1:]:
             same_bits(runs[0], run)
@@ -120,10 +120,10 @@ def test_a_diverging_neighbour_is_not_felt() -> None:
     lr = np.full(16, 0.05)
     for isa, layout in KERNELS:
         with _backend.forced(isa=isa, layout=layout):
-            healthy = dln.gradient_descent(task, weights, lr=lr, steps=200, record=RECORDS)
+            healthy = descend(task, weights, lr=lr, steps=200, record=RECORDS)
             for bad in (0, 5, 15):
                 wild = np.where(np.arange(16) == bad, 1e3, lr)
-                run = dln.gradient_descent(task, weights, lr=wild, steps=200, record=RECORDS, throw=False)
+                run = descend(task, weights, lr=wild, steps=200, record=RECORDS, throw=False)
                 assert run.status[bad] == dln.Status.DIVERGED
                 same_bits(run[np.arange(16) != bad], healthy[np.arange(16) != bad])
 
@@ -138,8 +138,8 @@ def test_the_transposed_problem_has_the_transposed_bits(widths, seed, dtype, ker
     mirror = dln.Task.from_covariances(None, task.sigma_yx.T, task.trace_yy)
     turned = dln.Weights([np.swapaxes(w, 1, 2) for w in weights.layers[::-1]])
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
-        run = dln.gradient_descent(task, weights, lr=0.05, steps=20, record="product")
-        other = dln.gradient_descent(mirror, turned, lr=0.05, steps=20, record="product")
+        run = descend(task, weights, lr=0.05, steps=20, record="product")
+        other = descend(mirror, turned, lr=0.05, steps=20, record="product")
     np.testing.assert_array_equal(run.product, np.swapaxes(other.product, 2, 3))
     for a, b in zip(run.final.layers, other.final.layers[::-1], strict=True):
         np.testing.assert_array_equal(a, np.swapaxes(b, 1, 2))
@@ -164,8 +164,8 @@ def test_signs_of_hidden_units_change_no_bit(widths, seed, whiten, dtype, kernel
 
     quantities = {"record": ("loss", "strengths", "layer_norms", "drift", "product"), "momentum": 0.5}
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
-        run = dln.gradient_descent(task, weights, lr=0.05, steps=20, **quantities)
-        turned = dln.gradient_descent(task, dln.Weights(turn(weights.layers)), lr=0.05, steps=20, **quantities)
+        run = descend(task, weights, lr=0.05, steps=20, **quantities)
+        turned = descend(task, dln.Weights(turn(weights.layers)), lr=0.05, steps=20, **quantities)
     for name in quantities["record"]:
         np.testing.assert_array_equal(getattr(run, name), getattr(turned, name))
     for a, b in zip(turn(run.final.layers), turned.final.layers, strict=True):
@@ -189,10 +189,8 @@ def test_rotations_and_permutations(widths, seed, whiten, kernel, permute) -> No
     turned_task = dln.Task.from_covariances(sigma_xx, R[-1] @ task.sigma_yx @ R[0].T, task.trace_yy)
     turned = [b @ w @ a.T for w, a, b in zip(weights.layers, R, R[1:], strict=False)]
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
-        run = dln.gradient_descent(task, weights, lr=0.02, steps=30, record=RECORDS[:1] + RECORDS[2:])
-        other = dln.gradient_descent(
-            turned_task, dln.Weights(turned), lr=0.02, steps=30, record=RECORDS[:1] + RECORDS[2:]
-        )
+        run = descend(task, weights, lr=0.02, steps=30, record=RECORDS[:1] + RECORDS[2:])
+        other = descend(turned_task, dln.Weights(turned), lr=0.02, steps=30, record=RECORDS[:1] + RECORDS[2:])
     # 30 contracting steps on numbers of size 1: some hundred roundings of 1e-16.
     near = {"rtol": 0, "atol": 1e-12}
     for name in ("loss", "layer_norms", "drift"):
@@ -213,8 +211,8 @@ def test_hidden_rotations_are_not_seen(widths, seed, whiten, dtype, kernel) -> N
     ]
     turned = dln.Weights([(b @ w @ a.T).astype(dtype) for w, a, b in zip(weights.layers, R, R[1:], strict=False)])
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
-        run = dln.gradient_descent(task, weights, lr=0.02, steps=30, record=("loss", "strengths", "test_loss"))
-        other = dln.gradient_descent(task, turned, lr=0.02, steps=30, record=("loss", "strengths", "test_loss"))
+        run = descend(task, weights, lr=0.02, steps=30, record=("loss", "strengths", "test_loss"))
+        other = descend(task, turned, lr=0.02, steps=30, record=("loss", "strengths", "test_loss"))
     for name in ("loss", "strengths", "test_loss"):
         # Some hundred roundings, as above.
         np.testing.assert_allclose(getattr(other, name), getattr(run, name), rtol=0, atol=5000 * np.finfo(dtype).eps)
@@ -235,8 +233,8 @@ def test_stronger_tasks_run_faster_by_a_power_of_their_strength(widths, seed, dt
     grown = dln.Weights([(c * w).astype(dtype) for w in weights.layers])
     lr = 0.0625
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
-        run = dln.gradient_descent(plain, weights, lr=lr, steps=25, record=("product", "weights"), momentum=0.5)
-        scaled = dln.gradient_descent(
+        run = descend(plain, weights, lr=lr, steps=25, record=("product", "weights"), momentum=0.5)
+        scaled = descend(
             strong, grown, lr=lr * c ** (2 - 2 * depth), steps=25, record=("product", "weights"), momentum=0.5
         )
     np.testing.assert_array_equal(scaled.product, c**depth * run.product)
@@ -255,8 +253,8 @@ def test_sums_are_averages_with_a_smaller_rate(widths, seed, dtype, kernel) -> N
     mean, total = (dln.Task.from_data(x, y, normalize=how) for how in ("mean", "sum"))
     weights = starts(widths, 3, seed=seed, dtype=dtype)
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
-        a = dln.gradient_descent(mean, weights, lr=0.05, steps=25, record=("loss", "weights", "strengths"))
-        b = dln.gradient_descent(total, weights, lr=0.05 / count, steps=25, record=("loss", "weights", "strengths"))
+        a = descend(mean, weights, lr=0.05, steps=25, record=("loss", "weights", "strengths"))
+        b = descend(total, weights, lr=0.05 / count, steps=25, record=("loss", "weights", "strengths"))
     near = {"rtol": 100 * np.finfo(dtype).eps, "atol": 2000 * np.finfo(dtype).eps}
     np.testing.assert_allclose(b.loss, count * a.loss, rtol=near["rtol"], atol=count * near["atol"])
     np.testing.assert_allclose(np.abs(b.strengths), np.abs(a.strengths), **near)
@@ -279,7 +277,7 @@ def test_the_drift_is_the_second_order_term_of_the_steps(widths, seed, whiten, k
     """W_{l+1}^T G_{l+1} = G_l W_l^T, so a step changes C_l by exactly dW_{l+1}^T dW_{l+1} - dW_l dW_l^T."""
     task, weights = some_task(widths[0], widths[-1], whiten=whiten), starts(widths, 2, seed=seed)
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
-        run = dln.gradient_descent(task, weights, lr=0.05, steps=25, record=("drift", "weights"), record_every=1)
+        run = descend(task, weights, lr=0.05, steps=25, record=("drift", "weights"), record_every=1)
     moves = [np.diff(w, axis=1) for w in run.weights]
     for place, (below, above) in enumerate(itertools.pairwise(moves)):
         change = np.swapaxes(above, 2, 3) @ above - below @ np.swapaxes(below, 2, 3)
@@ -293,7 +291,7 @@ def test_the_drift_shrinks_with_the_step(widths) -> None:
     task, weights = some_task(widths[0], widths[-1], whiten=False), starts(widths, 3)
     drifts = []
     for halvings in range(4):
-        run = dln.gradient_descent(
+        run = descend(
             task, weights, lr=0.02 / 2**halvings, steps=100 * 2**halvings, record="drift", at=[100 * 2**halvings]
         )
         drifts.append(run.drift[:, 0])
@@ -317,7 +315,7 @@ def test_descent_converges_to_the_flow_at_first_order(widths, whiten) -> None:
     flow = solve_ivp(slope, (0, 2.0), start, method="DOP853", rtol=1e-11, atol=1e-12).y[:, -1]
     ends = []
     for steps in (50, 100, 200, 400):
-        run = dln.gradient_descent(task, weights, lr=2.0 / steps, steps=steps)
+        run = descend(task, weights, lr=2.0 / steps, steps=steps)
         assert run.t[-1] == pytest.approx(2.0, rel=1e-14)
         ends.append(np.concatenate([w[0].ravel() for w in run.final.layers]))
     errors = [np.linalg.norm(end - flow) for end in ends]
@@ -340,9 +338,7 @@ def test_the_loss_falls_at_every_small_step(widths, seed, whiten, dtype, kernel)
     )
     # Layers stay below norm 1.5 and D <= 4: curvature below D 1.5^(2D-2) lambda + D 1.5^(D-2) |E|, some hundreds.
     with _backend.forced(isa=kernel[0], layout=kernel[1]):
-        run = dln.gradient_descent(
-            task, weights, lr=0.002, steps=60, record=("loss", "layer_norms", "weights"), record_every=1
-        )
+        run = descend(task, weights, lr=0.002, steps=60, record=("loss", "layer_norms", "weights"), record_every=1)
     assert max(np.linalg.norm(w, 2, axis=(2, 3)).max() for w in run.weights) < 1.5
     rounding = 20 * np.finfo(dtype).eps * run.loss.max()
     assert (np.diff(run.loss, axis=1) <= rounding).all()
@@ -356,7 +352,7 @@ def test_aligned_starts_stay_aligned_and_follow_scalar_modes(dtype) -> None:
     task = dln.Task.from_spectrum([3.0, 2.0, 0.5], 5, 4)
     modes = np.array([[0.5, 0.3, 0.7], [0.4, 0.6, 0.2], [0.9, 0.5, 0.8]])  # (layer, mode)
     weights = dln.init.aligned(task, depth=3, layer_strengths=modes, dtype=dtype)
-    run = dln.gradient_descent(task, weights, lr=0.05, steps=60, record=("strengths", "product"), record_every=1)
+    run = descend(task, weights, lr=0.05, steps=60, record=("strengths", "product"), record_every=1)
     a = modes.copy()
     for k in range(61):
         u = a.prod(axis=0)

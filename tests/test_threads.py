@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from ensembles import RECORDS, same_bits, some_task, starts
+from ensembles import RECORDS, descend, same_bits, some_task, starts
 
 import pydln as dln
 from pydln import _backend
@@ -34,7 +34,7 @@ def threaded_run(**more):
     """More than enough work to be spread over threads: 12 members, 3 x 10^7 flops."""
     task, weights = small_problem()
     assert _backend.core.step_flops(weights.widths, False) * 12 * 900 > 5e6
-    return dln.gradient_descent(task, weights, **{"lr": 0.02, "steps": 900, "n_threads": 2, "record": RECORDS, **more})
+    return descend(task, weights, **{"lr": 0.02, "steps": 900, "n_threads": 2, "record": RECORDS, **more})
 
 
 # ---- how many ---------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def test_the_default_number_of_threads(monkeypatch) -> None:
     for wrong in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("PYDLN_NUM_THREADS", wrong)
         with pytest.raises(ValueError, match=f"PYDLN_NUM_THREADS: expected an integer >= 1, got '{wrong}'"):
-            dln.gradient_descent(*small_problem(), lr=0.1, steps=1)
+            descend(*small_problem(), lr=0.1, steps=1)
 
 
 def settled_threads() -> int:
@@ -84,7 +84,7 @@ def test_that_many_threads_run(n_threads, workers, monkeypatch) -> None:
             monkeypatch.setenv("PYDLN_NUM_THREADS", str(n_threads))
         asked = None if by_environment else n_threads
         with _backend.forced(layout="rows"), pytest.raises(EnoughError):
-            dln.gradient_descent(task, weights, lr=0.01, steps=ENDLESS, n_threads=asked, progress=count)
+            descend(task, weights, lr=0.01, steps=ENDLESS, n_threads=asked, progress=count)
         assert seen[0] - before == workers
         assert settled_threads() == before  # none outlives its call
 
@@ -134,7 +134,7 @@ def test_other_threads_go_on_during_a_run() -> None:
     """With the GIL held, the ticking thread would stand still for as long as the run takes."""
     task, weights = small_problem()
     start = time.perf_counter()
-    dln.gradient_descent(task, weights, lr=0.01, steps=5000, n_threads=1, record=())
+    descend(task, weights, lr=0.01, steps=5000, n_threads=1, record=())
     steps = int(5000 * 0.6 / (time.perf_counter() - start))  # some 0.6 s
     ticks, finished = [], threading.Event()
 
@@ -147,7 +147,7 @@ def test_other_threads_go_on_during_a_run() -> None:
     ticking.start()
     try:
         begin = time.perf_counter()
-        dln.gradient_descent(task, weights, lr=0.01, steps=steps, n_threads=1, record=())
+        descend(task, weights, lr=0.01, steps=steps, n_threads=1, record=())
         end = time.perf_counter()
     finally:
         finished.set()
@@ -161,7 +161,7 @@ def test_several_threads_may_call_at_once() -> None:
     problems = [(some_task(5, 3, whiten=i % 2 == 0, seed=i), starts((5, 7, 3), 9, seed=i)) for i in range(6)]
 
     def solve(problem):
-        return dln.gradient_descent(*problem, lr=0.03, steps=1500, n_threads=2, record=RECORDS)
+        return descend(*problem, lr=0.03, steps=1500, n_threads=2, record=RECORDS)
 
     expected = [solve(problem) for problem in problems]
     with ThreadPoolExecutor(4) as pool:
@@ -173,10 +173,7 @@ def test_one_ensemble_may_be_shared_by_several_callers() -> None:
     expected = threaded_run()
     task, weights = small_problem()
     with ThreadPoolExecutor(4) as pool:
-        runs = [
-            pool.submit(dln.gradient_descent, task, weights, lr=0.02, steps=900, n_threads=2, record=RECORDS)
-            for _ in range(8)
-        ]
+        runs = [pool.submit(descend, task, weights, lr=0.02, steps=900, n_threads=2, record=RECORDS) for _ in range(8)]
         for run in runs:
             same_bits(expected, run.result())
 
@@ -251,7 +248,7 @@ def test_a_fork_during_a_run_of_another_thread() -> None:
 
 
 def _loss_of(seed):
-    run = dln.gradient_descent(
+    run = descend(
         some_task(4, 4, whiten=True, seed=seed), starts((4, 9, 4), 16, seed=seed), lr=0.02, steps=1500, n_threads=2
     )
     return run.loss
@@ -286,7 +283,7 @@ def test_an_interrupt_keeps_what_was_computed(layout, n_threads) -> None:
 
     began = time.monotonic()
     with _backend.forced(layout=layout), pytest.raises(dln.Interrupted) as caught:
-        dln.gradient_descent(task, weights, steps=ENDLESS, progress=interrupt, **arguments)
+        descend(task, weights, steps=ENDLESS, progress=interrupt, **arguments)
     assert isinstance(caught.value, KeyboardInterrupt)
     run = caught.value.trajectory
     done = int((run.status != dln.Status.INTERRUPTED).sum())
@@ -315,13 +312,13 @@ def test_an_interrupted_member_is_where_an_uninterrupted_one_was_at_that_step() 
             raise KeyboardInterrupt
 
     with pytest.raises(dln.Interrupted) as caught:
-        dln.gradient_descent(task, weights, steps=ENDLESS, at=[0, 10, 1000, ENDLESS], progress=interrupt, **arguments)
+        descend(task, weights, steps=ENDLESS, at=[0, 10, 1000, ENDLESS], progress=interrupt, **arguments)
     run = caught.value.trajectory
     assert (run.status == dln.Status.INTERRUPTED).all()
     assert (run.stopped_at > 1000).all()
     for i in range(5):
         end = int(run.stopped_at[i])
-        same = dln.gradient_descent(task, weights[i], steps=end, at=[0, 10, 1000], **arguments)
+        same = descend(task, weights[i], steps=end, at=[0, 10, 1000], **arguments)
         for a, b in zip(run.final.layers, same.final.layers, strict=True):
             np.testing.assert_array_equal(a[i], b[0])
         np.testing.assert_array_equal(run.loss[i, :3], same.loss[0])
@@ -345,11 +342,11 @@ def test_an_interrupt_within_a_long_step_leaves_the_weights_of_a_whole_step(mome
 
     began = time.monotonic()
     with pytest.raises(dln.Interrupted) as caught:
-        dln.gradient_descent(task, weights, steps=ENDLESS, at=[0, 1, 2, ENDLESS], progress=interrupt, **arguments)
+        descend(task, weights, steps=ENDLESS, at=[0, 1, 2, ENDLESS], progress=interrupt, **arguments)
     run = caught.value.trajectory
     assert run.status[0] == dln.Status.INTERRUPTED
     end = int(run.stopped_at[0])
-    same = dln.gradient_descent(task, weights, steps=end, at=range(min(end, 2) + 1), **arguments)
+    same = descend(task, weights, steps=end, at=range(min(end, 2) + 1), **arguments)
     for a, b in zip(run.final.layers, same.final.layers, strict=True):
         np.testing.assert_array_equal(a, b)
     for name in arguments["record"]:
@@ -460,7 +457,7 @@ def test_progress_counts_the_steps_of_all_members() -> None:
 def test_steps_that_are_not_needed_count_as_done() -> None:
     task, weights = small_problem()
     seen = []
-    run = dln.gradient_descent(
+    run = descend(
         task,
         weights,
         lr=0.02,

@@ -4,4 +4,6 @@ A file has ``LABEL``, its name in the table, and ``prepare(workload, **options)`
 starts from ``workload.start``, does so many steps, and returns the losses (batch, 1 + steps / RECORD_EVERY), or None,
 and the final layers. Everything that happens once (compilation, the choice of a block size) happens in ``prepare``.
 A package that is not installed shows as the ModuleNotFoundError of its import at the top.
+
+Peers propagate from the narrow side, as `narrow.py` turns the problem.
 """

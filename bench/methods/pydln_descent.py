@@ -16,7 +16,9 @@ def prepare(workload, record=("loss",), threads=1):
 
     def train(steps):
         when = {"record_every": RECORD_EVERY} if record else {"at": [steps]}
-        run = pydln.gradient_descent(task, weights, lr=LR, steps=steps, record=record, n_threads=threads, **when)
+        run = pydln.gradient_descent(
+            task, weights, lr=LR, steps=steps, record=record, n_threads=threads, reduce="none", **when
+        )
         return run.loss if record else None, run.final.layers
 
     return train

@@ -6,13 +6,15 @@ import torch
 from workloads import LR, RECORD_EVERY
 
 from methods.blocks import in_fastest_blocks
+from methods.narrow import Narrow
 
 LABEL = "PyTorch autograd"
 
 
 def prepare(workload):
     torch.set_num_threads(1)
-    target = torch.from_numpy(workload.sigma_yx.astype(workload.dtype))
+    problem = Narrow.of(workload)
+    target = torch.from_numpy(problem.target)
 
     def loss_of(layers):
         product = layers[0]
@@ -35,4 +37,4 @@ def prepare(workload):
             if steps % RECORD_EVERY == 0:
                 losses[:, steps // RECORD_EVERY] = loss_of(layers)
 
-    return in_fastest_blocks(workload, train_block)
+    return in_fastest_blocks(workload, problem, train_block)

@@ -30,11 +30,12 @@ ops::Moments<T> moments(const py::dict& task, const std::string& name, std::int6
                         std::int64_t in) {
   ops::Moments<T> m;
   m.sigma_xx = per_member<T>(task["sigma_xx"], name + ".sigma_xx", batch, {in, in});
+  m.variances = per_member<T>(task["variances"], name + ".variances", batch, {in});
   m.sigma_yx = per_member<T>(task["sigma_yx"], name + ".sigma_yx", batch, {out, in});
   m.anchor = per_member<T>(task["anchor"], name + ".anchor", batch, {out, in});
   m.ridge = per_member<T>(task["ridge"], name + ".ridge", batch, {});
   m.anchor_loss = per_member<T>(task["anchor_loss"], name + ".anchor_loss", batch, {});
-  if (!m.sigma_yx || !m.anchor_loss || (m.sigma_xx && !(m.anchor && m.ridge)))
+  if (!m.sigma_yx || !m.anchor_loss || (!m.whitened() && !(m.anchor && m.ridge)) || (m.sigma_xx && m.variances))
     throw py::value_error(name + ": incomplete");
   return m;
 }
@@ -42,8 +43,8 @@ ops::Moments<T> moments(const py::dict& task, const std::string& name, std::int6
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
 template <class T>
 bool descent(const py::list& weights, const py::dict& task, const py::object& test, const py::object& lr,
-             const py::object& momentum, const py::object& decay, std::int64_t steps, const py::dict& stop,
-             const py::array& record_at, const py::dict& records, const py::object& status,
+             const py::object& momentum, const py::object& decay, bool nesterov, std::int64_t steps,
+             const py::dict& stop, const py::array& record_at, const py::dict& records, const py::object& status,
              const py::object& stopped_at, int threads, const py::object& memory, const std::string& isa,
              const std::string& layout, const py::object& tick) {
   Shape widths;
@@ -72,14 +73,15 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.modes = task["modes"].cast<std::int64_t>();
   op.mode_u = per_member<T>(task["mode_u"], "task.mode_u", batch, {out, op.modes});
   op.mode_v = per_member<T>(task["mode_v"], "task.mode_v", batch, {in, op.modes});
-  for (const auto& p : {op.train.sigma_xx, op.train.sigma_yx, op.train.anchor, op.test.sigma_xx, op.test.sigma_yx,
-                        op.test.anchor, op.mode_u, op.mode_v})
+  for (const auto& p : {op.train.sigma_xx, op.train.variances, op.train.sigma_yx, op.train.anchor, op.test.sigma_xx,
+                        op.test.variances, op.test.sigma_yx, op.test.anchor, op.mode_u, op.mode_v})
     op.task_per_member |= p.stride != 0;
 
   op.lr = per_member<T>(lr, "lr", batch, {});
   op.momentum = per_member<T>(momentum, "momentum", batch, {});
   op.decay = per_member<T>(decay, "weight_decay", batch, {});
   if (steps < 0) throw py::value_error("steps: expected an integer >= 0");
+  op.nesterov = nesterov;
   op.steps = steps;
   op.stop_loss = per_member<T>(stop["loss"], "stop.loss", batch, {});
   op.stop_strengths = per_member<T>(stop["strengths"], "stop.strengths", batch, {op.modes});
@@ -108,7 +110,7 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
   const Layout arrangement =
-      cpu::choose_layout(layout, op.chain, batch, chosen.kernels.vector_bytes / static_cast<std::int64_t>(sizeof(T)));
+      cpu::choose_layout(layout, op.chain, batch, chosen.descent<T>(Layout::interleaved, false).members);
   const auto free_memory = [&] {
     const py::gil_scoped_acquire gil;
     const py::object bytes = memory();
@@ -126,9 +128,9 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
 template <class T>
 void add(py::module_& m, const char* name) {
   using namespace py::literals;
-  m.def(name, &descent<T>, "weights"_a.noconvert(), "task"_a, "test"_a, "lr"_a, "momentum"_a, "decay"_a, "steps"_a,
-        "stop"_a, "record_at"_a.noconvert(), "records"_a, "status"_a, "stopped_at"_a, "threads"_a, "memory"_a, "isa"_a,
-        "layout"_a, "tick"_a);
+  m.def(name, &descent<T>, "weights"_a.noconvert(), "task"_a, "test"_a, "lr"_a, "momentum"_a, "decay"_a, "nesterov"_a,
+        "steps"_a, "stop"_a, "record_at"_a.noconvert(), "records"_a, "status"_a, "stopped_at"_a, "threads"_a,
+        "memory"_a, "isa"_a, "layout"_a, "tick"_a);
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <memory>
 #include <new>
 #include <stdexcept>
-#include <type_traits>
 #include <vector>
 
 #include "cpu/parallel.hpp"
@@ -28,14 +27,6 @@ constexpr double kInlineFlops = 5e6;
 // Workspaces up to this many bytes are taken without asking how much memory is free.
 constexpr std::size_t kUnasked = 64UL * 1024 * 1024;
 
-template <class T>
-DescentBody<T> body_of(const Isa& isa, Layout layout, bool task_per_member) {
-  if constexpr (std::is_same_v<T, double>)
-    return isa.kernels.descent_f64(layout, task_per_member);
-  else
-    return isa.kernels.descent_f32(layout, task_per_member);
-}
-
 }  // namespace
 
 Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, std::int64_t lanes) {
@@ -52,7 +43,7 @@ double step_flops(const Chain& chain, bool whitened) { return pydln::step_flops(
 template <class T>
 void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads,
          const std::function<std::size_t()>& memory, Control& control, const std::function<void()>& poll) {
-  const DescentBody<T> body = body_of<T>(isa, layout, op.task_per_member);
+  const DescentBody<T> body = isa.descent<T>(layout, op.task_per_member);
   const double evaluations = static_cast<double>(op.steps) + 1;
   const double drifts = op.drift ? static_cast<double>(op.records) + 1 : 0;
   const double flops = static_cast<double>(op.batch) *

@@ -30,27 +30,34 @@ unsigned saved_state() {
   return low;
 }
 
-bool has_baseline() {  // x86-64-v2: SSE3, SSSE3, SSE4.1, SSE4.2, POPCNT
+bool runs_baseline() {  // x86-64-v2: SSE3, SSSE3, SSE4.1, SSE4.2, POPCNT
   const unsigned c = cpuid(1).ecx;
   return bit(c, 0U) && bit(c, 9U) && bit(c, 19U) && bit(c, 20U) && bit(c, 23U);
 }
-
-bool has_avx2() {  // AVX, FMA, AVX2, with the upper halves of the registers saved
+bool runs_avx2() {  // AVX, FMA, AVX2, with the upper halves of the registers saved
   const unsigned c = cpuid(1).ecx;
   return bit(c, 28U) && bit(c, 12U) && bit(cpuid(7).ebx, 5U) && (saved_state() & 6U) == 6U;
 }
+bool runs_avx512() {  // F, DQ, BW, VL, with masks and all of the 32 registers saved
+  const unsigned b = cpuid(7).ebx;
+  return runs_avx2() && bit(b, 16U) && bit(b, 17U) && bit(b, 30U) && bit(b, 31U) && (saved_state() & 0xE6U) == 0xE6U;
+}
+#else
+bool runs_baseline() { return true; }
 #endif
 
 std::vector<Isa> find() {
+  if (!runs_baseline()) throw std::runtime_error("this processor lacks x86-64-v2 (SSE4.2), the least that pydln needs");
   std::vector<Isa> found;
-#if defined(__x86_64__)
-  if (!has_baseline()) throw std::runtime_error("this processor lacks x86-64-v2 (SSE4.2), the least that pydln needs");
-  found.push_back({"baseline", baseline::kernels()});
-#if defined(PYDLN_HAVE_AVX2)
-  if (has_avx2()) found.push_back({"avx2", avx2::kernels()});
+  found.push_back({"baseline", baseline::kernel<double>, baseline::kernel<float>});
+#if defined(PYDLN_HAVE_EMULATED512)
+  found.push_back({"emulated512", emulated512::kernel<double>, emulated512::kernel<float>});
 #endif
-#else
-  found.push_back({"baseline", baseline::kernels()});
+#if defined(PYDLN_HAVE_AVX2)
+  if (runs_avx2()) found.push_back({"avx2", avx2::kernel<double>, avx2::kernel<float>});
+#endif
+#if defined(PYDLN_HAVE_AVX512)
+  if (runs_avx512()) found.push_back({"avx512", avx512::kernel<double>, avx512::kernel<float>});
 #endif
   return found;
 }

@@ -10,7 +10,16 @@ namespace pydln::cpu {
 
 struct Isa {
   std::string name;
-  Kernels kernels;
+  DescentBody<double> (*descent_f64)(Layout, bool task_per_member);
+  DescentBody<float> (*descent_f32)(Layout, bool task_per_member);
+
+  template <class T>
+  DescentBody<T> descent(Layout layout, bool task_per_member) const {
+    if constexpr (sizeof(T) == sizeof(double))
+      return descent_f64(layout, task_per_member);
+    else
+      return descent_f32(layout, task_per_member);
+  }
 };
 
 // Those compiled in and supported by processor and operating system, best last. Never empty, or throws.

@@ -3,6 +3,7 @@
 //   Omega = W_D ... W_1,  E = Sigma_yx - Omega Sigma_xx,
 //   G_l = (W_D ... W_{l+1})^T E (W_{l-1} ... W_1)^T - decay W_l          (minus the gradient of the loss)
 //   V_l <- momentum V_l + G_l,  W_l <- W_l + lr V_l                      (V_l = 0 before the first step)
+//                               W_l <- W_l + lr (momentum V_l + G_l)     (Nesterov)
 //   loss = L(P) + 1/2 <E + ridge P, P - Omega>,  P (Sigma_xx + ridge I) = Sigma_yx
 //
 // The loss is quadratic, so this holds exactly for any ridge; near the minimum it keeps the digits that
@@ -22,11 +23,14 @@ namespace pydln::ops {
 // Second moments of one task. The loss is an average or a sum over samples as these are.
 template <class T>
 struct Moments {
-  PerMember<const T> sigma_xx;     // (n_0, n_0); absent: Sigma_xx = I
+  PerMember<const T> sigma_xx;     // (n_0, n_0)
+  PerMember<const T> variances;    // (n_0): Sigma_xx is diagonal; with neither, Sigma_xx = I
   PerMember<const T> sigma_yx;     // (n_D, n_0)
   PerMember<const T> anchor;       // (n_D, n_0)  P; not read where Sigma_xx = I
   PerMember<const T> ridge;        // scalar; not read where Sigma_xx = I
   PerMember<const T> anchor_loss;  // scalar: L(P)
+
+  bool whitened() const { return !sigma_xx && !variances; }
 };
 
 template <class T>
@@ -45,6 +49,7 @@ struct Descent {
   PerMember<const T> lr;
   PerMember<const T> momentum;  // absent: 0
   PerMember<const T> decay;     // absent: 0
+  bool nesterov = false;
   std::int64_t steps = 0;
 
   PerMember<const T> stop_loss;       // stop when loss <= this

@@ -209,6 +209,7 @@ RUN = _section(
         "record_every": _integer(1),
         "at": _steps,
         "momentum": _number(at_least=0.0, below=1.0),
+        "nesterov": _flag,
         "weight_decay": _number(at_least=0.0),
         "theory": _flag,
         "stop": lambda value, name: value,

@@ -1,8 +1,8 @@
-// The kernels of one instruction set. CMake compiles this source once per set, with that set's flags and
+// The kernels of one instruction set and one precision. CMake compiles this source once for each, with the set's flags and
 //   PYDLN_ISA                       its namespace
+//   PYDLN_SCALAR                    double or float
 //   PYDLN_VECTOR_BYTES              its vector width
-//   PYDLN_INTERLEAVED_MR, _NR       register block of the interleaved layout, in matrix elements
-//   PYDLN_ROWS_MR                   rows of the register block of the row layout; it is two vectors wide
+//   PYDLN_REGISTERS                 how many vector registers it has: 16 or 32
 #include "cpu/kernels/body.hpp"
 
 #include "cpu/kernels/descent.hpp"
@@ -26,17 +26,16 @@ void work(const ops::Descent<T>& op, Control& control, char* workspace) {
   DescentWorker<L, G>(op, control, arena).run();
 }
 
+}  // namespace
+
 template <class T>
-DescentBody<T> body(Layout layout, bool task_per_member) {
+DescentBody<T> kernel(Layout layout, bool task_per_member) {
   using A = Interleaved<T>;
   using B = Rows<T>;
   if (layout == Layout::rows) return {measure<B, T, T>, work<B, T, T>, B::members};
   if (task_per_member) return {measure<A, typename A::Cell, T>, work<A, typename A::Cell, T>, A::members};
   return {measure<A, T, T>, work<A, T, T>, A::members};
 }
-
-}  // namespace
-
-Kernels kernels() { return {body<double>, body<float>, PYDLN_VECTOR_BYTES}; }
+template DescentBody<PYDLN_SCALAR> kernel(Layout, bool);
 
 }  // namespace pydln::PYDLN_ISA

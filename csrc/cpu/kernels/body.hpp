@@ -20,18 +20,19 @@ struct DescentBody {
   std::int64_t members;
 };
 
-struct Kernels {
-  DescentBody<double> (*descent_f64)(Layout, bool task_per_member);
-  DescentBody<float> (*descent_f32)(Layout, bool task_per_member);
-  std::int64_t vector_bytes;
-};
-
-#define PYDLN_DECLARE_KERNELS(isa) \
-  namespace isa {                  \
-  Kernels kernels();               \
+// The instruction sets, each a namespace; those compiled in are said by definitions PYDLN_HAVE_....
+//   baseline     x86-64-v2; elsewhere what the compiler takes for granted (NEON on ARM)
+//   emulated512  vectors as wide as AVX-512's on whatever there is: for tests on processors without it
+// The kernel of a layout; task_per_member: whether members have matrices of their own for their tasks.
+#define PYDLN_DECLARE_KERNELS(isa)                     \
+  namespace isa {                                      \
+  template <class T>                                   \
+  DescentBody<T> kernel(Layout, bool task_per_member); \
   }
 PYDLN_DECLARE_KERNELS(baseline)
+PYDLN_DECLARE_KERNELS(emulated512)
 PYDLN_DECLARE_KERNELS(avx2)
+PYDLN_DECLARE_KERNELS(avx512)
 #undef PYDLN_DECLARE_KERNELS
 
 }  // namespace pydln

@@ -29,9 +29,11 @@ class DescentWorker {
 
   struct Moments {  // in working orientation
     G* sigma_xx = nullptr;
+    G* variances = nullptr;
     G* sigma_yx = nullptr;
     G* anchor = nullptr;
     Value ridge{}, anchor_loss{};
+    bool whitened() const { return !anchor; }
   };
   struct Lane {
     int64_t member = -1;
@@ -49,24 +51,22 @@ class DescentWorker {
         D_(op.chain.depth),
         flipped_(carry_input_side(op.chain)),
         m_(width(D_)),
-        n_(width(0)) {
+        n_(width(0)),
+        reads_product_(op.strengths || op.stop_strengths || op.product || op.test_loss) {
     weights_ = arena.take<Cell*>(D_);
     products_ = arena.take<Cell*>(D_);
     for (int64_t l = 0; l < D_; ++l) matrix(arena, weights_, l, width(l + 1), width(l));
     for (int64_t l = 0; l + 1 < D_; ++l) matrix(arena, products_, l, m_, width(l));  // A_l = W_D ... W_{l+1}
     if (arena.base) products_[D_ - 1] = weights_[D_ - 1];
 
-    int64_t widest = n_, cells = L::cells(m_, n_);
+    int64_t widest = n_, cells = 0;
     for (int64_t l = 0; l < D_; ++l) {
       widest = width(l) > widest ? width(l) : widest;
-      const int64_t here = L::cells(width(l + 1), width(l)), square = L::cells(width(l + 1), width(l + 1));
-      const int64_t across = L::cells(width(l), width(l + 1));
+      const int64_t here = L::cells(width(l + 1), width(l));
       cells = here > cells ? here : cells;
-      if (op.drift) cells = square > cells ? square : cells;
-      if (op.drift) cells = across > cells ? across : cells;
     }
     for (auto& r : carried_) r = arena.take<Cell>(L::cells(m_, widest));
-    carry_ = L::carry(arena, widest, m_);
+    space_ = L::make_space(arena, widest, cells);
 
     moments(arena, train_, op.train);
     if (op.test.sigma_yx) moments(arena, test_, op.test);
@@ -83,13 +83,19 @@ class DescentWorker {
       for (int64_t l = 0; l < D_; ++l) matrix(arena, next_, l, width(l + 1), width(l));
     }
     general_ = op.momentum || op.decay || op.stop_steady;
-    if (general_ || op.drift) scratch_ = arena.take<Cell>(cells);
     if (general_) {
       velocity_ = arena.take<Cell*>(D_);
       for (int64_t l = 0; l < D_; ++l) matrix(arena, velocity_, l, width(l + 1), width(l));
     }
     if (op.drift) {
-      transposed_ = arena.take<Cell>(cells);
+      int64_t square = 0, across = 0;
+      for (int64_t l = 0; l + 1 < D_; ++l) {
+        const int64_t hidden = width(l + 1), s = L::cells(hidden, hidden), t = L::cells(width(l), hidden);
+        square = s > square ? s : square;
+        across = t > across ? t : across;
+      }
+      for (auto& q : squares_) q = arena.take<Cell>(square);
+      transposed_ = arena.take<Cell>(across);
       conserved_ = arena.take<Cell*>(D_ - 1);
       for (int64_t l = 0; l + 1 < D_; ++l) matrix(arena, conserved_, l, width(l + 1), width(l + 1));
     }
@@ -99,20 +105,25 @@ class DescentWorker {
     clear();
     load_shared_task();
     refill();
-    while (active_ > 0) {
-      const bool due = until_event_ == 0;
-      forward(due);
-      if (cancelled(control_)) return abandon();
-      const bool ended = due && events();
-      if (due && cancelled(control_)) return abandon();
-      if (ended) {  // the successor starts with a forward pass of its own
-        refill();
-        continue;
+    if constexpr (kMembers > 1) {
+      switch (general_ ? 0 : extent()) {
+        case 2:
+          return steps<2>();
+        case 3:
+          return steps<3>();
+        case 4:
+          return steps<4>();
+        case 5:
+          return steps<5>();
+        case 6:
+          return steps<6>();
+        case 7:
+          return steps<7>();
+        case 8:
+          return steps<8>();
       }
-      if (!backward()) return abandon();
-      for (auto& lane : lanes_) ++lane.step;
-      --until_event_;
     }
+    steps<0>();
   }
 
  private:
@@ -126,6 +137,12 @@ class DescentWorker {
       return L::cells(rows, cols);
   }
   static int64_t ld(int64_t cols) { return L::stride(cols); }
+  // The width that all layers share, or 0.
+  int64_t extent() const {
+    for (int64_t l = 1; l <= D_; ++l)
+      if (width(l) != width(0)) return 0;
+    return width(0);
+  }
 
   static void matrix(Arena& arena, Cell** list, int64_t l, int64_t rows, int64_t cols) {
     Cell* p = arena.take<Cell>(L::cells(rows, cols));
@@ -133,8 +150,9 @@ class DescentWorker {
   }
   void moments(Arena& arena, Moments& to, const ops::Moments<T>& from) {
     if (from.sigma_xx) to.sigma_xx = arena.take<G>(task_cells(inputs(), inputs()));
+    if (from.variances) to.variances = arena.take<G>(task_cells(1, inputs()));
     to.sigma_yx = arena.take<G>(task_cells(m_, n_));
-    if (from.sigma_xx) to.anchor = arena.take<G>(task_cells(m_, n_));
+    if (!from.whitened()) to.anchor = arena.take<G>(task_cells(m_, n_));
   }
   int64_t inputs() const { return op_.chain.widths[0]; }
 
@@ -150,13 +168,13 @@ class DescentWorker {
   }
   void load_moments(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
     L::load(to.sigma_yx, lane, from.sigma_yx.of(member), m_, n_, flipped_);
-    if (!from.sigma_xx) return;
-    L::load(to.sigma_xx, lane, from.sigma_xx.of(member), inputs(), inputs(), false);  // symmetric
-    L::load(to.anchor, lane, from.anchor.of(member), m_, n_, flipped_);
+    if (from.sigma_xx) L::load(to.sigma_xx, lane, from.sigma_xx.of(member), inputs(), inputs(), false);  // symmetric
+    if (from.variances) L::load(to.variances, lane, from.variances.of(member), 1, inputs(), false);
+    if (!from.whitened()) L::load(to.anchor, lane, from.anchor.of(member), m_, n_, flipped_);
   }
   void load_scalars(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
     L::set(to.anchor_loss, lane, *from.anchor_loss.of(member));
-    if (from.sigma_xx) L::set(to.ridge, lane, *from.ridge.of(member));
+    if (!from.whitened()) L::set(to.ridge, lane, *from.ridge.of(member));
   }
   void load_task(int64_t lane, int64_t member) {
     load_moments(train_, op_.train, lane, member);
@@ -215,30 +233,70 @@ class DescentWorker {
   }
 
   void abandon() {
+    count_steps();
     for (int64_t lane = 0; lane < kMembers; ++lane)
       if (lanes_[lane].member >= 0) store_end(lane, Status::interrupted);
   }
 
-  // ---- one gradient step ----------------------------------------------------------------------------------------------
+  // ---- steps -----------------------------------------------------------------------------------------------------------
+  // S: the width of all layers, known when compiled, with no more than W <- W + lr G; 0: anything.
+  template <int S>
+  void steps() {
+    while (active_ > 0) {
+      const bool due = until_event_ == 0;
+      forward<S>(due);
+      if (cancelled(control_)) return abandon();
+      if (due) {
+        count_steps();
+        const bool ended = events();
+        if (cancelled(control_)) return abandon();
+        if (ended) {  // the successor starts with a forward pass of its own
+          refill();
+          continue;
+        }
+      }
+      if (!backward<S>()) return abandon();
+      ++uncounted_;
+      --until_event_;
+    }
+  }
+  void count_steps() {
+    for (auto& lane : lanes_) lane.step += uncounted_;
+    uncounted_ = 0;
+  }
+
   // Products A_l and the residual E of the present weights. Omega itself is kept only where something reads it.
-  void forward(bool keep_product) {
+  template <int S>
+  void forward(bool due) {
     Cell* e = carried_[0];
     for (int64_t l = D_ - 2; l >= 1; --l) {
       if (cancelled(control_)) return;
-      L::product(watch_, products_[l + 1], ld(width(l + 1)), weights_[l], ld(width(l)), products_[l], m_, width(l),
-                 width(l + 1));
+      product<S>(products_[l + 1], weights_[l], products_[l], width(l), width(l + 1));
     }
-    if (D_ > 1 && !train_.sigma_xx && !keep_product) {
-      L::residual(watch_, train_.sigma_yx, products_[1], ld(width(1)), weights_[0], ld(n_), e, m_, n_, width(1));
+    if (D_ > 1 && train_.whitened() && !(due && reads_product_)) {
+      const int64_t K = width(1);
+      if constexpr (S > 0)
+        L::template residual<S>(watch_, train_.sigma_yx, products_[1], S, weights_[0], S, e, S, S, S);
+      else
+        L::residual(watch_, train_.sigma_yx, products_[1], ld(K), weights_[0], ld(n_), e, m_, n_, K);
       return;
     }
-    if (D_ > 1) L::product(watch_, products_[1], ld(width(1)), weights_[0], ld(n_), products_[0], m_, n_, width(1));
+    if (D_ > 1) product<S>(products_[1], weights_[0], products_[0], n_, width(1));
     residual(train_, e);
+  }
+  template <int S>
+  void product(const Cell* a, const Cell* b, Cell* c, int64_t cols, int64_t inner) {
+    if constexpr (S > 0)
+      L::template product<S>(watch_, a, S, b, S, c, S, S, S);
+    else
+      L::product(watch_, a, ld(inner), b, ld(cols), c, m_, cols, inner);
   }
 
   void residual(const Moments& task, Cell* e) {
     const Cell* omega = products_[0];
-    if (!task.sigma_xx)
+    if (task.variances)
+      L::subtract_scaled(task.sigma_yx, omega, task.variances, flipped_, e, m_, n_);
+    else if (!task.sigma_xx)
       L::subtract(task.sigma_yx, omega, e, m_, n_);
     else if (flipped_)
       L::residual(watch_, task.sigma_yx, task.sigma_xx, ld(m_), omega, ld(n_), e, m_, n_, m_);
@@ -247,34 +305,31 @@ class DescentWorker {
   }
 
   // Returns false, the weights as they were, when the run was cancelled on the way; see kBreakable.
+  template <int S>
   bool backward() {
     const Control* watch = next_ ? watch_ : nullptr;
     Cell** to = next_ ? next_ : weights_;
     Cell* r = carried_[0];
     Cell* after = carried_[1];
     Value largest{};
-    if (D_ > 1) carry_.begin(r, m_, n_);
     for (int64_t l = 0; l + 1 < D_; ++l) {
-      const int64_t rows = width(l + 1), cols = width(l);
-      carry_.next(watch, r, weights_[l], after, m_, rows, cols);  // before W_l changes
-      const Cell* a = products_[l + 1];
-      if (general_) {
-        L::product_tn(watch, a, ld(rows), r, ld(cols), scratch_, rows, cols, m_);
-        largest =
-            L::step_momentum(weights_[l], to[l], velocity_[l], scratch_, lr_, momentum_, decay_, largest, rows, cols);
-      } else {
-        L::step_tn(watch, a, ld(rows), r, ld(cols), weights_[l], to[l], lr_, rows, cols, m_);
-      }
+      const typename L::Plain plain{weights_[l], to[l], lr_};
+      if constexpr (S > 0)
+        L::template layer_step<S>(watch, space_, products_[l + 1], r, after, plain, S, S, S);
+      else if (general_)
+        layer_step(watch, l, r, after, momentum_update(l, to, largest));
+      else
+        layer_step(watch, l, r, after, plain);
       if (watch && cancelled(*watch)) return false;
       Cell* t = r;
       r = after;
       after = t;
     }
-    const int64_t top = D_ - 1, cols = width(top);
+    const int64_t top = D_ - 1;
     if (general_)
-      largest = L::step_momentum(weights_[top], to[top], velocity_[top], r, lr_, momentum_, decay_, largest, m_, cols);
+      L::update_all(momentum_update(top, to, largest), r, m_, width(top));
     else
-      L::step(weights_[top], to[top], r, lr_, m_, cols);
+      L::update_all(typename L::Plain{weights_[top], to[top], lr_}, r, m_, width(top));
     if (next_) {
       next_ = weights_;
       weights_ = to;
@@ -285,6 +340,13 @@ class DescentWorker {
         if (lanes_[lane].member >= 0)
           lanes_[lane].steady = L::get(largest, lane) <= *op_.stop_steady.of(lanes_[lane].member);
     return true;
+  }
+  template <class Update>
+  void layer_step(const Control* watch, int64_t l, const Cell* r, Cell* next, const Update& update) {
+    L::layer_step(watch, space_, products_[l + 1], r, next, update, width(l + 1), width(l), m_);
+  }
+  typename L::Momentum momentum_update(int64_t l, Cell** to, Value& largest) const {
+    return {weights_[l], to[l], velocity_[l], lr_, momentum_, decay_, op_.nesterov, &largest};
   }
 
   // ---- what happens between steps ----------------------------------------------------------------------------------
@@ -350,7 +412,7 @@ class DescentWorker {
   Value loss_of(const Moments& task, const Cell* e) {
     const Value half = Value{} + T(0.5);
     const Value product =
-        task.sigma_xx ? L::anchored_dot(e, task.ridge, task.anchor, products_[0], m_, n_) : L::dot_self(e, m_, n_);
+        !task.whitened() ? L::anchored_dot(e, task.ridge, task.anchor, products_[0], m_, n_) : L::dot_self(e, m_, n_);
     return fma(half, product, task.anchor_loss);
   }
 
@@ -401,7 +463,7 @@ class DescentWorker {
         const int64_t hidden = width(l + 1);
         conserved_quantity(l);
         if (cancelled(control_)) return;
-        const Value square = L::distance2(scratch_, conserved_[l], hidden, hidden);
+        const Value square = L::distance2(squares_[0], conserved_[l], hidden, hidden);
         const int64_t to = flipped_ ? D_ - 2 - l : l;
         for_due([&](int64_t lane, int64_t at) {
           op_.drift[at * (D_ - 1) + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane)));
@@ -418,19 +480,20 @@ class DescentWorker {
         f(lane, lanes_[lane].member * op_.records + lanes_[lane].record);
   }
 
-  // scratch_ = W_{l+1}^T W_{l+1} - W_l W_l^T, conserved by gradient flow
+  // squares_[0] = W_{l+1}^T W_{l+1} - W_l W_l^T, conserved by gradient flow
   void conserved_quantity(int64_t l) {
     const int64_t above = width(l + 2), hidden = width(l + 1), below = width(l);
-    L::product_tn(watch_, weights_[l + 1], ld(hidden), weights_[l + 1], ld(hidden), scratch_, hidden, hidden, above);
+    L::product_tn(watch_, weights_[l + 1], ld(hidden), weights_[l + 1], ld(hidden), squares_[0], hidden, hidden, above);
     L::transpose(weights_[l], transposed_, hidden, below);
-    L::residual(watch_, scratch_, weights_[l], ld(below), transposed_, ld(hidden), scratch_, hidden, hidden, below);
+    L::product(watch_, weights_[l], ld(below), transposed_, ld(hidden), squares_[1], hidden, hidden, below);
+    L::subtract(squares_[0], squares_[1], squares_[0], hidden, hidden);
   }
   void start_drift() {
     for (int64_t l = 0; l + 1 < D_ && !cancelled(control_); ++l) {
       conserved_quantity(l);
       for (int64_t lane = 0; lane < kMembers; ++lane)
         if (lanes_[lane].member >= 0 && lanes_[lane].step == 0)
-          L::copy_lane(conserved_[l], scratch_, lane, width(l + 1), width(l + 1));
+          L::copy_lane(conserved_[l], squares_[0], lane, width(l + 1), width(l + 1));
     }
   }
 
@@ -446,6 +509,8 @@ class DescentWorker {
   int64_t until_event_ = 0;
   bool exhausted_ = false;
   bool general_ = false;
+  const bool reads_product_;  // whether something that is recorded or waited for is read off Omega
+  int64_t uncounted_ = 0;     // steps that no lane has counted yet
   Value lr_{}, momentum_{}, decay_{};
 
   Moments train_, test_;
@@ -455,8 +520,8 @@ class DescentWorker {
   Cell** velocity_ = nullptr;
   Cell** conserved_ = nullptr;
   Cell* carried_[2] = {};
-  typename L::Carry carry_;
-  Cell* scratch_ = nullptr;
+  typename L::Space space_;
+  Cell* squares_[2] = {};
   Cell* transposed_ = nullptr;
   Cell* test_residual_ = nullptr;
   G* mode_u_ = nullptr;

@@ -46,6 +46,7 @@ struct Interleaved {
   struct Store {  // C = AB
     V* c;
     int64_t ldc;
+    PYDLN_INLINE Store from(int64_t i, int64_t j) const { return {c + i * ldc + j, ldc}; }
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[i * ldc + j] = acc; }
   };
   template <class G>
@@ -53,49 +54,93 @@ struct Interleaved {
     V* c;
     const G* s;
     int64_t ld;
+    PYDLN_INLINE Residual from(int64_t i, int64_t j) const { return {c + i * ld + j, s + i * ld + j, ld}; }
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[i * ld + j] = at(s + i * ld + j) - acc; }
   };
-  struct Step {  // C = W + rate AB
+  struct Step {  // C = W + rate AB; C may be W
     V* c;
     const V* w;
     int64_t ld;
     V rate;
+    PYDLN_INLINE Step from(int64_t i, int64_t j) const { return {c + i * ld + j, w + i * ld + j, ld, rate}; }
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[i * ld + j] = fma(rate, acc, w[i * ld + j]); }
   };
 
   // ---- products -----------------------------------------------------------------------------------------------
-  // C (M × N) = A B with run-time strides; element (i, j) sums over k from first to last. Networks in this layout are
-  // small: their products never watch whether the run is cancelled.
-  template <class A, class B>
+  // C (M × N) = A B; element (i, j) sums over k from first to last. S: all extents, known when compiled; 0: not known.
+  // Networks in this layout are small: their products never watch whether the run is cancelled.
+  template <int S = 0, class A, class B>
   static void product(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
                       int64_t K) {
-    multiply(a, lda, 1, b, ldb, 1, M, N, K, Store{c, N});
+    multiply<S>(factor(a, S ? S : lda, 1), factor(b, S ? S : ldb, 1), M, N, K, Store{c, S ? S : N});
   }
-  template <class A, class B>
+  template <int S = 0, class A, class B>
   static void product_tn(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
                          int64_t K) {
-    multiply(a, 1, lda, b, ldb, 1, M, N, K, Store{c, N});
+    multiply<S>(factor(a, 1, S ? S : lda), factor(b, S ? S : ldb, 1), M, N, K, Store{c, S ? S : N});
   }
-  template <class G, class A, class B>
+  template <int S = 0, class G, class A, class B>
   static void residual(const Control*, const G* s, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M,
                        int64_t N, int64_t K) {
-    multiply(a, lda, 1, b, ldb, 1, M, N, K, Residual<G>{c, s, N});
-  }
-  // C (M × N) = W + rate A^T R, A (K × M), R (K × N); C may be W
-  static void step_tn(const Control*, const V* a, int64_t lda, const V* r, int64_t ldr, const V* w, V* c, V rate,
-                      int64_t M, int64_t N, int64_t K) {
-    multiply(a, 1, lda, r, ldr, 1, M, N, K, Step{c, w, N, rate});
+    multiply<S>(factor(a, S ? S : lda, 1), factor(b, S ? S : ldb, 1), M, N, K, Residual<G>{c, s, S ? S : N});
   }
 
-  // Residuals R_{l+1} = R_l W_l^T, carried from E. Nothing but the strides is needed here.
-  struct Carry {
-    void begin(const V*, int64_t, int64_t) {}
-    void next(const Control*, const V* r, const V* w, V* out, int64_t m, int64_t rows, int64_t cols) {
-      multiply(r, cols, 1, w, 1, cols, m, rows, cols, Store{out, rows});
-    }
+  // ---- one layer of the backward pass ----------------------------------------------------------------------------
+  // What a gradient does to the weights; `from` may be `to`.
+  struct Plain {
+    static constexpr bool fused = true;  // done where the gradient is made
+    const V* from;
+    V* to;
+    V rate;
   };
-  static Carry carry(Arena&, int64_t, int64_t) { return {}; }
+  struct Momentum {
+    static constexpr bool fused = false;
+    const V* from;
+    V* to;
+    V* velocity;
+    V rate, momentum, decay;
+    bool nesterov;
+    V* largest;  // takes the largest |velocity| of each member
+  };
+  struct Space {
+    V* gradient = nullptr;
+  };
+  static Space make_space(Arena& arena, int64_t, int64_t most_cells) { return {arena.take<V>(most_cells)}; }
 
+  // next = R W^T and W <- update(W, A^T R)
+  template <int S = 0, class Update>
+  static PYDLN_INLINE void layer_step(const Control*, const Space& space, const V* a, const V* r, V* next,
+                                      const Update& update, int64_t rows, int64_t cols, int64_t m) {
+    const int64_t ld = S ? S : cols, ldn = S ? S : rows;
+    multiply<S>(factor(r, ld, 1), factor(update.from, 1, ld), m, rows, cols, Store{next, ldn});
+    const Own left{a, 1, ldn}, right{r, ld, 1};
+    if constexpr (Update::fused) {
+      multiply<S>(left, right, rows, cols, m, Step{update.to, update.from, ld, update.rate});
+    } else {
+      multiply<S>(left, right, rows, cols, m, Store{space.gradient, ld});
+      update_all<S>(update, space.gradient, rows, cols);
+    }
+  }
+
+  // ---- element by element ---------------------------------------------------------------------------------------
+  template <int S = 0>
+  static void update_all(const Plain& u, const V* g, int64_t rows, int64_t cols) {
+    const int64_t count = S ? S * S : rows * cols;
+    for (int64_t q = 0; q < count; ++q) u.to[q] = fma(u.rate, g[q], u.from[q]);
+  }
+  template <int S = 0>
+  static void update_all(const Momentum& u, const V* g, int64_t rows, int64_t cols) {
+    const int64_t count = S ? S * S : rows * cols;
+    V most = *u.largest;
+    for (int64_t q = 0; q < count; ++q) {
+      const V weight = u.from[q], pull = fma(V(-u.decay), weight, g[q]);
+      const V velocity = fma(u.momentum, u.velocity[q], pull);
+      u.velocity[q] = velocity;
+      u.to[q] = fma(u.rate, u.nesterov ? fma(u.momentum, velocity, pull) : velocity, weight);
+      most = max_abs(most, velocity);
+    }
+    *u.largest = most;
+  }
   static void transpose(const V* a, V* c, int64_t rows, int64_t cols) {
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < cols; ++j) c[j * rows + i] = a[i * cols + j];
@@ -106,19 +151,14 @@ struct Interleaved {
   static void subtract(const G* s, const V* a, V* c, int64_t rows, int64_t cols) {
     for (int64_t q = 0; q < rows * cols; ++q) c[q] = at(s + q) - a[q];
   }
-  // c = w + rate g; c may be w
-  static void step(const V* w, V* c, const V* g, V rate, int64_t rows, int64_t cols) {
-    for (int64_t q = 0; q < rows * cols; ++q) c[q] = fma(rate, g[q], w[q]);
-  }
-  // v = momentum v + (g - decay w), c = w + rate v; returns max(largest, |v|)
-  static V step_momentum(const V* w, V* c, V* v, const V* g, V rate, V momentum, V decay, V largest, int64_t rows,
-                         int64_t cols) {
-    for (int64_t q = 0; q < rows * cols; ++q) {
-      v[q] = fma(momentum, v[q], fma(-decay, w[q], g[q]));
-      c[q] = fma(rate, v[q], w[q]);
-      largest = max_abs(largest, v[q]);
-    }
-    return largest;
+  // C = S - A diag(d), or S - diag(d) A
+  template <class G>
+  static void subtract_scaled(const G* s, const V* a, const G* d, bool by_row, V* c, int64_t rows, int64_t cols) {
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < cols; ++j) {
+        const int64_t q = i * cols + j;
+        c[q] = fma(V(-at(d + (by_row ? i : j))), a[q], at(s + q));
+      }
   }
 
   // ---- sums in canonical order ----------------------------------------------------------------------------------
@@ -155,62 +195,131 @@ struct Interleaved {
   static PYDLN_INLINE V at(const V* p) { return *p; }
   static PYDLN_INLINE V at(const T* p) { return splat(*p); }
 
+  // Sixteen partial sums, of which a narrow matrix leaves some at zero: adding those changes no bit.
   template <class F>
   static PYDLN_INLINE V canonical(int64_t rows, int64_t cols, F f) {
-    V p[kPartialSums] = {};
+    if (cols <= 4) return canonical_of<4>(rows, cols, f);
+    if (cols <= 8) return canonical_of<8>(rows, cols, f);
+    return canonical_of<kPartialSums>(rows, cols, f);
+  }
+  template <int64_t P, class F>
+  static PYDLN_INLINE V canonical_of(int64_t rows, int64_t cols, F f) {
+    V p[P] = {};
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < cols; ++j) p[j % kPartialSums] = f(i * cols + j, p[j % kPartialSums]);
-    return add_tree(p);
+      for (int64_t j = 0; j < cols; ++j) p[j % P] = f(i * cols + j, p[j % P]);
+    return add_tree<P>(p);
   }
 
-  template <int MR, int NR, class A, class B, class Out>
-  static PYDLN_INLINE void block(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t i0,
-                                 int64_t j0, int64_t K, Out out) {
+  // A factor of a product: element (i, k) at p[i * row + k * column], of each member or the same for all.
+  struct Own {
+    const V* p;
+    int64_t row, column;
+  };
+  struct Shared {
+    const T* p;
+    int64_t row, column;
+  };
+  static PYDLN_INLINE Own factor(const V* p, int64_t row, int64_t column) { return {p, row, column}; }
+  static PYDLN_INLINE Shared factor(const T* p, int64_t row, int64_t column) { return {p, row, column}; }
+
+  template <int MR, int NR, int S, class A, class B, class Out>
+  static PYDLN_INLINE void block(A a, B b, int64_t i0, int64_t j0, int64_t K, Out whole) {
     V acc[MR][NR] = {};
-    for (int64_t k = 0; k < K; ++k) {
+    const auto* pa = a.p + i0 * a.row;
+    const auto* pb = b.p + j0 * b.column;
+    const Out out = whole.from(i0, j0);
+    const auto multiply_add = [&](int64_t k) __attribute__((always_inline)) {
       V bv[NR];
 #pragma GCC unroll 8
-      for (int j = 0; j < NR; ++j) bv[j] = at(b + k * bk + (j0 + j) * bj);
+      for (int j = 0; j < NR; ++j) {
+        bv[j] = at(pb + k * b.row + j * b.column);
+        if constexpr (S != 4) keep(bv[j]);
+      }
 #pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) {
-        const V av = at(a + (i0 + i) * ai + k * ak);
+        V av = at(pa + i * a.row + k * a.column);
+        if constexpr (S != 4) keep(av);
 #pragma GCC unroll 8
         for (int j = 0; j < NR; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);
       }
+    };
+    if constexpr (S > 0) {
+#pragma GCC unroll 8
+      for (int k = 0; k < S; ++k) multiply_add(k);
+    } else {
+      for (int64_t k = 0; k < K; ++k, pa += a.column, pb += b.row) multiply_add(0);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 8
-      for (int j = 0; j < NR; ++j) out(i0 + i, j0 + j, acc[i][j]);
+      for (int j = 0; j < NR; ++j) out(i, j, acc[i][j]);
   }
 
+  template <int MR, int NR, class A, class B, class Out>
+  static PYDLN_INLINE void block_of(int64_t cols, A a, B b, int64_t i, int64_t j, int64_t K, Out out) {
+    if constexpr (NR > 1) {
+      if (cols < NR) return block_of<MR, NR - 1>(cols, a, b, i, j, K, out);
+    }
+    block<MR, NR, 0>(a, b, i, j, K, out);
+  }
+
+  // MR rows of C, in blocks of nearly equal width: a block of a single column would wait for its own sums.
   template <int MR, class A, class B, class Out>
-  static PYDLN_INLINE void block_row(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t i,
-                                     int64_t N, int64_t K, Out out) {
-    constexpr int NR = PYDLN_INTERLEAVED_NR;
+  static PYDLN_INLINE void block_row(int64_t rows, A a, B b, int64_t i, int64_t N, int64_t K, Out out) {
+    if constexpr (MR > 1) {
+      if (rows < MR) return block_row<MR - 1>(rows, a, b, i, N, K, out);
+    }
+    constexpr int NR = kCols[MR];
     int64_t j = 0;
-    for (; j + NR <= N; j += NR) block<MR, NR>(a, ai, ak, b, bk, bj, i, j, K, out);
-    if constexpr (NR > 2)
-      if (j + 2 <= N) {
-        block<MR, 2>(a, ai, ak, b, bk, bj, i, j, K, out);
-        j += 2;
+    if constexpr (NR == 2) {  // pairs, and three where one would be left over
+      for (; N - j > 3; j += 2) block<MR, 2, 0>(a, b, i, j, K, out);
+      block_of<MR, 3>(N - j, a, b, i, j, K, out);
+    } else {
+      while (j < N) {
+        const int64_t cols = next_block<NR>(N - j);
+        block_of<MR, NR>(cols, a, b, i, j, K, out);
+        j += cols;
       }
-    if (j < N) block<MR, 1>(a, ai, ak, b, bk, bj, i, j, K, out);
+    }
   }
 
-  template <class A, class B, class Out>
-  static void multiply(const A* a, int64_t ai, int64_t ak, const B* b, int64_t bk, int64_t bj, int64_t M, int64_t N,
-                       int64_t K, Out out) {
-    constexpr int MR = PYDLN_INTERLEAVED_MR;
-    int64_t i = 0;
-    for (; i + MR <= M; i += MR) block_row<MR>(a, ai, ak, b, bk, bj, i, N, K, out);
-    if constexpr (MR > 2)
-      if (i + 2 <= M) {
-        block_row<2>(a, ai, ak, b, bk, bj, i, N, K, out);
-        i += 2;
-      }
-    if (i < M) block_row<1>(a, ai, ak, b, bk, bj, i, N, K, out);
+  template <int S, class A, class B, class Out>
+  static PYDLN_INLINE void multiply(A a, B b, int64_t M, int64_t N, int64_t K, Out out) {
+    if constexpr (S == 0) {
+      multiply_any(a, b, M, N, K, out);
+    } else if constexpr (S % 4 == 0) {
+      constexpr int NR = kCols[4];
+#pragma GCC unroll 1
+      for (int i = 0; i < S; i += 4)
+#pragma GCC unroll 1
+        for (int j = 0; j < S; j += NR) block<4, NR, S>(a, b, i, j, S, out);
+    } else {
+      blocks_of<S, 0, 0>(a, b, out);
+    }
   }
+  // All blocks of an S × S product, one after the other.
+  template <int S, int I, int J, class A, class B, class Out>
+  static PYDLN_INLINE void blocks_of(A a, B b, Out out) {
+    constexpr int MR = next_block<4>(S - I), left = S - J;
+    constexpr int NR = left == 3 ? 3 : next_block<kCols[MR]>(left);
+    block<MR, NR, S>(a, b, I, J, S, out);
+    if constexpr (NR < left)
+      blocks_of<S, I, J + NR>(a, b, out);
+    else if constexpr (I + MR < S)
+      blocks_of<S, I + MR, 0>(a, b, out);
+  }
+  template <class A, class B, class Out>
+  static void multiply_any(A a, B b, int64_t M, int64_t N, int64_t K, Out out) {
+    constexpr int MR = 4;
+    for (int64_t i = 0; i < M;) {
+      const int64_t rows = next_block<MR>(M - i);
+      block_row<MR>(rows, a, b, i, N, K, out);
+      i += rows;
+    }
+  }
+
+  // Columns of a register block of so many rows: sums, one row of B and an element of A fill the registers.
+  static constexpr int kCols[] = {0, 8, 4, 3, PYDLN_REGISTERS == 32 ? 4 : 2};
 };
 
 }  // namespace pydln::PYDLN_ISA

@@ -1,5 +1,6 @@
 // Layout "rows": one network at a time, row-major matrices whose rows are padded with zeros to whole vectors.
-// Every product is a broadcast of the left factor times vectors of the right one. Best for wide networks.
+// Every product is a broadcast of the left factor times vectors of the right one, in blocks held in registers; each
+// element is summed over the inner index from first to last, across tiles too. Best for wide networks.
 #pragma once
 
 #include "core/control.hpp"
@@ -47,72 +48,130 @@ struct Rows {
     for (int64_t q = 0; q < cells(rows, cols); ++q) dst[q] = 0;
   }
 
-  // ---- what becomes of a vector of a product ------------------------------------------------------------------
-  struct Store {
-    T* c;
-    int64_t ldc;
-    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { *vec(c + i * ldc + j) = acc; }
+  // The left factor of a product: element (i, k) at p[i * row + k * column].
+  struct Left {
+    const T* p;
+    int64_t row, column;
   };
-  struct Residual {
+
+  // ---- what becomes of a vector of a product: `partial` is where it waits between two tiles -----------------------
+  struct Store {  // C = AB
+    T* c;
+    int64_t ld;
+    PYDLN_INLINE V* partial(int64_t i, int64_t j) const { return vec(c + i * ld + j); }
+    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { *vec(c + i * ld + j) = acc; }
+  };
+  struct Residual {  // C = S - AB
     T* c;
     const T* s;
     int64_t ld;
+    PYDLN_INLINE V* partial(int64_t i, int64_t j) const { return vec(c + i * ld + j); }
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const {
       *vec(c + i * ld + j) = *vec(s + i * ld + j) - acc;
     }
   };
-  struct Step {  // C = W + rate AB
+  struct Step {  // C = W + rate AB; C may be W
     T* c;
     const T* w;
     int64_t ld;
     V rate;
+    T* strip;
+    PYDLN_INLINE V* partial(int64_t i, int64_t j) const { return vec(strip + i * ld + j); }
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const {
       *vec(c + i * ld + j) = fma(rate, acc, V(*vec(w + i * ld + j)));
     }
   };
 
   // ---- products ---------------------------------------------------------------------------------------------------
-  // A product that is long looks at `watch` on its way and ends, unfinished, once the run is cancelled; null: never.
+  // A product looks at `watch` between tiles and ends, unfinished, once the run is cancelled; null: never.
   static void product(const Control* watch, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t M,
                       int64_t N, int64_t K) {
-    multiply(watch, a, lda, 1, b, ldb, M, N, K, Store{c, stride(N)});
+    multiply(watch, Left{a, lda, 1}, b, ldb, M, N, K, Store{c, stride(N)});
   }
   static void product_tn(const Control* watch, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t M,
                          int64_t N, int64_t K) {
-    multiply(watch, a, 1, lda, b, ldb, M, N, K, Store{c, stride(N)});
+    multiply(watch, Left{a, 1, lda}, b, ldb, M, N, K, Store{c, stride(N)});
   }
   static void residual(const Control* watch, const T* s, const T* a, int64_t lda, const T* b, int64_t ldb, T* c,
                        int64_t M, int64_t N, int64_t K) {
-    multiply(watch, a, lda, 1, b, ldb, M, N, K, Residual{c, s, stride(N)});
-  }
-  // C = W + rate A^T R; C may be W
-  static void step_tn(const Control* watch, const T* a, int64_t lda, const T* r, int64_t ldr, const T* w, T* c, T rate,
-                      int64_t M, int64_t N, int64_t K) {
-    multiply(watch, a, 1, lda, r, ldr, M, N, K, Step{c, w, stride(N), splat(rate)});
+    multiply(watch, Left{a, lda, 1}, b, ldb, M, N, K, Residual{c, s, stride(N)});
   }
 
-  // Residuals R_{l+1} = R_l W_l^T. Carried transposed, R_{l+1}^T = W_l R_l^T: then W_l is the broadcast factor and is
-  // read in its own order; only the thin R (m × n) is transposed, never W.
-  struct Carry {
-    T* now = nullptr;
-    T* then = nullptr;
-
-    void begin(const T* e, int64_t m, int64_t cols) { transpose(e, now, m, cols); }
-    void next(const Control* watch, const T*, const T* w, T* out, int64_t m, int64_t rows, int64_t cols) {
-      multiply(watch, w, stride(cols), 1, now, stride(m), rows, m, cols, Store{then, stride(m)});
-      transpose(then, out, rows, m);
-      T* t = now;
-      now = then;
-      then = t;
-    }
+  // ---- one layer of the backward pass ----------------------------------------------------------------------------
+  // next = R W^T and W <- update(W, A^T R), strip by strip of W's rows, so that W comes from memory once: a strip is
+  // turned tile by tile for the first product, and still near when the second one updates it.
+  struct Space {
+    T* turned = nullptr;
+    T* strip = nullptr;
   };
-  static Carry carry(Arena& arena, int64_t widest, int64_t m) {
-    Carry c;
-    c.now = arena.take<T>(cells(widest, m));
-    c.then = arena.take<T>(cells(widest, m));
-    return c;
+  static Space make_space(Arena& arena, int64_t widest, int64_t) {
+    Space s;
+    s.turned = arena.take<T>(kTile * kStrip);
+    s.strip = arena.take<T>(cells(kStrip, widest));
+    return s;
   }
 
+  // What a gradient does to the weights; `from` may be `to`.
+  struct Plain {
+    const T* from;
+    T* to;
+    T rate;
+  };
+  struct Momentum {
+    const T* from;
+    T* to;
+    T* velocity;
+    T rate, momentum, decay;
+    bool nesterov;
+    T* largest;  // takes the largest |velocity|
+  };
+
+  template <class Update>
+  static void layer_step(const Control* watch, const Space& space, const T* a, const T* r, T* next,
+                         const Update& update, int64_t rows, int64_t cols, int64_t m) {
+    const int64_t ld = stride(cols), ldn = stride(rows);
+    for (int64_t i = 0; i < rows; i += kStrip) {
+      const int64_t some = rows - i < kStrip ? rows - i : kStrip;
+      for (int64_t k = 0; k < cols; k += kTile) {
+        const int64_t deep = cols - k < kTile ? cols - k : kTile;
+        turn(update.from + i * ld + k, ld, space.turned, some, deep);
+        tiles(watch, Left{r + k, ld, 1}, space.turned, kStrip, m, some, deep, k == 0, k + deep == cols,
+              Store{next + i, ldn});
+      }
+      update_rows(watch, space, update, Left{a + i, 1, ldn}, r, i * ld, some, cols, m);
+      if (watch && cancelled(*watch)) return;
+    }
+  }
+
+  // ---- element by element -------------------------------------------------------------------------------------
+  static void update_all(const Plain& u, const T* g, int64_t rows, int64_t cols) {
+    const V rate = splat(u.rate);
+    each_vector(rows, cols, [&](int64_t q) { *vec(u.to + q) = fma(rate, V(*vec(g + q)), V(*vec(u.from + q))); });
+  }
+  static void update_all(const Momentum& u, const T* g, int64_t rows, int64_t cols) {
+    const V rate = splat(u.rate), mu = splat(u.momentum), decay = splat(-u.decay);
+    V most{};
+    each_vector(rows, cols, [&](int64_t q) {
+      const V weight = *vec(u.from + q), pull = fma(decay, weight, V(*vec(g + q)));
+      const V velocity = fma(mu, V(*vec(u.velocity + q)), pull);
+      *vec(u.velocity + q) = velocity;
+      *vec(u.to + q) = fma(rate, u.nesterov ? fma(mu, velocity, pull) : velocity, weight);
+      most = max_abs(most, velocity);
+    });
+    for (int64_t i = 0; i < L; ++i) *u.largest = max_abs(*u.largest, most[i]);
+  }
+  static void subtract(const T* s, const T* a, T* c, int64_t rows, int64_t cols) {
+    each_vector(rows, cols, [=](int64_t q) { *vec(c + q) = *vec(s + q) - *vec(a + q); });
+  }
+  // C = S - A diag(d), or S - diag(d) A
+  static void subtract_scaled(const T* s, const T* a, const T* d, bool by_row, T* c, int64_t rows, int64_t cols) {
+    const int64_t ld = stride(cols), used = vectors(cols) * L;
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < used; j += L) {
+        const int64_t q = i * ld + j;
+        *vec(c + q) = fma(V(-(by_row ? splat(d[i]) : V(*vec(d + j)))), V(*vec(a + q)), V(*vec(s + q)));
+      }
+  }
   // C (cols × rows) = A^T, zeros in the padding
   static void transpose(const T* a, T* c, int64_t rows, int64_t cols) {
     const int64_t lda = stride(cols), ldc = stride(rows);
@@ -121,29 +180,6 @@ struct Rows {
         for (int64_t j = j0; j < cols && j < j0 + 8; ++j) c[j * ldc + i] = a[i * lda + j];
     for (int64_t j = 0; j < cols; ++j)
       for (int64_t i = rows; i < ldc; ++i) c[j * ldc + i] = 0;
-  }
-
-  // ---- element by element -------------------------------------------------------------------------------------
-  static void subtract(const T* s, const T* a, T* c, int64_t rows, int64_t cols) {
-    each_vector(rows, cols, [=](int64_t q) { *vec(c + q) = *vec(s + q) - *vec(a + q); });
-  }
-  static void step(const T* w, T* c, const T* g, T rate, int64_t rows, int64_t cols) {
-    const V r = splat(rate);
-    each_vector(rows, cols, [=](int64_t q) { *vec(c + q) = fma(r, V(*vec(g + q)), V(*vec(w + q))); });
-  }
-  static T step_momentum(const T* w, T* c, T* v, const T* g, T rate, T momentum, T decay, T largest, int64_t rows,
-                         int64_t cols) {
-    const V r = splat(rate), mu = splat(momentum), wd = splat(decay);
-    V most{};
-    each_vector(rows, cols, [=, &most](int64_t q) {
-      const V weight = *vec(w + q);
-      const V velocity = fma(mu, V(*vec(v + q)), fma(V(-wd), weight, V(*vec(g + q))));
-      *vec(v + q) = velocity;
-      *vec(c + q) = fma(r, velocity, weight);
-      most = max_abs(most, velocity);
-    });
-    for (int64_t i = 0; i < L; ++i) largest = max_abs(largest, most[i]);
-    return largest;
   }
 
   // ---- sums in canonical order -----------------------------------------------------------------------------------
@@ -204,19 +240,55 @@ struct Rows {
     return add_tree(flat);
   }
 
-  template <int MR, int NR, class Out>
-  static PYDLN_INLINE void block(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t i0, int64_t j0,
-                                 int64_t K, Out out) {
+  // ---- the update of a strip ---------------------------------------------------------------------------------------
+  static void update_rows(const Control* watch, const Space& space, const Plain& u, Left a, const T* r, int64_t at,
+                          int64_t some, int64_t cols, int64_t m) {
+    multiply(watch, a, r, stride(cols), some, cols, m,
+             Step{u.to + at, u.from + at, stride(cols), splat(u.rate), space.strip});
+  }
+  static void update_rows(const Control* watch, const Space& space, const Momentum& u, Left a, const T* r, int64_t at,
+                          int64_t some, int64_t cols, int64_t m) {
+    multiply(watch, a, r, stride(cols), some, cols, m, Store{space.strip, stride(cols)});
+    Momentum here = u;
+    here.from += at, here.to += at, here.velocity += at;
+    update_all(here, space.strip, some, cols);
+  }
+
+  // C (cols × kStrip) = A^T for `rows` <= kStrip rows of A, zeros in the columns that complete a vector.
+  static void turn(const T* a, int64_t lda, T* c, int64_t rows, int64_t cols) {
+    for (int64_t i = 0; i < rows; i += L)
+      for (int64_t j = 0; j < cols; j += L) {
+        V square[L];
+#pragma GCC unroll 16
+        for (int64_t q = 0; q < L; ++q) square[q] = i + q < rows ? V(*vec(a + (i + q) * lda + j)) : V{};
+        transpose_square<T>(square);
+#pragma GCC unroll 16
+        for (int64_t q = 0; q < L; ++q) *vec(c + (j + q) * kStrip + i) = square[q];
+      }
+  }
+
+  // ---- blocks, panels, tiles ---------------------------------------------------------------------------------------
+  // MR rows × NR vectors in registers. Ahead: touch the panel to the right, which comes next.
+  template <int MR, int NR, bool Ahead, class Out>
+  static PYDLN_INLINE void block(Left a, const T* b, int64_t ldb, int64_t i0, int64_t j0, int64_t K, bool begins,
+                                 bool ends, Out out) {
     V acc[MR][NR] = {};
-    a += i0 * ai;
-    b += j0;
-    for (int64_t k = 0; k < K; ++k) {
+    if (!begins) {
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < NR; ++j) acc[i][j] = *out.partial(i0 + i, j0 + j * L);
+    }
+    const T* pa = a.p + i0 * a.row;
+    const T* pb = b + j0;
+    for (int64_t k = 0; k < K; ++k, pa += a.column, pb += ldb) {
       V bv[NR];
 #pragma GCC unroll 8
-      for (int j = 0; j < NR; ++j) bv[j] = *vec(b + k * ldb + j * L);
+      for (int j = 0; j < NR; ++j) bv[j] = *vec(pb + j * L);
+      if constexpr (Ahead) __builtin_prefetch(pb + NR * L);
 #pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) {
-        const V av = splat(a[i * ai + k * ak]);
+        const V av = splat(pa[i * a.row]);
 #pragma GCC unroll 8
         for (int j = 0; j < NR; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);
       }
@@ -224,48 +296,75 @@ struct Rows {
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 8
-      for (int j = 0; j < NR; ++j) out(i0 + i, j0 + j * L, acc[i][j]);
+      for (int j = 0; j < NR; ++j) {
+        if (ends)
+          out(i0 + i, j0 + j * L, acc[i][j]);
+        else
+          *out.partial(i0 + i, j0 + j * L) = acc[i][j];
+      }
   }
 
-  // Rows i to M - 1 of a column panel of NR vectors, which stays in the first cache level while rows of A pass over it.
+  template <int MR, int NR, bool Ahead, class Out>
+  static PYDLN_INLINE void block_of(int64_t rows, Left a, const T* b, int64_t ldb, int64_t i, int64_t j, int64_t K,
+                                    bool begins, bool ends, Out out) {
+    if constexpr (MR > 1) {
+      if (rows < MR) return block_of<MR - 1, NR, Ahead>(rows, a, b, ldb, i, j, K, begins, ends, out);
+    }
+    block<MR, NR, Ahead>(a, b, ldb, i, j, K, begins, ends, out);
+  }
+
+  // NR vectors of columns: a piece of B that stays in the first cache level while rows i to M - 1 of A pass over it, in
+  // blocks of nearly equal height, for a block of one or two rows would wait for its own sums.
   template <int MR, int NR, class Out>
-  static PYDLN_INLINE void panel(const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t j, int64_t i,
-                                 int64_t M, int64_t K, Out out) {
-    for (; i + MR <= M; i += MR) block<MR, NR>(a, ai, ak, b, ldb, i, j, K, out);
-    if constexpr (MR > 4)
-      if (i + 4 <= M) {
-        block<4, NR>(a, ai, ak, b, ldb, i, j, K, out);
-        i += 4;
-      }
-    if constexpr (MR > 2)
-      if (i + 2 <= M) {
-        block<2, NR>(a, ai, ak, b, ldb, i, j, K, out);
-        i += 2;
-      }
-    if (i < M) block<1, NR>(a, ai, ak, b, ldb, i, j, K, out);
-    static_assert(MR <= 8, "the remainders above cover at most 4 + 2 + 1 rows");
+  static PYDLN_INLINE void panel(Left a, const T* b, int64_t ldb, int64_t i, int64_t M, int64_t j, int64_t K,
+                                 bool begins, bool ends, bool ahead, Out out) {
+    while (i < M) {
+      const int64_t rows = next_block<MR>(M - i);
+      if (ahead)
+        block_of<MR, NR, true>(rows, a, b, ldb, i, j, K, begins, ends, out);
+      else
+        block_of<MR, NR, false>(rows, a, b, ldb, i, j, K, begins, ends, out);
+      ahead = false;
+      i += rows;
+    }
   }
 
   template <class Out>
-  static void multiply(const Control* watch, const T* a, int64_t ai, int64_t ak, const T* b, int64_t ldb, int64_t M,
-                       int64_t N, int64_t K, Out out) {
-    const int64_t used = vectors(N) * L, rows = watch ? rows_between_looks(M, K) : M;
-    int64_t j = 0;
-    for (; j + 2 * L <= used; j += 2 * L)
-      for (int64_t i = 0; i < M; i += rows) {
-        if (watch && cancelled(*watch)) return;
-        panel<PYDLN_ROWS_MR, 2>(a, ai, ak, b, ldb, j, i, M - i < rows ? M : i + rows, K, out);
-      }
-    if (j < used) panel<8, 1>(a, ai, ak, b, ldb, j, 0, M, K, out);
+  static void panels(Left a, const T* b, int64_t ldb, int64_t i, int64_t M, int64_t N, int64_t K, bool begins,
+                     bool ends, Out out) {
+    const bool ahead = K * ldb * static_cast<int64_t>(sizeof(T)) > 32768;
+    int64_t j = 0, left = vectors(N);
+    for (; left > 3 || left == 2; left -= 2, j += 2 * L)
+      panel<kRows2, 2>(a, b, ldb, i, M, j, K, begins, ends, ahead, out);
+    if (left == 3) panel<kRows3, 3>(a, b, ldb, i, M, j, K, begins, ends, ahead, out);
+    if (left == 1) panel<kRows1, 1>(a, b, ldb, i, M, j, K, begins, ends, ahead, out);
   }
 
-  // Rows of a panel in a few million multiply-adds, under a millisecond; whole blocks of rows.
-  static PYDLN_INLINE int64_t rows_between_looks(int64_t M, int64_t K) {
-    constexpr int64_t kLook = 4'000'000 / (2 * L);
-    if (M * K <= kLook) return M;
-    const int64_t rows = kLook / K / PYDLN_ROWS_MR * PYDLN_ROWS_MR;
-    return rows ? rows : PYDLN_ROWS_MR;
+  // One tile of the inner dimension, rows in groups whose part of A stays in the second cache level.
+  template <class Out>
+  static void tiles(const Control* watch, Left a, const T* b, int64_t ldb, int64_t M, int64_t N, int64_t K, bool begins,
+                    bool ends, Out out) {
+    for (int64_t i = 0; i < M; i += kGroup) {
+      if (watch && cancelled(*watch)) return;
+      panels(a, b, ldb, i, M - i < kGroup ? M : i + kGroup, N, K, begins, ends, out);
+    }
   }
+
+  template <class Out>
+  static void multiply(const Control* watch, Left a, const T* b, int64_t ldb, int64_t M, int64_t N, int64_t K,
+                       Out out) {
+    for (int64_t k = 0; k < K; k += kTile) {
+      const int64_t deep = K - k < kTile ? K - k : kTile;
+      tiles(watch, Left{a.p + k * a.column, a.row, a.column}, b + k * ldb, ldb, M, N, deep, k == 0, k + deep == K, out);
+    }
+  }
+
+  // Inner dimension of a tile: two vectors of so many rows are half of a first cache level of 32 KiB.
+  static constexpr int64_t kTile = 8192 / PYDLN_VECTOR_BYTES;
+  // Rows of A at a time: with kTile columns of doubles a quarter of a MiB.
+  static constexpr int64_t kGroup = 4 * PYDLN_VECTOR_BYTES;
+  static constexpr int64_t kStrip = 4 * L;
+  static constexpr int kRows1 = 8, kRows2 = PYDLN_REGISTERS == 32 ? 8 : 6, kRows3 = PYDLN_REGISTERS == 32 ? 8 : 4;
 };
 
 }  // namespace pydln::PYDLN_ISA

@@ -1,0 +1,14 @@
+"""Exact reductions of gradient descent: smaller networks that take the same steps (Saxe, McClelland & Ganguli 2013).
+
+- ``inputs``: in the eigenbasis of Σ_xx general inputs cost what whitened ones do, and input directions that never move
+  are left out.
+- ``width``: the hidden layers move within the smallest subspaces that the ends reach; the rest of them only decays.
+- ``decoupled``: in an aligned start every mode is a network of its own with one unit a layer.
+
+`find` says for every member which of them hold, measured, and which are worth their work.
+"""
+
+from pydln.reduce.find import REDUCTIONS, Condition, Finding, Findings, asked, find
+from pydln.reduce.problem import Ensemble
+
+__all__ = ["REDUCTIONS", "Condition", "Ensemble", "Finding", "Findings", "asked", "find"]

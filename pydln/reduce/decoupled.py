@@ -1,0 +1,341 @@
+"""Reduction "decoupled": in an aligned start every mode is a network of one unit a layer.
+
+With Σ_xx V = V diag(d) (whitened inputs: d = 1) and W_l = Σ_k a_lk r_{l+1,k} r_lkᵀ + C_l, orthonormal r, r_1 = V,
+r_{D+1} = U, the gradient stays in the modes and mode k descends as D numbers with Σ_xx = d_k, Σ_yx = s_k:
+W_l(t) = Σ_k a_lk(t) r_{l+1,k} r_lkᵀ + c(t) C_l, where C_l, what is outside the modes, only decays. A mode that has died
+on the way from both sides is zero in two layers, has no gradient, and needs no frame between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from pydln.reduce.decay import Decay
+from pydln.reduce.problem import (
+    Ensemble,
+    Floats,
+    Integers,
+    Kernel,
+    Problem,
+    blocks,
+    cast,
+    diagonal_input,
+    dots,
+    lengths,
+    ridge_of,
+    sizes,
+    take,
+    transposed,
+)
+from pydln.reduce.projected import in_blocks
+from pydln.reduce.width import tolerance_of
+from pydln.trajectory import Status
+
+__all__ = ["Decoupled", "Frames", "aligned_frames"]
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Frames of some members, one entry for all or one each, and how far the start is from being aligned."""
+
+    places: Integers
+    frames: list[Floats]  # D + 1 of (places, n_l, modes): R_1 … R_{D+1}; zero columns where a mode has died
+    variances: Floats  # (places, modes): d
+    misaligned: Floats  # (places,) largest |W_l r - a r'| and |W_lᵀ r' - a r|, relative as in `tolerance_of`
+    holds: Floats  # (places,) bool
+
+
+def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
+    """Hidden frames carried from V and from U, mode by mode from whichever side is alive.
+
+    Members that fail early are not followed further; their `misaligned` is what they failed with.
+    """
+    depth = ensemble.weights.depth
+    tolerance = tolerance_of(ensemble)
+    U, _, V = ensemble.modes(members)
+    layers = [ensemble.layer(k, members) for k in range(1, depth + 1)]
+    count = max(len(U), len(layers[0]))
+    U, V = (np.broadcast_to(a, (count, *a.shape[1:])) for a in (U, V))
+    misaligned = np.zeros(count)
+    variances = np.ones((count, V.shape[-1]))
+    if not ensemble.task.whitened:
+        xx = ensemble.of_task("sigma_xx", members)
+        turned = xx @ V
+        variances = dots(V, turned)
+        largest = sizes(np.broadcast_to(xx, (count, *xx.shape[1:])))
+        misaligned = lengths(turned - V * variances[:, None, :]).max(axis=1) / np.where(largest > 0, largest, 1.0)
+
+    # The first layer already tells almost every start that is not aligned: W_1 V must have orthogonal columns. The
+    # product tells those with orthogonal layers: W_D ⋯ W_1 V must have its columns along U.
+    alive = np.flatnonzero(misaligned <= tolerance)
+    if depth > 1 and alive.size:
+        columns = take(layers[0], alive) @ V[alive]
+        size = np.broadcast_to(sizes(take(layers[0], alive)), (len(alive),))
+        misaligned[alive] = np.maximum(misaligned[alive], _coupled(transposed(columns) @ columns, size**2))
+        still = np.flatnonzero(misaligned[alive] <= tolerance)
+        alive, columns, size = alive[still], columns[still], size[still]
+        for layer in layers[1:]:
+            W = take(layer, alive)
+            columns, size = W @ columns, size * sizes(W)
+        worst = _coupled(transposed(U[alive]) @ columns, size)
+        misaligned[alive] = np.where(worst > depth * tolerance, worst, misaligned[alive])
+        alive = np.flatnonzero(misaligned <= tolerance)
+    holds = np.zeros(count, dtype=bool)
+    if not alive.size:
+        return Frames(np.arange(count), [], variances, misaligned, holds)
+
+    own = [take(W, alive) for W in layers]
+    frames = _frames(own, U[alive], V[alive], tolerance)
+    residual, aligned = np.zeros(len(alive)), np.ones(len(alive), dtype=bool)
+    for R in frames[1:-1]:  # columns carried from V beside columns carried from U
+        residual = np.maximum(residual, _coupled(transposed(R) @ R, np.ones(len(alive))))
+    for W, before, after in zip(own, frames[:-1], frames[1:], strict=True):
+        for M, x, y in ((W, before, after), (transposed(W), after, before)):
+            a = dots(y, M @ x)
+            known = lengths(x) > 0
+            scale = lengths(np.abs(M) @ np.abs(x))
+            # A mode whose frame ends here leaves nothing behind but noise.
+            off = np.where(known, lengths(M @ x - y * a[:, None, :]), 0.0) / np.where(scale > 0, scale, 1.0)
+            residual = np.maximum(residual, off.max(axis=1))
+    aligned &= residual <= tolerance
+    # Beside the modes the start may have something, but not from an input all the way to an output.
+    if V.shape[-1] < min(V.shape[1], U.shape[1]) or depth == 1:
+        W_in, W_out = own[0], own[-1]
+        beside_in = W_in - W_in @ V[alive] @ transposed(V[alive])
+        beside_out = W_out - U[alive] @ (transposed(U[alive]) @ W_out)
+        if depth == 1:
+            rest = sizes(beside_in) + sizes(beside_out)
+        else:
+            rest = np.minimum(sizes(beside_in) / _or_one(sizes(W_in)), sizes(beside_out) / _or_one(sizes(W_out)))
+        rest = rest / _or_one(sizes(W_in)) if depth == 1 else rest
+        residual = np.maximum(residual, rest)
+        aligned &= rest <= tolerance
+    misaligned[alive] = np.maximum(misaligned[alive], residual)
+    holds[alive[aligned]] = True
+    good = np.flatnonzero(holds)
+    return Frames(good, [R[aligned] for R in frames], variances[good], misaligned, holds)
+
+
+def _coupled(matrices: Floats, size: Floats) -> Floats:
+    """The largest entry off the diagonal of every matrix, relative to `size`."""
+    off = matrices - np.eye(matrices.shape[-1]) * np.diagonal(matrices, axis1=1, axis2=2)[:, None, :]
+    return np.asarray(np.abs(off).max(axis=(1, 2)) / np.where(size > 0, size, 1.0))
+
+
+def _frames(layers: list[Floats], U: Floats, V: Floats, tolerance: float) -> list[Floats]:
+    ahead, frame = [], U
+    for W in layers[:0:-1]:
+        frame = _carried(transposed(W), frame, tolerance)
+        ahead.append(frame)
+    frames = [V]
+    for W in layers[:-1]:
+        frame = _carried(W, frames[-1], tolerance)
+        other = ahead.pop()
+        frames.append(np.where(lengths(frame)[:, None, :] > 0, frame, other))
+    return [*frames, U]
+
+
+def _carried(W: Floats, frame: Floats, tolerance: float) -> Floats:
+    """Orthonormal columns along W @ frame, the longest first to lose the least; zero for those that are rounding."""
+    columns = W @ frame
+    length, floor = lengths(columns), 4 * tolerance * lengths(np.abs(W) @ np.abs(frame))
+    order = np.argsort(-length, axis=1, kind="stable")
+    q, upper = np.linalg.qr(np.take_along_axis(columns, order[:, None, :], axis=2))
+    k = q.shape[-1]
+    sorted_frame = np.zeros_like(columns)
+    sorted_frame[:, :, :k] = q * np.where(np.diagonal(upper, axis1=1, axis2=2) < 0, -1.0, 1.0)[:, None, :]
+    back = np.argsort(order, axis=1)
+    alive = (length > floor) & (back < k)
+    return np.asarray(np.take_along_axis(sorted_frame, back[:, None, :], axis=2) * alive[:, None, :])
+
+
+def _or_one(a: Floats) -> Floats:
+    return np.where(a == 0, 1.0, a)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoupled:
+    """Modes as networks of their own, those of a member one after the other."""
+
+    ensemble: Ensemble
+    members: Integers
+    frames: list[Floats]  # of these members
+    variances: Floats
+    names: tuple[str, ...] = ("decoupled",)
+
+    @property
+    def networks(self) -> int:
+        """Modes of the task."""
+        return int(self.frames[0].shape[-1])
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """One everywhere."""
+        return (1,) * len(self.frames)
+
+    def _start(self, part: Integers) -> list[Floats]:
+        """a_l, (members, modes) each, in working precision."""
+        members, dtype = self.members[part], self.ensemble.weights.dtype
+        frames = [take(R, part) for R in self.frames]
+        return [
+            dots(after, self.ensemble.layer(k, members) @ before).astype(dtype)
+            for k, (before, after) in enumerate(pairwise(frames), 1)
+        ]
+
+    def problem(self, part: Integers, *, test: bool) -> Problem:
+        """Networks 1-1-…-1 with Σ_xx = d, Σ_yx = s; their loss is measured from s/d, where it is 0."""
+        members, dtype = self.members[part], self.ensemble.weights.dtype
+        count, r = len(part), self.networks
+        s = np.broadcast_to(self.ensemble.modes(members)[1], (count, r)).reshape(-1, 1, 1)
+        weights = [np.empty((count, r), dtype=dtype) for _ in pairwise(self.frames)]
+        for some in blocks(count, self.ensemble.bytes_of_one):
+            for a, start in zip(weights, self._start(part[some]), strict=True):
+                a[some] = start
+        d = np.broadcast_to(take(self.variances, part), (count, r)).reshape(-1, 1, 1)
+        whitened = self.ensemble.task.whitened
+        ridge = ridge_of(d, dtype)
+        anchor = s / (d + ridge[:, None, None])
+        optimum = np.divide(s, d, out=np.zeros_like(s), where=d > 0)
+        anchor_loss = 0.5 * ridge * (anchor * (optimum - anchor))[:, 0, 0]
+        one = np.ones((1, 1), dtype=dtype)
+        task = {
+            **({"sigma_xx": None, "variances": None} if whitened else diagonal_input(d[:, 0], dtype)),
+            "sigma_yx": cast(s, dtype),
+            "anchor": None if whitened else cast(anchor, dtype),
+            "ridge": None if whitened else cast(ridge, dtype),
+            "anchor_loss": np.zeros((), dtype=dtype) if whitened else cast(anchor_loss, dtype),
+        }
+        return Problem(
+            weights=[a.reshape(-1, 1, 1) for a in weights],
+            task=task | {"modes": 1, "mode_u": one, "mode_v": one},
+            test=None,
+        )
+
+    def records(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Strengths tell everything about Ω; the layers are kept for whatever else is asked, and for an interrupt."""
+        return ("loss", "strengths", "weights")
+
+    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Integers) -> Kernel:
+        """The sum of the modes; members of which a mode diverged are left to be run whole."""
+        members, count, r = self.members[part], len(part), self.networks
+        status, stopped_at = kernel.status.reshape(count, r), kernel.stopped_at.reshape(count, r)
+        a = [w.reshape(count, r, len(at)).swapaxes(1, 2) for w in kernel.records["weights"]]
+        a_final = [w.reshape(count, r).copy() for w in kernel.final]
+        u = kernel.records["strengths"].reshape(count, r, len(at)).swapaxes(1, 2)
+        loss = kernel.records["loss"].reshape(count, r, len(at)).swapaxes(1, 2)
+        own_status, own_stop = status[:, 0].copy(), stopped_at.min(axis=1)
+        diverged = (status == Status.DIVERGED).any(axis=1)
+        broken = (status == Status.INTERRUPTED).any(axis=1)
+        own_status[broken] = Status.INTERRUPTED
+        own_status[diverged] = -1
+        start = self._start(part)
+        if broken.any():
+            # The modes of a member were broken off at different steps: all have made the records up to the first of
+            # these, and the last such record is where the member counts as stopped.
+            u, a = u.copy(), [x.copy() for x in a]
+            loss = loss.copy()
+            for i in np.flatnonzero(broken):
+                made = np.isfinite(a[0][i]).all(axis=1)
+                last = int(np.flatnonzero(made)[-1]) if made.any() else None
+                for x in (u, loss, *a):
+                    x[i, ~made] = np.nan
+                own_stop[i] = 0 if last is None else at[last]
+                for x_final, x, x_start in zip(a_final, a, start, strict=True):
+                    x_final[i] = np.broadcast_to(x_start, (count, r))[i] if last is None else x[i, last]
+        frames = [take(R, part) for R in self.frames]
+        c = decay.factors(at) if decay.any else None
+        c_final = decay.factors(own_stop[:, None])[:, 0] if decay.any else None
+        layers = [self.ensemble.layer(k, members) for k in range(1, len(self.frames))]
+        with np.errstate(all="ignore"):
+            self._write(part, out, u.astype(np.float64), loss, a, start, frames, layers, c)
+            final = []
+            for W, x, x_start, before, after in zip(layers, a_final, start, frames[:-1], frames[1:], strict=True):
+                factor = np.ones(count) if c_final is None else c_final
+                moved = x.astype(np.float64) - factor[:, None] * x_start
+                whole = factor[:, None, None] * W + (after * moved[:, None, :]) @ transposed(before)
+                final.append(np.ascontiguousarray(whole, dtype=x.dtype))
+        return Kernel(records={}, final=final, status=own_status, stopped_at=own_stop)
+
+    def _write(
+        self,
+        part: Integers,
+        out: dict[str, Any],
+        u: Floats,
+        loss: Floats,
+        a: list[Floats],
+        start: list[Floats],
+        frames: list[Floats],
+        layers: list[Floats],
+        c: Floats | None,
+    ) -> None:
+        U, V = frames[-1], frames[0]
+        if "loss" in out:
+            out["loss"][...] = np.ascontiguousarray(loss, dtype=np.float64).sum(axis=-1) + self._floor(part, U, V)
+        if "test_loss" in out:
+            out["test_loss"][...] = self._test_loss(self.members[part], u, U, V)
+        if "strengths" in out:
+            out["strengths"][...] = u
+        if "product" in out:
+            for some, times in in_blocks(out["product"].shape):
+                scaled = _own(U, some)[:, None] * u[some, times, None, :]
+                out["product"][some, times] = scaled @ transposed(_own(V, some))[:, None]
+        factor = np.ones((1, 1)) if c is None else c
+        rest = [
+            W - (after * x.astype(np.float64)[:, None, :]) @ transposed(before)
+            for W, x, before, after in zip(layers, start, frames[:-1], frames[1:], strict=True)
+        ]
+        squares = [x.astype(np.float64) ** 2 for x in a]
+        if "layer_norms" in out:
+            for k, (square, C) in enumerate(zip(squares, rest, strict=True)):
+                outside = sizes(C)[:, None] * factor
+                out["layer_norms"][:, :, k] = np.sqrt(np.ascontiguousarray(square).sum(axis=-1) + outside**2)
+        if "drift" in out:
+            first = [x.astype(np.float64) ** 2 for x in start]
+            for k in range(len(layers) - 1):
+                change = (squares[k + 1] - squares[k]) - (first[k + 1] - first[k])[:, None, :]
+                below, above = rest[k], rest[k + 1]
+                gone = sizes(transposed(above) @ above - below @ transposed(below))[:, None] * (factor**2 - 1)
+                out["drift"][:, :, k] = np.sqrt(np.ascontiguousarray(change**2).sum(axis=-1) + gone**2)
+        if "weights" in out:
+            for k, (before, after) in enumerate(pairwise(frames)):
+                target = out["weights"][k]
+                for some, times in in_blocks(target.shape):
+                    own = np.broadcast_to(factor, a[k].shape[:2])[some, times, None]
+                    moved = a[k][some, times].astype(np.float64) - own * _own(start[k], some)[:, None]
+                    target[some, times] = (
+                        own[..., None] * _own(layers[k], some)[:, None]
+                        + (_own(after, some)[:, None] * moved[:, :, None, :]) @ transposed(_own(before, some))[:, None]
+                    )
+
+    def _floor(self, part: Integers, U: Floats, V: Floats) -> Floats:
+        """The loss at strengths s/d, (1 or members, 1)."""
+        members = self.members[part]
+        s = self.ensemble.modes(members)[1]
+        d = take(self.variances, part)
+        return self._loss_at(members, np.divide(s, d, out=np.zeros(np.broadcast(s, d).shape), where=d > 0), U, V)
+
+    def _loss_at(self, members: Integers, u: Floats, U: Floats, V: Floats, *, test: bool = False) -> Floats:
+        """L = floor + 1/2 <Σ_yx - ΩΣ_xx, Ω* - Ω> at Ω = U diag(u) Vᵀ."""
+        xx, yx, optimum, floor = (
+            self.ensemble.of_task(name, members, test=test) for name in ("sigma_xx", "sigma_yx", "optimum", "floor")
+        )
+        omega = (U * u[:, None, :]) @ transposed(V)
+        gap = np.ascontiguousarray((yx - omega @ xx) * (optimum - omega))
+        return np.asarray(floor + 0.5 * gap.reshape(len(gap), -1).sum(axis=-1))[:, None]
+
+    def _test_loss(self, members: Integers, u: Floats, U: Floats, V: Floats) -> Floats:
+        """L(u*) + 1/2 Σ q (u - u*)², q = diag(VᵀΣ_xxV), q u* = diag(UᵀΣ_yxV): modes do not mix as U is orthonormal."""
+        xx, yx = (self.ensemble.of_task(name, members, test=True) for name in ("sigma_xx", "sigma_yx"))
+        q, p = dots(V, xx @ V), dots(U, yx @ V)
+        best = np.divide(p, q, out=np.zeros_like(p), where=q > 0)
+        square = np.ascontiguousarray(q[:, None, :] * (u - best[:, None, :]) ** 2)
+        return np.asarray(self._loss_at(members, best, U, V, test=True) + 0.5 * square.sum(axis=-1))
+
+
+def _own(a: Floats, members: slice) -> Floats:
+    return a if len(a) == 1 else a[members]

@@ -1,0 +1,174 @@
+"""Reduction "inputs": coordinates in which Σ_xx is diagonal, without the directions that never move.
+
+Σ_xx = QΛQᵀ, W_1 → W_1 Q, Σ_yx → Σ_yx Q: then ΩΣ_xx costs n_0 n_D instead of n_0² n_D. Where λ = 0 and Σ_yx q = 0, the
+error E = Σ_yx - ΩΣ_xx has no part along q and neither has any gradient: W_1 q only decays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pydln.reduce.problem import (
+    Ensemble,
+    Floats,
+    Integers,
+    cast,
+    diagonal_input,
+    lengths,
+    patiently,
+    ridge_of,
+    sizes,
+    take,
+    transposed,
+)
+
+__all__ = ["Inputs", "Needs", "diagonal", "reduced_moments"]
+
+_EPS = float(np.finfo(np.float64).eps)  # tasks are float64 whatever the weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What of a run is seen besides the training loss, and so which of the unmoved directions must be carried along."""
+
+    product: bool = False
+    strengths: bool = False
+    test: bool = False
+    drift: bool = False  # of a start that decays: W_1 q then enters the change of W_1 W_1ᵀ
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """New input coordinates of some members: one entry for all, or one each."""
+
+    members: Integers
+    basis: Floats  # (1 or members, n_0, r)
+    variances: Floats  # (1 or members, r)
+    moving: int  # how many of the r, the first ones, have variance or correlation
+    largest_dropped: Floats  # (1 or members,) λ of the directions left out over the largest; 0 if none is
+    tolerance: float
+
+    @property
+    def width(self) -> int:
+        """Directions kept."""
+        return int(self.basis.shape[-1])
+
+
+def diagonal(ensemble: Ensemble, members: Integers, needs: Needs) -> list[Inputs]:
+    """Members by the number of directions kept: those with variance or correlation, then what `needs` asks for.
+
+    A direction counts as without variance at λ <= 4 eps n_0 λ_max, as uncorrelated at |Σ_yx q| <= 16 eps √n_0
+    √(λ_max tr Σ_yy), both rounding errors of eigenvectors and of the moments themselves.
+    """
+    xx = ensemble.of_task("sigma_xx", members)
+    n_in = xx.shape[-1]
+    tolerance = 4 * _EPS * n_in
+    variances, Q = patiently(np.linalg.eigh, xx)
+    variances = np.maximum(variances, 0.0)
+    largest = variances[:, -1:]
+    scale = np.sqrt(largest * ensemble.of_task("trace_yy", members)[:, None])
+    correlation = lengths(ensemble.of_task("sigma_yx", members) @ Q)
+    unmoved = (variances <= tolerance * largest) & (correlation <= 16 * _EPS * np.sqrt(n_in) * scale)
+    unmoved[:, -1] = False  # a network has an input
+    if not unmoved.any():
+        return [Inputs(members, Q, variances, n_in, np.zeros(1), tolerance)]
+
+    # Kept directions first, those of the least variance last.
+    order = np.argsort(unmoved, axis=1, kind="stable")
+    Q = np.take_along_axis(Q, order[:, None, :], axis=2)
+    variances = np.take_along_axis(variances, order, axis=1)
+    unmoved = np.take_along_axis(unmoved, order, axis=1)
+    seen = _seen(ensemble, members, needs, Q, unmoved)
+    kept_of = n_in - unmoved.sum(axis=1)
+    relative = np.where(unmoved, variances / np.where(largest > 0, largest, 1.0), 0.0).max(axis=1)
+    shape = max(len(kept_of), len(seen), len(members) if seen.any() else 1)
+    kept_of, seen, relative = (np.broadcast_to(a, (shape,)) for a in (kept_of, seen, relative))
+    found = []
+    for kept, carried in sorted(set(zip(kept_of.tolist(), seen.tolist(), strict=True))):
+        part = np.flatnonzero((kept_of == kept) & (seen == carried))
+        own_Q, own = take(Q, part), take(variances, part)
+        chosen = members if shape == 1 else members[part]
+        if not carried:
+            found.append(Inputs(chosen, own_Q[:, :, :kept], own[:, :kept], kept, relative[part], tolerance))
+            continue
+        W = ensemble.layer(1, chosen)
+        tiny = 4 * float(np.finfo(ensemble.weights.dtype).eps) * np.sqrt(max(W.shape[1:])) * sizes(W)
+        _, s, rows = patiently(np.linalg.svd, W @ own_Q[:, :, kept:], full_matrices=False)
+        # As many unmoved directions as the rank of W_1 there: in the others the network sees nothing.
+        ranks = np.broadcast_to((s > tiny[:, None]).sum(axis=1), (len(chosen),))
+        for rank in np.unique(ranks):
+            some = np.flatnonzero(ranks == rank)
+            some_Q, some_rows, some_own = take(own_Q, some), take(rows, some), take(own, some)
+            along = some_Q[:, :, kept:] @ transposed(some_rows[:, :rank])
+            basis = np.concatenate([np.broadcast_to(some_Q[:, :, :kept], (len(along), n_in, kept)), along], axis=2)
+            padded = np.concatenate([some_own[:, :kept], np.zeros((len(some_own), rank))], axis=1)
+            found.append(Inputs(chosen[some], basis, padded, kept, take(relative[part], some), tolerance))
+    return found
+
+
+def _seen(ensemble: Ensemble, members: Integers, needs: Needs, Q: Floats, unmoved: Floats) -> Any:
+    """Whether anything that is asked for sees the unmoved directions."""
+    if needs.product or needs.drift:
+        return np.array([True])
+    tolerance = 16 * _EPS * np.sqrt(Q.shape[1])
+    seen = np.zeros((1,), dtype=bool)
+    if needs.strengths:
+        V = ensemble.modes(members)[2]
+        # A singular vector of Σ_yx errs by eps times s_1/s_α there: 4e-13 on MNIST, whose strengths span 17.
+        seen = seen | (unmoved & (lengths(transposed(V) @ Q) > 8 * tolerance)).any(axis=1)
+    if needs.test:
+        xx, yx = (ensemble.of_task(name, members, test=True) for name in ("sigma_xx", "sigma_yx"))
+        largest = sizes(xx)[:, None]
+        scale = np.sqrt(largest * ensemble.of_task("trace_yy", members, test=True)[:, None])
+        varies = lengths(xx @ Q) > tolerance * largest
+        seen = seen | (unmoved & (varies | (lengths(yx @ Q) > tolerance * scale))).any(axis=1)
+    return seen
+
+
+def reduced_moments(ensemble: Ensemble, inputs: Inputs, part: Integers, *, test: bool) -> dict[str, Any]:
+    """What `problem.moments` says, in the new coordinates; `part` are places among the members of `inputs`."""
+    dtype = ensemble.weights.dtype
+    members = inputs.members[part]
+    basis, variances = take(inputs.basis, part), take(inputs.variances, part)
+    task = ensemble.task.test if test else ensemble.task
+    assert task is not None
+    sigma_xx, sigma_yx, optimum, floor = (
+        ensemble.of_task(name, members, test=test) for name in ("sigma_xx", "sigma_yx", "optimum", "floor")
+    )
+    yx = sigma_yx @ basis
+    if not test:
+        ridge = ridge_of(sigma_xx, dtype)
+        yx[:, :, inputs.moving :] = 0.0
+        anchor = yx / (variances + ridge[:, None])[:, None, :]
+        gap = anchor * (optimum @ basis - anchor)
+        anchor_loss = floor + 0.5 * ridge * gap.reshape(len(gap), -1).sum(axis=-1)
+        return {
+            **diagonal_input(variances, dtype),
+            "sigma_yx": cast(yx, dtype),
+            "anchor": cast(anchor, dtype),
+            "ridge": cast(ridge, dtype),
+            "anchor_loss": cast(anchor_loss, dtype),
+        }
+    kept: Floats | None
+    delta: Floats | None
+    if task.whitened:
+        kept, delta, anchor = None, None, yx
+        error = sigma_yx - anchor @ transposed(basis)
+    else:
+        kept = transposed(basis) @ sigma_xx @ basis
+        ridge = delta = ridge_of(sigma_xx, dtype)
+        ridged = kept + ridge[:, None, None] * np.eye(kept.shape[-1])
+        anchor = transposed(np.linalg.solve(ridged, transposed(yx)))
+        error = sigma_yx - anchor @ transposed(basis) @ sigma_xx
+    gap = error * (optimum - anchor @ transposed(basis))
+    return {
+        "sigma_xx": cast(kept, dtype),
+        "variances": None,
+        "sigma_yx": cast(yx, dtype),
+        "anchor": None if task.whitened else cast(anchor, dtype),
+        "ridge": cast(delta, dtype),
+        "anchor_loss": cast(floor + 0.5 * gap.reshape(len(gap), -1).sum(axis=-1), dtype),
+    }

@@ -1,0 +1,340 @@
+"""What a kernel is handed for an ensemble or a part of it: weights, second moments, modes."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pydln.reduce.decay import Decay
+from pydln.task import Task
+from pydln.weights import Weights
+
+__all__ = [
+    "NDIM",
+    "Ensemble",
+    "Group",
+    "Kernel",
+    "Problem",
+    "Whole",
+    "blocks",
+    "cast",
+    "diagonal_input",
+    "dots",
+    "lengths",
+    "moments",
+    "patiently",
+    "ridge_of",
+    "sizes",
+    "take",
+    "transposed",
+]
+
+Floats = NDArray[Any]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """Networks, one kernel call's worth, and what they learn."""
+
+    weights: list[Floats]
+    task: dict[str, Any]
+    test: dict[str, Any] | None
+
+
+def take(a: Floats, members: Integers) -> Floats:
+    """Entries of `members`, in increasing order, or the one entry that all share; a copy only where it must be."""
+    if len(a) == 1:
+        return a
+    if len(members) and members[-1] - members[0] == len(members) - 1:
+        return np.ascontiguousarray(a[members[0] : members[-1] + 1])
+    return np.ascontiguousarray(a[members])
+
+
+def blocks(count: int, bytes_of_one: int, *, at_once: int = 2**25, at_least: int = 1) -> Iterator[Integers]:
+    """0 … count - 1 in pieces that are worked on at once: of `at_once` bytes, but not fewer than `at_least`."""
+    size = max(1, at_least, at_once // max(1, bytes_of_one))
+    return (np.arange(first, min(first + size, count)) for first in range(0, count, size))
+
+
+def transposed(a: Floats) -> Floats:
+    """Every matrix of a stack transposed."""
+    return np.swapaxes(a, -1, -2)
+
+
+_SHORT = 2**24  # n³ of matrices whose decomposition takes about a tenth of a second
+
+
+def patiently(decompose: Callable[..., Any], matrices: Floats, **how: Any) -> Any:
+    """What `decompose` returns; Ctrl-C is answered meanwhile, where the library would see it only when it has ended.
+
+    The decomposition then goes on in a thread of its own until it ends; nobody sees its result.
+    """
+    if len(matrices) * max(matrices.shape[1:]) * min(matrices.shape[1:]) ** 2 <= _SHORT:
+        return decompose(matrices, **how)
+    result: list[Any] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(decompose(matrices, **how))
+        except BaseException as error:  # raised again in the caller's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def dots(a: Floats, b: Floats) -> Floats:
+    """Inner products of the columns of two stacks, summed along memory: in an order that no batch changes."""
+    return np.asarray(np.ascontiguousarray(transposed(a * b)).sum(axis=-1))
+
+
+def lengths(a: Floats) -> Floats:
+    """Norms of the columns of every matrix, in an order that no batch changes."""
+    return np.asarray(np.sqrt(dots(a, a)))
+
+
+def sizes(a: Floats) -> Floats:
+    """Frobenius norm of every matrix, in an order that no batch changes."""
+    flat = np.ascontiguousarray(a).reshape(len(a), math.prod(a.shape[1:]))
+    return np.asarray(np.sqrt((flat * flat).sum(axis=-1)))
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """A task and starts, with one entry for everybody or one per member in front of every array."""
+
+    task: Task
+    weights: Weights
+    batch: int
+
+    @classmethod
+    def of(cls, task: Task, weights: Weights) -> Ensemble:
+        """As many members as the starts or the tasks."""
+        return cls(task, weights, max(weights.batch, task.batch or 1))
+
+    @property
+    def cases(self) -> int:
+        """Number of members that differ in start or task: 1 or `batch`."""
+        return self.batch if max(self.weights.batch, self.task.batch or 1) > 1 else 1
+
+    def layer(self, k: int, members: Integers) -> Floats:
+        """W_k, k = 1 … D, in float64."""
+        return take(self.weights.layers[k - 1], members).astype(np.float64, copy=False)
+
+    def of_task(self, name: str, members: Integers, *, test: bool = False) -> Floats:
+        """An array of the task, or of its test: ``sigma_xx``, ``sigma_yx``, ``optimum``, ``floor``, ``trace_yy``."""
+        task = self.task.test if test else self.task
+        assert task is not None
+        return _of(getattr(task, name), 0 if name in ("floor", "trace_yy") else 2, members)
+
+    def modes(self, members: Integers) -> tuple[Floats, Floats, Floats]:
+        """U, s, V."""
+        U, s, V = self.task.modes
+        return _of(U, 2, members), _of(s, 1, members), _of(V, 2, members)
+
+    def moments(self, members: Integers | None, *, test: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """What the kernel must know of the task, and of its test, for some members or, with None, for all."""
+        dtype = self.weights.dtype
+        return (
+            _picked(moments(self.task, dtype) | _modes(self.task, dtype), members),
+            _picked(moments(self.task.test, dtype), members) if test and self.task.test is not None else None,
+        )
+
+    def modes_of(self, members: Integers) -> dict[str, Any]:
+        """The part of `moments` that does not depend on Σ_xx and Σ_yx."""
+        return _picked(_modes(self.task, self.weights.dtype), members)
+
+    def problem(self, members: Integers | None, *, test: bool) -> Problem:
+        """Members as they were given; None for all of them."""
+        count = self.batch if members is None else len(members)
+        chosen = [w if members is None else take(w, members) for w in self.weights.layers]
+        task, held_out = self.moments(members, test=test)
+        weights = [np.array(np.broadcast_to(w, (count, *w.shape[1:])), order="C") for w in chosen]
+        return Problem(weights=weights, task=task, test=held_out)
+
+    @property
+    def bytes_of_one(self) -> int:
+        """Size of the weights of a member in float64."""
+        return 8 * sum(int(w[0].size) for w in self.weights.layers)
+
+
+def _of(value: Any, ndim: int, members: Integers) -> Floats:
+    a = np.asarray(value, dtype=np.float64)
+    return take(a if a.ndim > ndim else a[None], members)
+
+
+NDIM = {
+    "sigma_xx": 2,
+    "variances": 1,
+    "sigma_yx": 2,
+    "anchor": 2,
+    "ridge": 0,
+    "anchor_loss": 0,
+    "mode_u": 2,
+    "mode_v": 2,
+}
+"""Axes of what belongs to one member."""
+
+
+def _picked(arrays: dict[str, Any], members: Integers | None) -> dict[str, Any]:
+    if members is None:
+        return arrays
+    return {
+        name: take(a, members) if name in NDIM and a is not None and a.ndim > NDIM[name] else a
+        for name, a in arrays.items()
+    }
+
+
+def moments(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Second moments in working precision, and the point P from which the kernel measures the loss.
+
+    P (Σ_xx + δI) = Σ_yx with δ = √eps of the largest input variance: P stays moderate where Σ_xx is nearly singular
+    (the least-squares map of raw MNIST has entries so large that in float32 nothing would be left of the loss), and the
+    error of the loss near the minimum is of order eps δ |P|², far below what a direct evaluation keeps.
+    """
+    sigma_yx = _first_of_one(task.sigma_yx, task.batch, 2)
+    if task.whitened:
+        anchor, ridge, anchor_loss = None, None, task.floor
+        sigma_xx = None
+    else:
+        sigma_xx = _first_of_one(task.sigma_xx, task.batch, 2)
+        delta = ridge_of(sigma_xx, dtype)
+        ridged = sigma_xx + delta[..., None, None] * np.eye(task.n_in)
+        anchor = transposed(np.linalg.solve(ridged, transposed(sigma_yx)))
+        # E at P is δP, so L(P) = floor + 1/2 <δP, Ω* - P>: no difference of large numbers.
+        optimum = _first_of_one(task.optimum, task.batch, 2)
+        anchor_loss = _first_of_one(task.floor, task.batch, 0) + 0.5 * delta * np.sum(
+            anchor * (optimum - anchor), axis=(-2, -1)
+        )
+        ridge = delta
+    return {
+        "sigma_xx": cast(sigma_xx, dtype),
+        "variances": None,
+        "sigma_yx": cast(sigma_yx, dtype),
+        "anchor": cast(anchor, dtype),
+        "ridge": cast(ridge, dtype),
+        "anchor_loss": cast(_first_of_one(anchor_loss, task.batch, 0), dtype),
+    }
+
+
+def ridge_of(sigma_xx: Floats, dtype: np.dtype[Any]) -> Floats:
+    """δ of `moments`."""
+    largest = np.diagonal(sigma_xx, axis1=-2, axis2=-1).max(axis=-1)
+    return np.asarray(np.sqrt(np.finfo(dtype).eps) * np.where(largest > 0, largest, 1.0))
+
+
+def cast(value: Any, dtype: np.dtype[Any]) -> Floats | None:
+    """`value` in working precision, which must hold it."""
+    if value is None:
+        return None
+    with np.errstate(over="ignore"):
+        a = np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
+    if not np.isfinite(a).all():
+        raise ValueError(f"task: expected moments within the range of {dtype}, got {np.abs(value).max():g}")
+    return a
+
+
+def diagonal_input(variances: Floats, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """A diagonal Σ_xx, (members, n_0), as the kernel takes it."""
+    return {"sigma_xx": None, "variances": cast(variances, dtype)}
+
+
+def _first_of_one(value: Any, batch: int | None, ndim: int) -> Floats:
+    """An array of a batched task; that of its only member when it has one."""
+    a = np.asarray(value)
+    return a[0] if batch == 1 and a.ndim > ndim else a
+
+
+def _modes(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
+    U, s, V = (_first_of_one(a, task.batch, n) for a, n in zip(task.modes, (2, 1, 2), strict=True))
+    return {
+        "modes": s.shape[-1],
+        "mode_u": np.ascontiguousarray(U, dtype=dtype),
+        "mode_v": np.ascontiguousarray(V, dtype=dtype),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Kernel:
+    """What came back from a kernel call for `Problem`: records, weights where the networks stopped, how they ended."""
+
+    records: dict[str, Any]
+    final: list[Floats]
+    status: Integers
+    stopped_at: Integers
+
+
+class Group(Protocol):
+    """Members that are run in the same way: as they are, or reduced to networks of one shape."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The reductions applied."""
+
+    @property
+    def members(self) -> Integers:
+        """Places in the batch, increasing."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """n_0 … n_D of the networks that are run."""
+
+    @property
+    def networks(self) -> int:
+        """How many of them stand for one member."""
+
+    def problem(self, part: Integers, *, test: bool) -> Problem:
+        """The networks of `part`, places among `members`; with what the loss on held-out data needs if `test`."""
+
+    def records(self, names: Iterable[str]) -> tuple[str, ...]:
+        """What the kernel must record of them so that `names` can be recovered."""
+
+    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Integers) -> Kernel:
+        """Writes the records of the members into `out`; how they ended, with their full weights.
+
+        A record of the kernel that has the shape of its entry of `out` may be that array itself. Members that the
+        networks cannot speak for come back with the status -1: they must be run whole.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """Members run as they are."""
+
+    ensemble: Ensemble
+    members: Integers
+    names: tuple[str, ...] = ()
+    networks: int = 1
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """As given."""
+        return self.ensemble.weights.widths
+
+    def problem(self, part: Integers, *, test: bool) -> Problem:
+        """The networks themselves."""
+        return self.ensemble.problem(None if len(part) == self.ensemble.batch else self.members[part], test=test)
+
+    def records(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The same."""
+        return tuple(names)
+
+    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Integers) -> Kernel:
+        """Nothing to recover, the kernel wrote into `out`."""
+        for name, value in kernel.records.items():
+            for a, b in zip(*((value, out[name]) if name == "weights" else ([value], [out[name]])), strict=True):
+                if a is not b:
+                    b[...] = a
+        return kernel
