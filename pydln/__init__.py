@@ -19,6 +19,7 @@ from pydln.errors import (
     PydlnError,
 )
 from pydln.flow import Stop, gradient_descent
+from pydln.plan import Plan, plan
 from pydln.task import Modes, Task
 from pydln.trajectory import Status, Trajectory
 from pydln.weights import Weights
@@ -35,6 +36,7 @@ __all__ = [
     "Modes",
     "NotApplicable",
     "NotRecorded",
+    "Plan",
     "PydlnError",
     "Status",
     "Stop",
@@ -47,6 +49,7 @@ __all__ = [
     "exact",
     "gradient_descent",
     "init",
+    "plan",
     "plot",
     "reduce",
 ]

@@ -32,3 +32,7 @@ def descent_f64(
 ) -> bool: ...
 
 descent_f32 = descent_f64
+
+def plan_f64(widths: list[int], batch: int, whitened: bool, isa: str, layout: str) -> dict[str, Any]: ...
+
+plan_f32 = plan_f64

@@ -5,6 +5,7 @@
 #include "bind/array.hpp"
 #include "bind/poll.hpp"
 #include "cpu/descent.hpp"
+#include "cpu/layout.hpp"
 
 namespace pydln::bind {
 namespace {
@@ -125,6 +126,33 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   return poll.interrupted();
 }
 
+// How the kernel would run `batch` networks of these widths: what pydln.plan tells.
+template <class T>
+py::dict plan(const Shape& widths, std::int64_t batch, bool whitened, const std::string& isa,
+              const std::string& layout) {
+  if (widths.size() < 2 || batch < 1) throw py::value_error("plan: expected two widths and a member, or more");
+  ops::Descent<T> op;
+  op.chain = {static_cast<std::int64_t>(widths.size()) - 1, widths.data()};
+  op.batch = batch;
+  const T there{};  // of the task only what is there is looked at
+  op.train.sigma_yx = {&there, 0};
+  if (!whitened) op.train.sigma_xx = op.train.sigma_yx;
+  const cpu::Isa& set = cpu::isa_named(isa);
+  const std::int64_t lanes = set.descent<T>(Layout::interleaved, false).members;
+  const cpu::Rates rates = cpu::expected_rates(op.chain, batch, lanes);
+  const Layout chosen = cpu::choose_layout(layout, op.chain, batch, lanes);
+  const DescentBody<T> body = set.descent<T>(chosen, false);
+  double weights = 0;
+  for (std::int64_t l = 0; l < op.chain.depth; ++l)
+    weights += static_cast<double>(widths[static_cast<std::size_t>(l)] * widths[static_cast<std::size_t>(l) + 1]);
+  using namespace py::literals;
+  return py::dict("layout"_a = chosen == Layout::rows ? "rows" : "interleaved", "members"_a = body.members,
+                  "lanes"_a = lanes, "carried"_a = cpu::carries_inputs(op.chain) ? "inputs" : "outputs",
+                  "flops"_a = cpu::step_flops(op.chain, whitened), "bytes"_a = 3 * sizeof(T) * weights,
+                  "workspace"_a = body.workspace(op),
+                  "expected"_a = py::dict("interleaved"_a = rates.interleaved, "rows"_a = rates.rows));
+}
+
 template <class T>
 void add(py::module_& m, const char* name) {
   using namespace py::literals;
@@ -138,6 +166,8 @@ void add(py::module_& m, const char* name) {
 void add_descent(py::module_& m) {
   add<double>(m, "descent_f64");
   add<float>(m, "descent_f32");
+  m.def("plan_f64", &plan<double>);
+  m.def("plan_f32", &plan<float>);
   m.def("step_flops", [](const Shape& widths, bool whitened) {
     return cpu::step_flops({static_cast<std::int64_t>(widths.size()) - 1, widths.data()}, whitened);
   });

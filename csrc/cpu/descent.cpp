@@ -29,16 +29,9 @@ constexpr std::size_t kUnasked = 64UL * 1024 * 1024;
 
 }  // namespace
 
-Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, std::int64_t lanes) {
-  if (name == "interleaved") return Layout::interleaved;
-  if (name == "rows") return Layout::rows;
-  if (name != "auto") throw std::invalid_argument("layout: expected auto, interleaved or rows, got " + name);
-  const std::int64_t widest = *std::max_element(chain.widths, chain.widths + chain.depth + 1);
-  if (widest <= 4) return Layout::interleaved;
-  return widest <= 32 && 2 * batch >= lanes ? Layout::interleaved : Layout::rows;
-}
-
 double step_flops(const Chain& chain, bool whitened) { return pydln::step_flops(chain, whitened); }
+
+bool carries_inputs(const Chain& chain) { return carry_input_side(chain); }
 
 template <class T>
 void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads,

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "check.hpp"
+#include "cpu/layout.hpp"
 #include "math/cost.hpp"
 #include "problem.hpp"
 

@@ -107,6 +107,8 @@ class DescentWorker {
     refill();
     if constexpr (kMembers > 1) {
       switch (general_ ? 0 : extent()) {
+        case 1:
+          return steps<1>();
         case 2:
           return steps<2>();
         case 3:

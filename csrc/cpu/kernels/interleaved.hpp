@@ -237,7 +237,7 @@ struct Interleaved {
       }
 #pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) {
-        V av = at(pa + i * a.row + k * a.column);
+        V av = at(pa + i * a.row + k * a.column);  // NOLINT(misc-const-correctness): keep() takes it
         if constexpr (S != 4) keep(av);
 #pragma GCC unroll 8
         for (int j = 0; j < NR; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);

@@ -110,8 +110,8 @@ struct CountLanes<0, I...> {
 template <class T, int S, int... I>
 PYDLN_INLINE void exchange(typename Vector<T>::type& a, typename Vector<T>::type& b, Lanes<I...>) {
   constexpr int n = sizeof...(I);
-  const auto low = __builtin_shufflevector(a, b, (I & S ? n + I - S : I)...);
-  const auto high = __builtin_shufflevector(a, b, (I & S ? n + I : I + S)...);
+  const auto low = __builtin_shufflevector(a, b, (I / S % 2 ? n + I - S : I)...);
+  const auto high = __builtin_shufflevector(a, b, (I / S % 2 ? n + I : I + S)...);
   a = low;
   b = high;
 }
@@ -121,7 +121,7 @@ PYDLN_INLINE void transpose_square(typename Vector<T>::type* x) {
   if constexpr (S < n) {
 #pragma GCC unroll 16
     for (int q = 0; q < n; ++q)
-      if (!(q & S)) exchange<T, S>(x[q], x[q + S], typename CountLanes<n>::type{});
+      if (q / S % 2 == 0) exchange<T, S>(x[q], x[q + S], typename CountLanes<n>::type{});
     transpose_square<T, 2 * S>(x);
   }
 }

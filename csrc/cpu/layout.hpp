@@ -1,0 +1,20 @@
+// Which layout runs a network, by one table of measured rates.
+#pragma once
+
+#include <string>
+
+#include "cpu/kernels/body.hpp"
+
+namespace pydln::cpu {
+
+// Share of the processor's peak that each layout is expected to reach for a batch, unfilled lanes counted as lost.
+struct Rates {
+  double interleaved, rows;
+};
+Rates expected_rates(const Chain& chain, std::int64_t batch, std::int64_t lanes);
+
+// The layout of that name, "interleaved" or "rows", or for "auto" the one of the higher expected rate. `lanes`: members
+// of a vector. Throws std::invalid_argument on any other name.
+Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, std::int64_t lanes);
+
+}  // namespace pydln::cpu

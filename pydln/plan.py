@@ -1,0 +1,162 @@
+"""How a run would be done: reductions, layout, instruction set, counted work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pydln import _backend, _validate
+from pydln.reduce.find import find
+from pydln.reduce.problem import Ensemble
+from pydln.task import Task
+from pydln.weights import Weights
+
+__all__ = ["Part", "Plan", "plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Members that are run alike.
+
+    Attributes
+    ----------
+    members : int
+        How many.
+    reduced : tuple of str
+        The reductions applied, see `pydln.reduce`.
+    networks : int
+        Networks run for each of them.
+    widths : tuple of int
+        n_0 … n_D of these.
+    layout : str
+        ``interleaved``: as many networks at once as a vector has lanes; ``rows``: one network, its rows in vectors.
+    carried : str
+        Side from which products are carried through the layers, the cheaper by counted work: ``inputs`` or ``outputs``.
+    flops : float
+        Floating-point operations of a step of one member.
+    bytes : float
+        Memory that a step of one member moves when its weights do not fit in the caches: two reads, one write.
+    workspace : int
+        Bytes each thread works in.
+    expected : dict of str to float
+        Share of the processor's multiply-add peak that either layout is expected to reach, unfilled lanes counted.
+    why : str
+        What decided on layout and reductions.
+    """
+
+    members: int
+    reduced: tuple[str, ...]
+    networks: int
+    widths: tuple[int, ...]
+    layout: str
+    carried: str
+    flops: float
+    bytes: float
+    workspace: int
+    expected: dict[str, float]
+    why: str
+
+    def __str__(self) -> str:
+        many = f" × {self.networks} networks" if self.networks > 1 else ""
+        how = ", ".join(self.reduced) or "not reduced"
+        return (
+            f"{self.members} members{many} {'-'.join(map(str, self.widths))} ({how})\n"
+            f"  layout     {self.layout}; products carried from the {self.carried}\n"
+            f"  a step     {_si(self.flops)}flop, {_si(self.bytes)}B if weights come from memory; "
+            f"workspace {_si(self.workspace)}B a thread\n"
+            f"  because    {self.why}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What `plan` returns; printing it tells everything.
+
+    Attributes
+    ----------
+    isa : str
+        Instruction set.
+    given_flops : float
+        Counted work of a step of one member, unreduced.
+    parts : tuple of Part
+    """
+
+    isa: str
+    given_flops: float
+    parts: tuple[Part, ...]
+
+    def __str__(self) -> str:
+        head = f"instruction set {self.isa}; {_si(self.given_flops)}flop a step of one member as given"
+        return "\n".join([head, *map(str, self.parts)])
+
+
+def plan(
+    task: Task, weights: Weights, *, steps: int = 10_000, reduce: str | Sequence[str] = "auto", stops: bool = False
+) -> Plan:
+    """How `gradient_descent` would run an ensemble, and why. Nothing is run.
+
+    Parameters
+    ----------
+    task : Task
+    weights : Weights
+    steps : int
+        Length of the run: a search for reductions must pay.
+    reduce : str or sequence of str
+        As for `gradient_descent`.
+    stops : bool
+        Whether the run would have a `Stop`, which couples the modes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `gradient_descent`.
+    """
+    if not isinstance(task, Task):
+        raise TypeError(f"task: expected a pydln.Task, got {type(task).__name__}")
+    if not isinstance(weights, Weights):
+        raise TypeError(f"weights: expected pydln.Weights, got {type(weights).__name__}")
+    if (weights.widths[0], weights.widths[-1]) != (task.n_in, task.n_out):
+        raise ValueError(
+            f"weights: expected {task.n_in} inputs and {task.n_out} outputs like the task, "
+            f"got {weights.widths[0]} and {weights.widths[-1]}"
+        )
+    steps = _validate.integer(steps, "steps", at_least=0)
+    found = find(Ensemble.of(task, weights), reduce, steps=steps, stops=stops)
+    core = _backend.core
+    ask = core.plan_f32 if weights.dtype == np.float32 else core.plan_f64
+    parts = []
+    for group in found.groups:
+        one = found[int(group.members[0])]
+        whitened = task.whitened or "inputs" in group.names or "decoupled" in group.names
+        count = len(group.members)
+        told = ask(list(group.widths), count * group.networks, whitened, _backend.isa(), _backend.layout())
+        rates = told["expected"]
+        why = f"interleaved {rates['interleaved']:.0%}, rows {rates['rows']:.0%} of peak expected"
+        if _backend.layout() != "auto":
+            why = "layout forced"
+        why += "".join(f"\n             {name}: {c.text}" for name, c in one.conditions.items())
+        parts.append(
+            Part(
+                members=count,
+                reduced=group.names,
+                networks=group.networks,
+                widths=group.widths,
+                layout=told["layout"],
+                carried=told["carried"],
+                flops=group.networks * told["flops"],
+                bytes=group.networks * told["bytes"],
+                workspace=told["workspace"],
+                expected=rates,
+                why=why,
+            )
+        )
+    return Plan(isa=_backend.isa(), given_flops=one.flops, parts=tuple(parts))
+
+
+def _si(value: float) -> str:
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}"
+    return f"{value:.3g} "

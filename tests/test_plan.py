@@ -1,0 +1,72 @@
+"""pydln.plan tells what gradient_descent does."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from ensembles import some_task, starts
+
+import pydln as dln
+from pydln import _backend
+
+
+def test_layout_follows_the_measured_rates() -> None:
+    for widths, batch, layout in (
+        ((4, 4, 4), 4096, "interleaved"),
+        ((16,) * 6, 512, "interleaved"),
+        ((64,) * 4, 64, "rows"),
+        ((128,) * 3, 1, "rows"),
+        ((16,) * 6, 1, "rows"),  # one network leaves lanes empty
+    ):
+        told = dln.plan(dln.Task.from_spectrum([2.0], widths[0], widths[-1]), starts(widths, batch), reduce="none")
+        (part,) = told.parts
+        assert part.layout == layout
+        assert (part.layout == "rows") == (part.expected["rows"] > part.expected["interleaved"])
+        assert told.isa == _backend.isa()
+        assert part.members == batch
+
+
+def test_work_and_side() -> None:
+    """MNIST-like: 3 products per layer from the narrow side and the residual (theory: performance of G7a)."""
+    widths = (784, 1000, 1000, 10)
+    task = dln.Task.from_spectrum([2.0], 784, 10)
+    weights = dln.Weights([np.ones((n, m), dtype=np.float32) for m, n in itertools.pairwise(widths)])
+    told = dln.plan(task, weights, reduce="none")
+    (part,) = told.parts
+    assert part.carried == "outputs"
+    assert part.flops == told.given_flops == 2 * (3 * 10 * (784 * 1000 + 1000 * 1000) + 784 * 10)
+    assert part.bytes == 3 * 4 * (784 * 1000 + 1000 * 1000 + 10 * 1000)
+    assert part.workspace > 4 * (784 * 1000 + 1000 * 1000 + 10 * 1000)
+    assert "rows" in str(told)
+    assert "Mflop" in str(told)
+
+
+def test_reductions_are_those_of_the_run() -> None:
+    task = some_task(6, 4, whiten=True)
+    weights = starts((6, 64, 4), 5)
+    told = dln.plan(task, weights)
+    run = dln.gradient_descent(task, weights, lr=0.01, steps=10_000)
+    (part,) = told.parts
+    assert part.reduced == ("width",)
+    assert run.reduced == (("width",),) * 5
+    assert part.widths == (6, 10, 4)
+    assert part.flops < told.given_flops
+    assert "10 of 64" in str(told)
+    aligned = dln.init.aligned(task, depth=3, width=8, strength=0.01)
+    (modes,) = dln.plan(task, aligned).parts
+    assert (modes.reduced, modes.networks, modes.widths) == (("decoupled",), 4, (1, 1, 1, 1))
+    assert dln.plan(task, aligned, stops=True).parts[0].reduced != ("decoupled",)
+
+
+def test_mistakes() -> None:
+    task, weights = some_task(6, 4, whiten=True), starts((6, 5, 4), 2)
+    with pytest.raises(TypeError, match=r"task: expected a pydln.Task, got int"):
+        dln.plan(3, weights)
+    with pytest.raises(TypeError, match=r"weights: expected pydln.Weights, got list"):
+        dln.plan(task, [])
+    with pytest.raises(ValueError, match=r"weights: expected 6 inputs and 4 outputs like the task, got 4 and 6"):
+        dln.plan(task, starts((4, 5, 6)))
+    with pytest.raises(ValueError, match=r"steps: expected"):
+        dln.plan(task, weights, steps=-1)
