@@ -25,7 +25,7 @@ SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
 CPP := $(shell find csrc tests/cpp -name '*.[ch]pp' 2>/dev/null | sort)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test install lint lint-python lint-cpp format sanitize race bench dist clean FORCE
+.PHONY: help demo test install lint lint-python lint-cpp format sanitize race wide bench dist clean FORCE
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -77,6 +77,11 @@ race: $(STAMP)/build ## thread sanitizer: the C++ unit tests
 	$(BIN)/cmake --preset tsan --log-level=WARNING
 	$(BIN)/cmake --build --preset tsan
 	$(BIN)/ctest --preset tsan
+
+wide: $(STAMP)/build ## the C++ unit tests with vectors as wide as AVX-512's, emulated
+	$(BIN)/cmake --preset wide --log-level=WARNING
+	$(BIN)/cmake --build --preset wide
+	$(BIN)/ctest --preset wide
 
 # --- measurements and releases ---------------------------------------------------------------------------------------
 bench: $(STAMP)/bench ## the workloads and studies against NumPy, PyTorch, JAX and numba
