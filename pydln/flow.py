@@ -16,7 +16,7 @@ from pydln import reduce as reductions
 from pydln.errors import IntegrationError, Interrupted, MissingExtra
 from pydln.reduce.decay import Decay
 from pydln.reduce.inputs import Needs
-from pydln.reduce.problem import Ensemble, Group, Kernel, Whole, blocks
+from pydln.reduce.problem import Ensemble, Group, Kernel, Whole, blocks, check_fit
 from pydln.task import Task
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
@@ -137,17 +137,7 @@ def gradient_descent(
         and at a step that was broken off the records made until then. It is answered within a tenth of a second of
         work, however long a step takes, and what it takes to recover the weights of members that were reduced.
     """
-    if not isinstance(task, Task):
-        raise TypeError(f"task: expected a pydln.Task, got {type(task).__name__}")
-    if not isinstance(weights, Weights):
-        raise TypeError(
-            f"weights: expected pydln.Weights, got {type(weights).__name__}: pydln.Weights(layers) makes one"
-        )
-    if (weights.widths[0], weights.widths[-1]) != (task.n_in, task.n_out):
-        raise ValueError(
-            f"weights: expected {task.n_in} inputs and {task.n_out} outputs like the task, "
-            f"got {weights.widths[0]} and {weights.widths[-1]}"
-        )
+    check_fit(task, weights)
     dtype = weights.dtype
     modes = task.modes.s.shape[-1]
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as that

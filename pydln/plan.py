@@ -9,7 +9,7 @@ import numpy as np
 
 from pydln import _backend, _validate
 from pydln.reduce.find import find
-from pydln.reduce.problem import Ensemble
+from pydln.reduce.problem import Ensemble, check_fit
 from pydln.task import Task
 from pydln.weights import Weights
 
@@ -113,15 +113,7 @@ def plan(
     TypeError, ValueError
         As `gradient_descent`.
     """
-    if not isinstance(task, Task):
-        raise TypeError(f"task: expected a pydln.Task, got {type(task).__name__}")
-    if not isinstance(weights, Weights):
-        raise TypeError(f"weights: expected pydln.Weights, got {type(weights).__name__}")
-    if (weights.widths[0], weights.widths[-1]) != (task.n_in, task.n_out):
-        raise ValueError(
-            f"weights: expected {task.n_in} inputs and {task.n_out} outputs like the task, "
-            f"got {weights.widths[0]} and {weights.widths[-1]}"
-        )
+    check_fit(task, weights)
     steps = _validate.integer(steps, "steps", at_least=0)
     found = find(Ensemble.of(task, weights), reduce, steps=steps, stops=stops)
     core = _backend.core

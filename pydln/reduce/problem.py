@@ -111,6 +111,21 @@ def sizes(a: Floats) -> Floats:
     return np.asarray(np.sqrt((flat * flat).sum(axis=-1)))
 
 
+def check_fit(task: Task, weights: Weights) -> None:
+    """TypeError or ValueError if these are not a task and starts for it."""
+    if not isinstance(task, Task):
+        raise TypeError(f"task: expected a pydln.Task, got {type(task).__name__}")
+    if not isinstance(weights, Weights):
+        raise TypeError(
+            f"weights: expected pydln.Weights, got {type(weights).__name__}: pydln.Weights(layers) makes one"
+        )
+    if (weights.widths[0], weights.widths[-1]) != (task.n_in, task.n_out):
+        raise ValueError(
+            f"weights: expected {task.n_in} inputs and {task.n_out} outputs like the task, "
+            f"got {weights.widths[0]} and {weights.widths[-1]}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Ensemble:
     """A task and starts, with one entry for everybody or one per member in front of every array."""
