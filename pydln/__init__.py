@@ -19,6 +19,7 @@ from pydln.errors import (
     PydlnError,
 )
 from pydln.flow import Stop, gradient_descent
+from pydln.noise import LabelNoise, Minibatch, Online
 from pydln.plan import Plan, plan
 from pydln.task import Modes, Task
 from pydln.trajectory import Status, Trajectory
@@ -32,10 +33,13 @@ __all__ = [
     "FileDamaged",
     "IntegrationError",
     "Interrupted",
+    "LabelNoise",
+    "Minibatch",
     "MissingExtra",
     "Modes",
     "NotApplicable",
     "NotRecorded",
+    "Online",
     "Plan",
     "PydlnError",
     "Status",

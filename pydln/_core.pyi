@@ -18,6 +18,7 @@ def descent_f64(
     momentum: NDArray[Any] | None,
     decay: NDArray[Any] | None,
     nesterov: bool,
+    noise: dict[str, Any] | None,
     steps: int,
     stop: dict[str, NDArray[Any] | None],
     record_at: NDArray[Any],

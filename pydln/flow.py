@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
 from pydln import reduce as reductions
+from pydln import noise as noises
 from pydln.errors import IntegrationError, Interrupted, MissingExtra
 from pydln.reduce.decay import Decay
 from pydln.reduce.inputs import Needs
@@ -61,13 +62,14 @@ def gradient_descent(
     momentum: ArrayLike = 0.0,
     nesterov: bool = False,
     weight_decay: ArrayLike = 0.0,
+    noise: noises.Noise | None = None,
     stop: Stop | None = None,
     reduce: str | Sequence[str] = "auto",
     n_threads: int | None = None,
     throw: bool = True,
     progress: Progress = False,
 ) -> Trajectory:
-    """Full-batch gradient descent of an ensemble of deep linear networks.
+    """Gradient descent of an ensemble of deep linear networks: full-batch, or stochastic with `noise`.
 
     Every step moves each layer down the gradient of L = 1/2 <|y - Ωx|²>, Ω = W_D ⋯ W_1,
 
@@ -101,6 +103,9 @@ def gradient_descent(
         Nesterov's momentum, in the form that deep-learning libraries use (Sutskever et al. 2013).
     weight_decay : float or (batch,) array
         w >= 0.
+    noise : Minibatch, Online or LabelNoise, optional
+        Stochastic gradients: samples drawn at every step in place of the task's covariances, or noise on its labels.
+        Not with reductions by name; ``auto`` makes none.
     stop : Stop, optional
         Lets members stop early; they cost nothing from then on. `Trajectory.stopped_at` tells at which step.
     reduce : str or sequence of str
@@ -147,11 +152,13 @@ def gradient_descent(
             "weight_decay": _validate.per_member(weight_decay, "weight_decay", dtype=dtype, at_least=0),
         }
         limits = _stop_limits(stop, modes, dtype)
+        drawn = noises.check(noise, task, dtype)
     batch = _batch(
         {
             "weights": weights.batch,
             "task": task.batch or 1,
             **{name: len(rate) for name, rate in rates.items() if rate.ndim},
+            "noise": 1 if drawn is None else drawn.members,
             **{
                 f"stop.{name}": len(a) for name, a in limits.items() if a is not None and a.ndim > (name == "strengths")
             },
@@ -165,6 +172,12 @@ def gradient_descent(
     if not isinstance(nesterov, bool):
         raise TypeError(f"nesterov: expected True or False, got {nesterov!r}")
     wanted = reductions.asked(reduce)
+    if drawn is not None:
+        if isinstance(wanted, tuple):
+            raise ValueError(f"reduce: expected auto or none with noise, got {', '.join(wanted)}")
+        if drawn.first + batch > 2**32:
+            raise ValueError(f"noise.first: expected at most 2^32 members, got {batch} from {drawn.first} on")
+        wanted = "none"
     schedule = _Schedule.of(steps, at, record_every)
     _refuse_too_large(names, weights, batch, schedule.count, modes)
 
@@ -174,6 +187,7 @@ def gradient_descent(
         ensemble=Ensemble(task, weights, batch),
         rates=rates,
         nesterov=nesterov,
+        noise=drawn,
         limits=limits,
         steps=steps,
         record_at=record_at,
@@ -190,7 +204,9 @@ def gradient_descent(
         status=run.status,
         stopped_at=run.stopped_at,
         final=Weights._adopt(run.final),
-        settings=_settings(task, weights, rates, steps, stop) | {"nesterov": nesterov, "reduce": wanted},
+        settings=_settings(task, weights, rates, steps, stop)
+        | {"nesterov": nesterov, "reduce": wanted}
+        | ({} if drawn is None else drawn.settings),
         source="gradient_descent",
         reduced=run.reduced,
     )
@@ -218,6 +234,7 @@ class _Run:
         ensemble: Ensemble,
         rates: dict[str, NDArray[Any]],
         nesterov: bool,
+        noise: noises.Checked | None,
         limits: dict[str, NDArray[Any] | None],
         steps: int,
         record_at: NDArray[np.int64],
@@ -225,7 +242,7 @@ class _Run:
         threads: int,
     ) -> None:
         self.ensemble, self.rates, self.limits, self.steps = ensemble, rates, limits, steps
-        self.nesterov = nesterov
+        self.nesterov, self.noise = nesterov, noise
         self.record_at, self.records, self.threads = record_at, records, threads
         self.status = np.full(ensemble.batch, Status.INTERRUPTED, dtype=np.int64)
         self.stopped_at = np.zeros(ensemble.batch, dtype=np.int64)
@@ -351,6 +368,7 @@ class _Run:
             momentum=of(self.rates["momentum"]) if self.rates["momentum"].any() else None,
             decay=of(self.rates["weight_decay"]) if self.rates["weight_decay"].any() else None,
             nesterov=self.nesterov,
+            noise=None if self.noise is None else self.noise.of(members, batch),
             steps=self.steps,
             stop={n: None if a is None else of(a, n == "strengths") for n, a in self.limits.items()},
             record_at=self.record_at,

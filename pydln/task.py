@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _validate
 from pydln.datasets.moments import Moments, mnist_moments
 
-__all__ = ["Modes", "Task"]
+__all__ = ["Modes", "Samples", "Task"]
 
 FloatArray = NDArray[np.float64]
 Normalize = Literal["mean", "sum"]
@@ -41,6 +41,19 @@ class Modes(NamedTuple):
     U: FloatArray
     s: FloatArray
     V: FloatArray
+
+
+class Samples(NamedTuple):
+    """The samples of a task, in its own coordinates. A batched task has the batch axis in front of each.
+
+    Attributes
+    ----------
+    X : (samples, n_in) array
+    Y : (samples, n_out) array
+    """
+
+    X: FloatArray
+    Y: FloatArray
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -74,6 +87,8 @@ class Task:
     name : str
     samples : int or None
         Number of samples behind the covariances.
+    data : Samples or None
+        ``X, Y``: the samples themselves, whitened if the task is; kept when `from_data` is asked to.
     """
 
     sigma_yx: FloatArray
@@ -86,9 +101,11 @@ class Task:
     normalize: Normalize = "mean"
     name: str = "task"
     samples: int | None = None
+    data: Samples | None = None
 
     def __post_init__(self) -> None:
-        for value in (self.sigma_yx, self._sigma_xx, self.trace_yy, *self.modes, self.optimum, self.floor):
+        own = (self.sigma_yx, self._sigma_xx, self.trace_yy, *self.modes, self.optimum, self.floor, *(self.data or ()))
+        for value in own:
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
 
@@ -177,6 +194,7 @@ class Task:
             optimum=self.optimum[i],
             floor=float(np.asarray(self.floor)[i]),
             test=self.test if self.test is None or self.test.batch is None else self.test[i],
+            data=None if self.data is None else Samples(*(a[i] for a in self.data)),
         )
 
     def __repr__(self) -> str:
@@ -208,6 +226,7 @@ class Task:
         X_test: ArrayLike | None = None,
         Y_test: ArrayLike | None = None,
         rtol: float = 1e-10,
+        keep_samples: bool = False,
         name: str = "data",
     ) -> Task:
         """A task from samples.
@@ -229,6 +248,8 @@ class Task:
             dropped.
         rtol : float
             With `whiten`: eigenvalues of Sigma_xx up to `rtol` times the largest count as no variance.
+        keep_samples : bool
+            Keep a copy of the samples in `Task.data`: minibatches are drawn from it.
 
         Raises
         ------
@@ -242,6 +263,8 @@ class Task:
             given, absent = ("X_test", "Y_test") if Y_test is None else ("Y_test", "X_test")
             raise ValueError(f"{absent}: expected an array to go with {given}, got None")
         cutoff = _validate.number(rtol, "rtol", at_least=0, below=1)
+        if not isinstance(keep_samples, bool):
+            raise TypeError(f"keep_samples: expected True or False, got {keep_samples!r}")
         held_out = None
         if X_test is not None and Y_test is not None:
             x_test = _samples(X_test, "X_test", columns=(x.shape[1], "X"))
@@ -279,6 +302,7 @@ class Task:
             name=name,
             samples=len(x),
             test=None if held_out is None else cls.from_data(*held_out, normalize=how, name=f"{name}, held out"),
+            data=Samples(np.array(x), np.array(y)) if keep_samples else None,
         )
 
     @classmethod
@@ -638,7 +662,7 @@ class Task:
         """One batched task out of several single ones, member by member.
 
         All must have the same widths, number of modes and normalisation, and all or none a held-out task. Sigma_xx is
-        kept once when it is the same for all.
+        kept once when it is the same for all; samples are kept if all tasks keep equally many.
         """
         if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
             raise TypeError(f"tasks: expected a sequence of tasks, got {type(tasks).__name__}")
@@ -663,6 +687,8 @@ class Task:
         names = {task.name for task in members}
         counts = {task.samples for task in members}
         tests = [task.test for task in members if task.test is not None]
+        kept = [task.data for task in members if task.data is not None]
+        alike = len(kept) == len(members) and len({data.X.shape for data in kept}) == 1
         return cls(
             sigma_yx=np.stack([task.sigma_yx for task in members]),
             _sigma_xx=sigma_xx,
@@ -674,6 +700,7 @@ class Task:
             normalize=first.normalize,
             name=first.name if len(names) == 1 else "stack",
             samples=first.samples if len(counts) == 1 else None,
+            data=Samples(*(np.stack(arrays) for arrays in zip(*kept, strict=True))) if alike else None,
         )
 
 
@@ -760,6 +787,7 @@ def _build(
     name: str,
     samples: int | None,
     test: Task | None = None,
+    data: Samples | None = None,
 ) -> Task:
     """A task out of arrays that are its own and consistent."""
     single = sigma_yx.ndim == 2
@@ -774,6 +802,7 @@ def _build(
         normalize=normalize,
         name=name,
         samples=samples,
+        data=data,
     )
 
 

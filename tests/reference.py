@@ -76,8 +76,12 @@ def descent(
     stop_loss=None,
     stop_strengths=None,
     stop_steady=None,
+    noise=None,
 ):
-    """Gradient descent of one network, every quantity recorded at the steps `at`, NaN after it stopped."""
+    """Gradient descent of one network, every quantity recorded at the steps `at`, NaN after it stopped.
+
+    `noise(step)`: the Sigma_xx and Sigma_yx that the gradient of that step sees instead.
+    """
     layers = [np.array(w, dtype=np.float64) for w in layers]
     velocity = [np.zeros_like(w) for w in layers]
     start = conserved(layers)
@@ -119,7 +123,7 @@ def descent(
                 status = "steady"
         if status is not None or step == steps:
             continue
-        slopes = gradient(layers, sigma_xx, sigma_yx)
+        slopes = gradient(layers, *((sigma_xx, sigma_yx) if noise is None else noise(step)))
         fastest = 0.0
         for place, w in enumerate(layers):
             pull = -(slopes[place] + weight_decay * w)

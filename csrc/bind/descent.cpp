@@ -41,13 +41,36 @@ ops::Moments<T> moments(const py::dict& task, const std::string& name, std::int6
   return m;
 }
 
+template <class T>
+ops::Noise<T> noise_of(const py::dict& given, std::int64_t batch, std::int64_t out, std::int64_t in) {
+  ops::Noise<T> n;
+  n.kind = static_cast<ops::NoiseKind>(given["kind"].cast<std::int64_t>());
+  n.seed = given["seed"].cast<std::uint64_t>();
+  n.number = per_member<std::int64_t>(given["number"], "noise.number", batch, {});
+  n.size = given["size"].cast<std::int64_t>();
+  n.samples = given["samples"].cast<std::int64_t>();
+  n.replace = given["replace"].cast<bool>();
+  n.scale = given["scale"].template cast<T>();
+  n.x = per_member<T>(given["x"], "noise.x", batch, {n.samples, in});
+  n.y = per_member<T>(given["y"], "noise.y", batch, {n.samples, out});
+  n.root = per_member<T>(given["root"], "noise.root", batch, {in, in});
+  n.labels = per_member<T>(given["labels"], "noise.labels", batch, {out, in});
+  n.std = per_member<T>(given["std"], "noise.std", batch, {});
+  const bool minibatch = n.kind == ops::NoiseKind::minibatch, online = n.kind == ops::NoiseKind::online;
+  const bool few = n.samples < 1 || n.samples > INT32_MAX || (!n.replace && n.samples < n.size);
+  if (!n.number || !n.std || (n.samples_drawn() && n.size < 1) || (minibatch && (!n.x || !n.y || few)) ||
+      (online && !n.labels) || !(minibatch || online || n.kind == ops::NoiseKind::labels))
+    throw py::value_error("noise: incomplete");
+  return n;
+}
+
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
 template <class T>
 bool descent(const py::list& weights, const py::dict& task, const py::object& test, const py::object& lr,
-             const py::object& momentum, const py::object& decay, bool nesterov, std::int64_t steps,
-             const py::dict& stop, const py::array& record_at, const py::dict& records, const py::object& status,
-             const py::object& stopped_at, int threads, const py::object& memory, const std::string& isa,
-             const std::string& layout, const py::object& tick) {
+             const py::object& momentum, const py::object& decay, bool nesterov, const py::object& noise,
+             std::int64_t steps, const py::dict& stop, const py::array& record_at, const py::dict& records,
+             const py::object& status, const py::object& stopped_at, int threads, const py::object& memory,
+             const std::string& isa, const std::string& layout, const py::object& tick) {
   Shape widths;
   std::int64_t batch = 0;
   for (const py::handle& w : weights) {
@@ -74,8 +97,10 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.modes = task["modes"].cast<std::int64_t>();
   op.mode_u = per_member<T>(task["mode_u"], "task.mode_u", batch, {out, op.modes});
   op.mode_v = per_member<T>(task["mode_v"], "task.mode_v", batch, {in, op.modes});
-  for (const auto& p : {op.train.sigma_xx, op.train.variances, op.train.sigma_yx, op.train.anchor, op.test.sigma_xx,
-                        op.test.variances, op.test.sigma_yx, op.test.anchor, op.mode_u, op.mode_v})
+  if (!noise.is_none()) op.noise = noise_of<T>(noise.cast<py::dict>(), batch, out, in);
+  for (const auto& p :
+       {op.train.sigma_xx, op.train.variances, op.train.sigma_yx, op.train.anchor, op.test.sigma_xx, op.test.variances,
+        op.test.sigma_yx, op.test.anchor, op.mode_u, op.mode_v, op.noise.root, op.noise.labels})
     op.task_per_member |= p.stride != 0;
 
   op.lr = per_member<T>(lr, "lr", batch, {});
@@ -157,7 +182,7 @@ template <class T>
 void add(py::module_& m, const char* name) {
   using namespace py::literals;
   m.def(name, &descent<T>, "weights"_a.noconvert(), "task"_a, "test"_a, "lr"_a, "momentum"_a, "decay"_a, "nesterov"_a,
-        "steps"_a, "stop"_a, "record_at"_a.noconvert(), "records"_a, "status"_a, "stopped_at"_a, "threads"_a,
+        "noise"_a, "steps"_a, "stop"_a, "record_at"_a.noconvert(), "records"_a, "status"_a, "stopped_at"_a, "threads"_a,
         "memory"_a, "isa"_a, "layout"_a, "tick"_a);
 }
 

@@ -36,6 +36,13 @@ static inline double step_flops(const Chain& c, bool whitened) {
   return 2.0 * (chain + inputs * outputs * (whitened ? 1.0 : 1.0 + inputs));
 }
 
+// The same of the residual of `size` samples that a step draws.
+static inline double samples_flops(const Chain& c, double size) {
+  const double inputs = static_cast<double>(c.widths[0]);
+  const double outputs = static_cast<double>(c.widths[c.depth]);
+  return 2.0 * size * inputs * (3.0 * outputs + inputs);
+}
+
 // The same of recording the drift of the conserved quantities once: two products per interface of two layers.
 static inline double drift_flops(const Chain& c) {
   double sum = 0;

@@ -4,6 +4,7 @@
 //   G_l = (W_D ... W_{l+1})^T E (W_{l-1} ... W_1)^T - decay W_l          (minus the gradient of the loss)
 //   V_l <- momentum V_l + G_l,  W_l <- W_l + lr V_l                      (V_l = 0 before the first step)
 //                               W_l <- W_l + lr (momentum V_l + G_l)     (Nesterov)
+// With noise (ops/noise.hpp) the gradient has another E; loss and records are those of the task.
 //   loss = L(P) + 1/2 <E + ridge P, P - Omega>,  P (Sigma_xx + ridge I) = Sigma_yx
 //
 // The loss is quadratic, so this holds exactly for any ridge; near the minimum it keeps the digits that
@@ -17,6 +18,7 @@
 
 #include "core/chain.hpp"
 #include "core/status.hpp"
+#include "ops/noise.hpp"
 
 namespace pydln::ops {
 
@@ -50,6 +52,7 @@ struct Descent {
   PerMember<const T> momentum;  // absent: 0
   PerMember<const T> decay;     // absent: 0
   bool nesterov = false;
+  Noise<T> noise;
   std::int64_t steps = 0;
 
   PerMember<const T> stop_loss;       // stop when loss <= this

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "core/control.hpp"
+#include "cpu/kernels/noise.hpp"
 #include "cpu/kernels/vector.hpp"
 #include "math/cost.hpp"
 #include "ops/descent.hpp"
@@ -52,7 +53,8 @@ class DescentWorker {
         flipped_(carry_input_side(op.chain)),
         m_(width(D_)),
         n_(width(0)),
-        reads_product_(op.strengths || op.stop_strengths || op.product || op.test_loss) {
+        reads_product_(op.strengths || op.stop_strengths || op.product || op.test_loss),
+        noise_(op, flipped_, arena) {
     weights_ = arena.take<Cell*>(D_);
     products_ = arena.take<Cell*>(D_);
     for (int64_t l = 0; l < D_; ++l) matrix(arena, weights_, l, width(l + 1), width(l));
@@ -165,6 +167,7 @@ class DescentWorker {
         L::clear_lane(weights_[l], lane, width(l + 1), width(l));
         if (general_) L::clear_lane(velocity_[l], lane, width(l + 1), width(l));
       }
+      noise_.clear(lane);
       if (op_.task_per_member) load_task(lane, 0);  // idle lanes compute on finite numbers
     }
   }
@@ -181,6 +184,7 @@ class DescentWorker {
   void load_task(int64_t lane, int64_t member) {
     load_moments(train_, op_.train, lane, member);
     if (op_.test.sigma_yx) load_moments(test_, op_.test, lane, member);
+    noise_.load_task(lane, member);
     if (mode_u_) {
       L::load(mode_u_, lane, (flipped_ ? op_.mode_v : op_.mode_u).of(member), m_, op_.modes, false);
       L::load(mode_v_, lane, (flipped_ ? op_.mode_u : op_.mode_v).of(member), n_, op_.modes, false);
@@ -210,6 +214,7 @@ class DescentWorker {
       if (op_.task_per_member) load_task(lane, member);
       load_scalars(train_, op_.train, lane, member);
       if (op_.test.sigma_yx) load_scalars(test_, op_.test, lane, member);
+      noise_.begin(lane, member);
       L::set(lr_, lane, *op_.lr.of(member));
       L::set(momentum_, lane, op_.momentum ? *op_.momentum.of(member) : T(0));
       L::set(decay_, lane, op_.decay ? *op_.decay.of(member) : T(0));
@@ -257,6 +262,10 @@ class DescentWorker {
           continue;
         }
       }
+      if (noise_.any()) {
+        disturb();
+        if (cancelled(control_)) return abandon();
+      }
       if (!backward<S>()) return abandon();
       ++uncounted_;
       --until_event_;
@@ -275,7 +284,7 @@ class DescentWorker {
       if (cancelled(control_)) return;
       product<S>(products_[l + 1], weights_[l], products_[l], width(l), width(l + 1));
     }
-    if (D_ > 1 && train_.whitened() && !(due && reads_product_)) {
+    if (D_ > 1 && train_.whitened() && !(due && reads_product_) && !noise_.samples_drawn()) {
       const int64_t K = width(1);
       if constexpr (S > 0)
         L::template residual<S>(watch_, train_.sigma_yx, products_[1], S, weights_[0], S, e, S, S, S);
@@ -284,7 +293,13 @@ class DescentWorker {
       return;
     }
     if (D_ > 1) product<S>(products_[1], weights_[0], products_[0], n_, width(1));
-    residual(train_, e);
+    if (due || !noise_.samples_drawn()) residual(train_, e);
+  }
+  // The residual of this step's noise in place of the task's.
+  void disturb() {
+    for (int64_t lane = 0; lane < kMembers; ++lane)
+      if (lanes_[lane].member >= 0) noise_.draw(lane, lanes_[lane].member, lanes_[lane].step + uncounted_);
+    noise_.residual(watch_, products_[0], carried_[0]);
   }
   template <int S>
   void product(const Cell* a, const Cell* b, Cell* c, int64_t cols, int64_t inner) {
@@ -516,6 +531,7 @@ class DescentWorker {
   Value lr_{}, momentum_{}, decay_{};
 
   Moments train_, test_;
+  NoiseSource<L, G> noise_;
   Cell** weights_ = nullptr;
   Cell** next_ = nullptr;  // the weights of the next step; null when steps are short and done in place
   Cell** products_ = nullptr;

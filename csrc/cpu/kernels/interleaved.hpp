@@ -141,6 +141,9 @@ struct Interleaved {
     }
     *u.largest = most;
   }
+  static void scale(V* x, T factor, int64_t rows, int64_t cols) {
+    for (int64_t q = 0; q < rows * cols; ++q) x[q] = x[q] * factor;
+  }
   static void transpose(const V* a, V* c, int64_t rows, int64_t cols) {
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < cols; ++j) c[j * rows + i] = a[i * cols + j];

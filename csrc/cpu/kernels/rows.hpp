@@ -160,6 +160,9 @@ struct Rows {
     });
     for (int64_t i = 0; i < L; ++i) *u.largest = max_abs(*u.largest, most[i]);
   }
+  static void scale(T* x, T factor, int64_t rows, int64_t cols) {
+    each_vector(rows, cols, [=](int64_t q) { *vec(x + q) = *vec(x + q) * factor; });
+  }
   static void subtract(const T* s, const T* a, T* c, int64_t rows, int64_t cols) {
     each_vector(rows, cols, [=](int64_t q) { *vec(c + q) = *vec(s + q) - *vec(a + q); });
   }

@@ -1,0 +1,151 @@
+// Random numbers without a state: Philox 4×32 with ten rounds (Salmon, Moraes, Dror & Shaw 2011), keyed by the seed, of a
+// counter of block, member, step and stream. As many blocks at once as a vector has lanes of 64 bits; every number is
+// computed by itself, in double precision, so neither vector width nor precision of the run change it.
+#pragma once
+
+#include "cpu/kernels/vector.hpp"
+
+namespace pydln::PYDLN_ISA {
+
+typedef std::uint64_t Bits __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias));
+typedef std::int64_t SignedBits __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias));
+using Doubles = Vector<double>::type;
+
+enum class Stream : std::uint64_t { indices = 0, inputs = 1, labels = 2 };
+
+struct Draw {
+  std::uint64_t seed, member, step;
+};
+
+struct Words {
+  Bits of[4];  // 32 bits each
+};
+
+// Blocks first, first + 1, ..., one in each lane.
+PYDLN_INLINE Words philox(const Draw& d, Stream stream, std::uint64_t first) {
+  constexpr std::uint64_t kLow = 0xFFFFFFFF;
+  Bits block;
+  for (std::size_t i = 0; i < sizeof(Bits) / sizeof(std::uint64_t); ++i) block[i] = first + i;
+  Words x{{block, Bits{} + d.member, Bits{} + (d.step & kLow),
+           Bits{} + (((d.step >> 32U) & 0xFFFFFF) | static_cast<std::uint64_t>(stream) << 24U)}};
+  std::uint64_t key0 = d.seed & kLow, key1 = d.seed >> 32U;
+  for (int round = 0; round < 10; ++round) {
+    const Bits p = x.of[0] * 0xD2511F53UL, q = x.of[2] * 0xCD9E8D57UL;
+    x = Words{{(q >> 32U) ^ x.of[1] ^ key0, q & kLow, (p >> 32U) ^ x.of[3] ^ key1, p & kLow}};
+    key0 = (key0 + 0x9E3779B9) & kLow;
+    key1 = (key1 + 0xBB67AE85) & kLow;
+  }
+  return x;
+}
+
+// The number below `bound` < 2^32 that 32 random bits stand for.
+PYDLN_INLINE std::int64_t below(std::uint64_t word, std::int64_t bound) {
+  return static_cast<std::int64_t>(word * static_cast<std::uint64_t>(bound) >> 32U);
+}
+
+// f(number, word) for number = 0 ... count - 1: four words of every block.
+template <class F>
+void each_word(const Draw& d, Stream stream, std::int64_t count, F f) {
+  constexpr std::int64_t lanes = lanes_of<double>;
+  for (std::int64_t block = 0; 4 * block < count; block += lanes) {
+    const Words w = philox(d, stream, static_cast<std::uint64_t>(block));
+    for (std::int64_t lane = 0; lane < lanes; ++lane)
+      for (std::int64_t i = 0; i < 4; ++i) {
+        const std::int64_t number = 4 * (block + lane) + i;
+        if (number < count) f(number, w.of[i][lane]);
+      }
+  }
+}
+
+namespace normal {
+
+PYDLN_INLINE Doubles as_doubles(Bits x) { return reinterpret_cast<Doubles&>(x); }
+PYDLN_INLINE Bits as_bits(Doubles x) { return reinterpret_cast<Bits&>(x); }
+
+// In [1, 2), from the upper 52 of 64 bits.
+PYDLN_INLINE Doubles one_to_two(Bits x) { return as_doubles((x >> 12U) | 0x3FF0000000000000UL); }
+
+// c[0] + z (c[1] + z (...))
+template <int N>
+PYDLN_INLINE Doubles polynomial(const double (&c)[N], Doubles z) {
+  Doubles sum = splat(c[N - 1]);
+#pragma GCC unroll 16
+  for (int k = N - 2; k >= 0; --k) sum = fma(sum, z, splat(c[k]));
+  return sum;
+}
+
+// Adding this rounds a double below 2^51 to a whole number, which then stands in the lowest bits.
+inline constexpr double kWhole = 6755399441055744.0;  // 1.5 × 2^52
+inline constexpr std::uint64_t kWholeBits = 0x4338000000000000;
+
+// ln x for 0 < x <= 1, normal: x = 2^e m with m from sqrt(1/2) to sqrt(2), ln m = 2 artanh((m - 1) / (m + 1)) as a series.
+PYDLN_INLINE Doubles log(Doubles x) {
+  constexpr std::uint64_t kRootOfHalf = 0x3FE6A09E667F3BCD;
+  constexpr double kLn2 = 0.693147180559945309417;
+  static constexpr double kOdd[] = {1.0,      1.0 / 3,  1.0 / 5,  1.0 / 7,  1.0 / 9, 1.0 / 11,
+                                    1.0 / 13, 1.0 / 15, 1.0 / 17, 1.0 / 19, 1.0 / 21};
+  Bits shifted = as_bits(x) - kRootOfHalf;
+  const SignedBits e = reinterpret_cast<SignedBits&>(shifted) >> 52;
+  const Doubles m = as_doubles(as_bits(x) - (reinterpret_cast<const Bits&>(e) << 52U));
+  const Doubles exponent = as_doubles(reinterpret_cast<const Bits&>(e) + kWholeBits) - kWhole;
+  const Doubles s = (m - 1.0) / (m + 1.0), z = s * s;
+  return fma(exponent, splat(kLn2), Doubles(2.0 * s * polynomial(kOdd, z)));
+}
+
+// cos and sin of 2 pi v for v in [0, 1): the nearest quarter turn, and Taylor's series of what is left.
+PYDLN_INLINE void turn(Doubles v, Doubles& cosine, Doubles& sine) {
+  constexpr double kQuarter = 1.57079632679489661923;
+  static constexpr double kCos[] = {1.0,
+                                    -1.0 / 2,
+                                    1.0 / 24,
+                                    -1.0 / 720,
+                                    1.0 / 40320,
+                                    -1.0 / 3628800,
+                                    1.0 / 479001600,
+                                    -1.0 / 87178291200,
+                                    1.0 / 2.0922789888e13,
+                                    -1.0 / 6.402373705728e15};
+  static constexpr double kSin[] = {1.0,
+                                    -1.0 / 6,
+                                    1.0 / 120,
+                                    -1.0 / 5040,
+                                    1.0 / 362880,
+                                    -1.0 / 39916800,
+                                    1.0 / 6227020800,
+                                    -1.0 / 1.307674368e12,
+                                    1.0 / 3.55687428096e14,
+                                    -1.0 / 1.21645100408832e17};
+  const Doubles whole = v * 4.0 + kWhole;
+  const Doubles a = (v * 4.0 - (whole - kWhole)) * kQuarter, z = a * a;
+  const Doubles c = polynomial(kCos, z), s = a * polynomial(kSin, z);
+  const Bits n = as_bits(whole);
+  const Bits odd = Bits{} - (n & 1U);
+  const Bits from_c = as_bits(c), from_s = as_bits(s);
+  cosine = as_doubles(((from_c & ~odd) | (from_s & odd)) ^ (((n + 1U) & 2U) << 62U));
+  sine = as_doubles(((from_s & ~odd) | (from_c & odd)) ^ ((n & 2U) << 62U));
+}
+
+}  // namespace normal
+
+// Standard normal numbers (Box & Muller 1958) to out[0 ... count - 1]: block j makes numbers j and j + ceil(count / 2).
+template <class T>
+void normals(const Draw& d, Stream stream, std::int64_t count, T* out) {
+  constexpr std::int64_t lanes = lanes_of<double>;
+  const std::int64_t half = (count + 1) / 2;
+  for (std::int64_t j = 0; j < half; j += lanes) {
+    const Words w = philox(d, stream, static_cast<std::uint64_t>(j));
+    const Doubles u = 2.0 - normal::one_to_two(w.of[0] | (w.of[1] << 32U));  // in (0, 1]
+    const Doubles v = normal::one_to_two(w.of[2] | (w.of[3] << 32U)) - 1.0;
+    const Doubles square = -2.0 * normal::log(u);
+    Doubles cosine, sine, radius;
+    normal::turn(v, cosine, sine);
+    for (std::int64_t i = 0; i < lanes; ++i) radius[i] = __builtin_sqrt(square[i]);
+    const Doubles first = radius * cosine, second = radius * sine;
+    for (std::int64_t i = 0; i < lanes && j + i < half; ++i) {
+      out[j + i] = static_cast<T>(first[i]);
+      if (half + j + i < count) out[half + j + i] = static_cast<T>(second[i]);
+    }
+  }
+}
+
+}  // namespace pydln::PYDLN_ISA
