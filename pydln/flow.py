@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
-from pydln import reduce as reductions
 from pydln import noise as noises
+from pydln import reduce as reductions
 from pydln.errors import IntegrationError, Interrupted, MissingExtra
 from pydln.reduce.decay import Decay
 from pydln.reduce.inputs import Needs

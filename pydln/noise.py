@@ -64,7 +64,7 @@ class Online:
     seed : int
         0 … 2^64 - 1.
     label_noise : float or (batch,) array, optional
-        σ. By default what the task's linear part does not explain, spread evenly over the outputs: σ² = 2 floor / n_out.
+        σ. By default what no linear map explains, spread evenly over the outputs: σ² = 2 floor / n_out.
     first : int
         Number of the first member: member i of the run draws the numbers of member first + i.
     """
@@ -80,7 +80,7 @@ class Online:
 class LabelNoise:
     """The gradient over all samples, with fresh normal noise on every label at every step.
 
-    Σ_yx becomes Σ_yx + std Z Σ_xx^(1/2) / √samples, Z standard normal (without the root for a task of sums): exactly the
+    Σ_yx becomes Σ_yx + std Z Σ_xx^(1/2) / √samples with Z standard normal (no √samples for a task of sums): exactly the
     law of 1/P Σ_p (y_p + std ξ_p) x_pᵀ, whatever the inputs.
 
     Parameters

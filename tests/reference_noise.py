@@ -1,4 +1,4 @@
-"""The specification of the noise of stochastic gradients: counter-based random numbers and what a step makes of them."""
+"""The specification of stochastic gradients: counter-based random numbers, and what a step makes of them."""
 
 from __future__ import annotations
 

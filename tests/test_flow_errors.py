@@ -372,6 +372,7 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
         "momentum": None,
         "decay": None,
         "nesterov": False,
+        "noise": None,
         "steps": 3,
         "stop": dict.fromkeys(("loss", "strengths", "steady")),
         "record_at": np.array([0, 3]),
@@ -384,8 +385,23 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
         "layout": "auto",
         "tick": None,
     }
+    noise = {
+        "kind": 1,
+        "seed": 1,
+        "size": 2,
+        "samples": 3,
+        "replace": False,
+        "scale": 1.0,
+        "number": np.arange(2),
+        "x": np.ones((3, 4)),
+        "y": np.ones((3, 1)),
+        "root": None,
+        "labels": None,
+        "std": np.array(0.0),
+    }
     run = _backend.core.descent_f64
     assert run(**sound) is False
+    assert run(**sound | {"noise": noise}) is False
     for kind, message, wrong in (
         (
             ValueError,
@@ -417,6 +433,13 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
         (ValueError, "descent: incomplete", {"lr": None}),
         (ValueError, "descent: incomplete", {"status": None}),
         (ValueError, "descent: incomplete", {"task": sound["task"] | {"mode_u": None}}),
+        (ValueError, "noise.x: expected shape", {"noise": noise | {"samples": 2}}),
+        (ValueError, "noise: incomplete", {"noise": noise | {"x": None}}),
+        (ValueError, "noise: incomplete", {"noise": noise | {"size": 4}}),
+        (ValueError, "noise: incomplete", {"noise": noise | {"size": 0}}),
+        (ValueError, "noise: incomplete", {"noise": noise | {"kind": 2}}),
+        (ValueError, "noise: incomplete", {"noise": noise | {"kind": 4}}),
+        (ValueError, "noise.number: expected shape", {"noise": noise | {"number": np.arange(3)}}),
         (ValueError, "instruction set: expected one of baseline", {"isa": "abacus"}),
         (ValueError, "layout: expected auto, interleaved or rows, got columns", {"layout": "columns"}),
     ):

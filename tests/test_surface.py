@@ -56,7 +56,7 @@ def test_settings_of_a_run_are_keywords() -> None:
     assert [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY] == ["task", "weights"]
     assert {p.name for p in parameters} == {
         *("task", "weights", "lr", "steps", "at", "record_every", "record", "momentum", "weight_decay", "stop"),
-        *("nesterov", "reduce", "n_threads", "throw", "progress"),
+        *("nesterov", "noise", "reduce", "n_threads", "throw", "progress"),
     }
 
 
