@@ -107,8 +107,8 @@ class DescentWorker {
     clear();
     load_shared_task();
     refill();
-    if constexpr (kMembers > 1) {
-      switch (general_ ? 0 : extent()) {
+    if constexpr (kMembers > 1 && PYDLN_SQUARES) {
+      switch (general_ || noise_.any() || !train_.whitened() || D_ == 1 ? 0 : extent()) {
         case 1:
           return steps<1>();
         case 2:
@@ -246,12 +246,15 @@ class DescentWorker {
   }
 
   // ---- steps -----------------------------------------------------------------------------------------------------------
-  // S: the width of all layers, known when compiled, with no more than W <- W + lr G; 0: anything.
+  // S: the width of all layers, known when compiled, inputs whitened, no more than W <- W + lr G; 0: anything.
   template <int S>
   void steps() {
     while (active_ > 0) {
       const bool due = until_event_ == 0;
-      forward<S>(due);
+      if (S > 0 && !(due && reads_product_))
+        square_forward<S>();
+      else
+        forward(due);
       if (cancelled(control_)) return abandon();
       if (due) {
         count_steps();
@@ -266,9 +269,39 @@ class DescentWorker {
         disturb();
         if (cancelled(control_)) return abandon();
       }
-      if (!backward<S>()) return abandon();
+      if constexpr (S > 0)
+        square_backward<S>();
+      else if (!backward())
+        return abandon();
       ++uncounted_;
       --until_event_;
+      if constexpr (S > 0) {  // up to the next event: some ten steps of a microsecond each
+        uncounted_ += until_event_;
+        for (; until_event_ > 0; --until_event_) {
+          square_forward<S>();
+          square_backward<S>();
+        }
+      }
+    }
+  }
+  template <int S>
+  PYDLN_INLINE void square_forward() {
+    if constexpr (S > 0) {
+      for (int64_t l = D_ - 2; l >= 1; --l) L::template product<S>(products_[l + 1], weights_[l], products_[l]);
+      L::template residual<S>(train_.sigma_yx, products_[1], weights_[0], carried_[0]);
+    }
+  }
+  template <int S>
+  PYDLN_INLINE void square_backward() {
+    if constexpr (S > 0) {
+      Cell *r = carried_[0], *after = carried_[1];
+      for (int64_t l = 0; l + 1 < D_; ++l) {
+        L::template layer_step<S>(products_[l + 1], r, after, weights_[l], lr_);
+        Cell* t = r;
+        r = after;
+        after = t;
+      }
+      L::template update_all<S>(weights_[D_ - 1], r, lr_);
     }
   }
   void count_steps() {
@@ -277,22 +310,18 @@ class DescentWorker {
   }
 
   // Products A_l and the residual E of the present weights. Omega itself is kept only where something reads it.
-  template <int S>
   void forward(bool due) {
     Cell* e = carried_[0];
     for (int64_t l = D_ - 2; l >= 1; --l) {
       if (cancelled(control_)) return;
-      product<S>(products_[l + 1], weights_[l], products_[l], width(l), width(l + 1));
+      product(products_[l + 1], weights_[l], products_[l], width(l), width(l + 1));
     }
     if (D_ > 1 && train_.whitened() && !(due && reads_product_) && !noise_.samples_drawn()) {
       const int64_t K = width(1);
-      if constexpr (S > 0)
-        L::template residual<S>(watch_, train_.sigma_yx, products_[1], S, weights_[0], S, e, S, S, S);
-      else
-        L::residual(watch_, train_.sigma_yx, products_[1], ld(K), weights_[0], ld(n_), e, m_, n_, K);
+      L::residual(watch_, train_.sigma_yx, products_[1], ld(K), weights_[0], ld(n_), e, m_, n_, K);
       return;
     }
-    if (D_ > 1) product<S>(products_[1], weights_[0], products_[0], n_, width(1));
+    if (D_ > 1) product(products_[1], weights_[0], products_[0], n_, width(1));
     if (due || !noise_.samples_drawn()) residual(train_, e);
   }
   // The residual of this step's noise in place of the task's.
@@ -301,12 +330,8 @@ class DescentWorker {
       if (lanes_[lane].member >= 0) noise_.draw(lane, lanes_[lane].member, lanes_[lane].step + uncounted_);
     noise_.residual(watch_, products_[0], carried_[0]);
   }
-  template <int S>
   void product(const Cell* a, const Cell* b, Cell* c, int64_t cols, int64_t inner) {
-    if constexpr (S > 0)
-      L::template product<S>(watch_, a, S, b, S, c, S, S, S);
-    else
-      L::product(watch_, a, ld(inner), b, ld(cols), c, m_, cols, inner);
+    L::product(watch_, a, ld(inner), b, ld(cols), c, m_, cols, inner);
   }
 
   void residual(const Moments& task, Cell* e) {
@@ -322,7 +347,6 @@ class DescentWorker {
   }
 
   // Returns false, the weights as they were, when the run was cancelled on the way; see kBreakable.
-  template <int S>
   bool backward() {
     const Control* watch = next_ ? watch_ : nullptr;
     Cell** to = next_ ? next_ : weights_;
@@ -330,13 +354,10 @@ class DescentWorker {
     Cell* after = carried_[1];
     Value largest{};
     for (int64_t l = 0; l + 1 < D_; ++l) {
-      const typename L::Plain plain{weights_[l], to[l], lr_};
-      if constexpr (S > 0)
-        L::template layer_step<S>(watch, space_, products_[l + 1], r, after, plain, S, S, S);
-      else if (general_)
+      if (general_)
         layer_step(watch, l, r, after, momentum_update(l, to, largest));
       else
-        layer_step(watch, l, r, after, plain);
+        layer_step(watch, l, r, after, typename L::Plain{weights_[l], to[l], lr_});
       if (watch && cancelled(*watch)) return false;
       Cell* t = r;
       r = after;

@@ -67,22 +67,22 @@ struct Interleaved {
   };
 
   // ---- products -----------------------------------------------------------------------------------------------
-  // C (M × N) = A B; element (i, j) sums over k from first to last. S: all extents, known when compiled; 0: not known.
-  // Networks in this layout are small: their products never watch whether the run is cancelled.
-  template <int S = 0, class A, class B>
+  // C (M × N) = A B; element (i, j) sums over k from first to last. Networks in this layout are small: their products never
+  // watch whether the run is cancelled.
+  template <class A, class B>
   static void product(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
                       int64_t K) {
-    multiply<S>(factor(a, S ? S : lda, 1), factor(b, S ? S : ldb, 1), M, N, K, Store{c, S ? S : N});
+    multiply(factor(a, lda, 1), factor(b, ldb, 1), M, N, K, Store{c, N});
   }
-  template <int S = 0, class A, class B>
+  template <class A, class B>
   static void product_tn(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
                          int64_t K) {
-    multiply<S>(factor(a, 1, S ? S : lda), factor(b, S ? S : ldb, 1), M, N, K, Store{c, S ? S : N});
+    multiply(factor(a, 1, lda), factor(b, ldb, 1), M, N, K, Store{c, N});
   }
-  template <int S = 0, class G, class A, class B>
+  template <class G, class A, class B>
   static void residual(const Control*, const G* s, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M,
                        int64_t N, int64_t K) {
-    multiply<S>(factor(a, S ? S : lda, 1), factor(b, S ? S : ldb, 1), M, N, K, Residual<G>{c, s, S ? S : N});
+    multiply(factor(a, lda, 1), factor(b, ldb, 1), M, N, K, Residual<G>{c, s, N});
   }
 
   // ---- one layer of the backward pass ----------------------------------------------------------------------------
@@ -108,31 +108,46 @@ struct Interleaved {
   static Space make_space(Arena& arena, int64_t, int64_t most_cells) { return {arena.take<V>(most_cells)}; }
 
   // next = R W^T and W <- update(W, A^T R)
-  template <int S = 0, class Update>
+  template <class Update>
   static PYDLN_INLINE void layer_step(const Control*, const Space& space, const V* a, const V* r, V* next,
                                       const Update& update, int64_t rows, int64_t cols, int64_t m) {
-    const int64_t ld = S ? S : cols, ldn = S ? S : rows;
-    multiply<S>(factor(r, ld, 1), factor(update.from, 1, ld), m, rows, cols, Store{next, ldn});
-    const Own left{a, 1, ldn}, right{r, ld, 1};
+    multiply(factor(r, cols, 1), factor(update.from, 1, cols), m, rows, cols, Store{next, rows});
+    const Own left{a, 1, rows}, right{r, cols, 1};
     if constexpr (Update::fused) {
-      multiply<S>(left, right, rows, cols, m, Step{update.to, update.from, ld, update.rate});
+      multiply(left, right, rows, cols, m, Step{update.to, update.from, cols, update.rate});
     } else {
-      multiply<S>(left, right, rows, cols, m, Store{space.gradient, ld});
-      update_all<S>(update, space.gradient, rows, cols);
+      multiply(left, right, rows, cols, m, Store{space.gradient, cols});
+      update_all(update, space.gradient, rows, cols);
     }
   }
 
-  // ---- element by element ---------------------------------------------------------------------------------------
-  template <int S = 0>
-  static void update_all(const Plain& u, const V* g, int64_t rows, int64_t cols) {
-    const int64_t count = S ? S * S : rows * cols;
-    for (int64_t q = 0; q < count; ++q) u.to[q] = fma(u.rate, g[q], u.from[q]);
+  // ---- the same where all matrices are S × S, S known when compiled -----------------------------------------------
+  template <int S>
+  static PYDLN_INLINE void product(const V* a, const V* b, V* c) {
+    multiply_square<S>(Own{a, S, 1}, Own{b, S, 1}, Store{c, S});
   }
-  template <int S = 0>
+  template <int S, class G>
+  static PYDLN_INLINE void residual(const G* s, const V* a, const V* b, V* c) {
+    multiply_square<S>(Own{a, S, 1}, Own{b, S, 1}, Residual<G>{c, s, S});
+  }
+  template <int S>
+  static PYDLN_INLINE void layer_step(const V* a, const V* r, V* next, V* w, V rate) {
+    multiply_square<S>(Own{r, S, 1}, Own{w, 1, S}, Store{next, S});
+    multiply_square<S>(Own{a, 1, S}, Own{r, S, 1}, Step{w, w, S, rate});
+  }
+  template <int S>
+  static PYDLN_INLINE void update_all(V* w, const V* g, V rate) {
+#pragma GCC unroll 8
+    for (int q = 0; q < S * S; ++q) w[q] = fma(rate, g[q], w[q]);
+  }
+
+  // ---- element by element ---------------------------------------------------------------------------------------
+  static void update_all(const Plain& u, const V* g, int64_t rows, int64_t cols) {
+    for (int64_t q = 0; q < rows * cols; ++q) u.to[q] = fma(u.rate, g[q], u.from[q]);
+  }
   static void update_all(const Momentum& u, const V* g, int64_t rows, int64_t cols) {
-    const int64_t count = S ? S * S : rows * cols;
     V most = *u.largest;
-    for (int64_t q = 0; q < count; ++q) {
+    for (int64_t q = 0; q < rows * cols; ++q) {
       const V weight = u.from[q], pull = fma(V(-u.decay), weight, g[q]);
       const V velocity = fma(u.momentum, u.velocity[q], pull);
       u.velocity[q] = velocity;
@@ -149,7 +164,6 @@ struct Interleaved {
       for (int64_t j = 0; j < cols; ++j) c[j * rows + i] = a[i * cols + j];
   }
 
-  // ---- element by element ---------------------------------------------------------------------------------------
   template <class G>
   static void subtract(const G* s, const V* a, V* c, int64_t rows, int64_t cols) {
     for (int64_t q = 0; q < rows * cols; ++q) c[q] = at(s + q) - a[q];
@@ -236,12 +250,12 @@ struct Interleaved {
 #pragma GCC unroll 8
       for (int j = 0; j < NR; ++j) {
         bv[j] = at(pb + k * b.row + j * b.column);
-        if constexpr (S != 4) keep(bv[j]);
+        keep(bv[j]);
       }
 #pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) {
         V av = at(pa + i * a.row + k * a.column);  // NOLINT(misc-const-correctness): keep() takes it
-        if constexpr (S != 4) keep(av);
+        keep(av);
 #pragma GCC unroll 8
         for (int j = 0; j < NR; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);
       }
@@ -287,10 +301,8 @@ struct Interleaved {
   }
 
   template <int S, class A, class B, class Out>
-  static PYDLN_INLINE void multiply(A a, B b, int64_t M, int64_t N, int64_t K, Out out) {
-    if constexpr (S == 0) {
-      multiply_any(a, b, M, N, K, out);
-    } else if constexpr (S % 4 == 0) {
+  static PYDLN_INLINE void multiply_square(A a, B b, Out out) {
+    if constexpr (S % 4 == 0) {
       constexpr int NR = kCols[4];
 #pragma GCC unroll 1
       for (int i = 0; i < S; i += 4)
@@ -312,7 +324,7 @@ struct Interleaved {
       blocks_of<S, I + MR, 0>(a, b, out);
   }
   template <class A, class B, class Out>
-  static void multiply_any(A a, B b, int64_t M, int64_t N, int64_t K, Out out) {
+  static void multiply(A a, B b, int64_t M, int64_t N, int64_t K, Out out) {
     constexpr int MR = 4;
     for (int64_t i = 0; i < M;) {
       const int64_t rows = next_block<MR>(M - i);
