@@ -57,8 +57,8 @@ ops::Noise<T> noise_of(const py::dict& given, std::int64_t batch, std::int64_t o
   n.labels = per_member<T>(given["labels"], "noise.labels", batch, {out, in});
   n.std = per_member<T>(given["std"], "noise.std", batch, {});
   const bool minibatch = n.kind == ops::NoiseKind::minibatch, online = n.kind == ops::NoiseKind::online;
-  const bool few = n.samples < 1 || n.samples > INT32_MAX || (!n.replace && n.samples < n.size);
-  if (!n.number || !n.std || (n.samples_drawn() && 1 > n.size) || (minibatch && (!n.x || !n.y || few)) ||
+  const bool few = 1 > n.samples || n.samples > INT32_MAX || (!n.replace && n.samples < n.size);
+  if (!n.number || !n.std || (n.samples_drawn() && n.size < 1) || (minibatch && (!n.x || !n.y || few)) ||
       (online && !n.labels) || !(minibatch || online || n.kind == ops::NoiseKind::labels))
     throw py::value_error("noise: incomplete");
   return n;
