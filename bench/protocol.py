@@ -44,12 +44,13 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """One method, or one way to call it."""
+    """One method, or one way to call it; on a subject of its own if it has one."""
 
     key: str
     method: str
     options: dict = field(default_factory=dict)
     threads: int = 1
+    subject: Subject | None = None
 
 
 class Subject(Protocol):
@@ -164,7 +165,7 @@ def measure(contenders: Sequence[Contender], subject: Subject, settings: Setting
     with ExitStack() as stack:
         ready: dict[Contender, Worker] = {}
         for contender in contenders:
-            worker = stack.enter_context(_started(contender, subject, settings))
+            worker = stack.enter_context(_started(contender, contender.subject or subject, settings))
             loaded = worker.ask("load")
             if "missing" in loaded:
                 found.missing[contender.key] = loaded["missing"]
@@ -196,9 +197,10 @@ def measure(contenders: Sequence[Contender], subject: Subject, settings: Setting
             if found.enough or found.kept + attempts - len(found.rounds) < settings.rounds:
                 break
     if found.kept:
-        for key, mine in turns.items():
+        for contender in order:
+            key, mine = contender.key, turns[contender.key]
             found.results[key] = Result(
-                subject.step_flops,
+                (contender.subject or subject).step_flops,
                 [turn[settings.clock] for turn in mine],
                 *(
                     [statistics.fmean(p[settings.clock] for p in turn[name]) for turn in mine if name in turn]
