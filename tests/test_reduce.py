@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import reference
 from ensembles import RECORDS, same_bits, some_task, starts
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pydln as dln
 from pydln import flow
 from pydln import reduce as reductions
 
+EPS = np.finfo(np.float64).eps
 RATES = (
     {},
     {"momentum": 0.7},
@@ -66,21 +67,26 @@ def thin_task(n_in, n_out, rank, *, seed=0, held_out=True) -> dln.Task:
     return dln.Task.from_data(x, y, **({"X_test": x_test, "Y_test": y_test} if held_out else {}))
 
 
-def assert_same_run(a, b, *, rtol=1e-12) -> None:
-    """Every record of every member within `rtol` of its largest entry over the run, the ends alike."""
+def assert_same_run(a, b, *, rtol=1e-12, moved=None) -> None:
+    """Every record of every member within `rtol` of its largest entry over the run, the ends alike.
+
+    `moved`: the run `b` from starts that rounding moved. No two ways to compute it agree better than that, so ten times
+    the distance to it is allowed as well.
+    """
+    moved = b if moved is None else moved
     assert a.names == b.names
     np.testing.assert_array_equal(a.status, b.status)
     np.testing.assert_array_equal(a.stopped_at, b.stopped_at)
     np.testing.assert_array_equal(a.t, b.t)
     for name in a.names:
-        x, y = getattr(a, name), getattr(b, name)
-        for p, q in zip(*((x, y) if name == "weights" else ((x,), (y,))), strict=True):
-            close(p, q, rtol, name)
-    for k, (p, q) in enumerate(zip(a.final.layers, b.final.layers, strict=True)):
-        close(p, q, rtol, f"final W_{k + 1}")
+        values = [getattr(run, name) for run in (a, b, moved)]
+        for p, q, r in zip(*(values if name == "weights" else ((v,) for v in values)), strict=True):
+            close(p, q, r, rtol, name)
+    for k, layers in enumerate(zip(a.final.layers, b.final.layers, moved.final.layers, strict=True)):
+        close(*layers, rtol, f"final W_{k + 1}")
 
 
-def close(p, q, rtol, name) -> None:
+def close(p, q, r, rtol, name) -> None:
     assert p.shape == q.shape
     assert p.dtype == q.dtype
     np.testing.assert_array_equal(np.isnan(p), np.isnan(q), err_msg=name)
@@ -90,17 +96,19 @@ def close(p, q, rtol, name) -> None:
         # The drift of conserved quantities is a difference of numbers of order 1.
         largest = max(largest, 1.0) if name == "drift" else largest
         error = np.abs(p[i][good] - q[i][good]).max(initial=0.0)
-        assert error <= rtol * largest, f"{name} of member {i}: {error:.3g} off, of {largest:.3g}"
+        allowed = max(rtol * largest, 10 * np.abs(r[i][good] - q[i][good]).max(initial=0.0))
+        assert error <= allowed, f"{name} of member {i}: {error:.3g} off, of {largest:.3g}"
 
 
-def both(task, weights, *, reduce="auto", record=RECORDS, steps=2000, lr=0.02, rtol=1e-12, **arguments):
+def both(task, weights, *, reduce="auto", record=RECORDS, steps=2000, lr=0.02, rtol=1e-12, moved=None, **arguments):
     arguments = {"lr": lr, "steps": steps, "record": record, "throw": False, **arguments}
     if task.test is None:
         arguments["record"] = tuple(n for n in arguments["record"] if n != "test_loss")
     small = dln.gradient_descent(task, weights, reduce=reduce, **arguments)
     whole = dln.gradient_descent(task, weights, reduce="none", **arguments)
     assert whole.reduced == ((),) * whole.batch
-    assert_same_run(small, whole, rtol=rtol)
+    moved = None if moved is None else dln.gradient_descent(task, moved, reduce="none", **arguments)
+    assert_same_run(small, whole, rtol=rtol, moved=moved)
     return small, whole
 
 
@@ -595,6 +603,7 @@ def test_progress_counts_member_steps() -> None:
     assert sorted(seen) == seen
 
 
+@example(widths=(3, 8, 1, 12, 3, 1, 1), whiten=False, thin=0, rank=1, batch=2, rates={"momentum": 0.7}, seed=1)
 @settings(max_examples=40, deadline=None)
 @given(
     widths=st.lists(st.integers(1, 12), min_size=2, max_size=7).map(tuple),
@@ -608,6 +617,7 @@ def test_progress_counts_member_steps() -> None:
 def test_any_shape_start_and_task(widths, whiten, thin, rank, batch, rates, seed) -> None:
     """Whatever holds is applied, whatever is applied changes nothing."""
     n_in, n_out = widths[0], widths[-1]
+    rng = np.random.default_rng(seed)
     tasks = [
         thin_task(n_in, n_out, min(thin, n_in), seed=seed + i)
         if thin and not whiten
@@ -621,10 +631,11 @@ def test_any_shape_start_and_task(widths, whiten, thin, rank, batch, rates, seed
         # Of moderate size, and runs that end before the rounding of a start of low rank, which two whole layers let
         # grow as exp(st), is seen.
         weights = dln.Weights([w / max(1.0, np.linalg.norm(w, 2, axis=(1, 2)).max()) for w in weights.layers])
+        moved = dln.Weights([w * (1 + EPS * rng.choice([-1.0, 1.0], w.shape)) for w in weights.layers])
         for task in (tasks[0], dln.Task.stack(tasks)):
             for reduce in ("inputs", "width", ("inputs", "width"), "decoupled", "auto"):
                 try:
-                    both(task, weights, reduce=reduce, steps=150, lr=0.005, at=range(0, 151, 5), **rates)
+                    both(task, weights, reduce=reduce, steps=150, lr=0.005, at=range(0, 151, 5), moved=moved, **rates)
                 except ValueError as error:
                     assert str(error).startswith("reduce: expected")  # noqa: PT017
                     assert reduce != "auto"
