@@ -27,7 +27,7 @@ PYDLN_INLINE Words philox(const Draw& d, Stream stream, std::uint64_t first) {
   Bits block;
   for (std::size_t i = 0; i < sizeof(Bits) / sizeof(std::uint64_t); ++i) block[i] = first + i;
   Words x{{block, Bits{} + d.member, Bits{} + (d.step & kLow),
-           Bits{} + (((d.step >> 32U) & 0xFFFFFF) | static_cast<std::uint64_t>(stream) << 24U)}};
+           Bits{} + (((d.step >> 32U) & 0xFFFFFFU) | static_cast<std::uint64_t>(stream) << 24U)}};
   std::uint64_t key0 = d.seed & kLow, key1 = d.seed >> 32U;
   for (int round = 0; round < 10; ++round) {
     const Bits p = x.of[0] * 0xD2511F53UL, q = x.of[2] * 0xCD9E8D57UL;
