@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 INDICES, INPUTS, LABELS = range(3)  # streams of random numbers of a step
@@ -23,6 +25,7 @@ def philox(counter, key):
     return x
 
 
+@cache  # every kernel is compared with the same numbers
 def words(seed, member, step, stream, block):
     """Four words. The key is the seed; the counter says block, member, step and stream."""
     low = 0xFFFFFFFF
@@ -30,6 +33,7 @@ def words(seed, member, step, stream, block):
     return philox(counter, (seed & low, seed >> 32))
 
 
+@cache
 def normals(seed, member, step, stream, count):
     """Standard normal numbers (Box & Muller 1958): block j gives number j and number j + ceil(count / 2)."""
     half = (count + 1) // 2
@@ -39,6 +43,7 @@ def normals(seed, member, step, stream, count):
         u, v = ((a | b << 32) >> 12 for a, b in (w[:2], w[2:]))  # 52 bits each
         radius = np.sqrt(-2 * np.log(1 - u / 2**52))
         out[j], out[half + j] = radius * np.cos(2 * np.pi * v / 2**52), radius * np.sin(2 * np.pi * v / 2**52)
+    out.setflags(write=False)
     return out[:count]
 
 

@@ -327,7 +327,7 @@ class DescentWorker {
   // The residual of this step's noise in place of the task's.
   void disturb() {
     for (int64_t lane = 0; lane < kMembers; ++lane)
-      if (lanes_[lane].member >= 0) noise_.draw(lane, lanes_[lane].member, lanes_[lane].step + uncounted_);
+      if (lanes_[lane].member >= 0) noise_.draw(control_, lane, lanes_[lane].member, lanes_[lane].step + uncounted_);
     noise_.residual(watch_, products_[0], carried_[0]);
   }
   void product(const Cell* a, const Cell* b, Cell* c, int64_t cols, int64_t inner) {

@@ -67,25 +67,26 @@ class NoiseSource {
     pass_[lane] = -1;
   }
 
-  // The random numbers of a member at a step.
-  void draw(std::int64_t lane, std::int64_t member, std::int64_t step) {
+  // The random numbers of a member at a step; fewer when the run is cancelled.
+  void draw(const Control& watch, std::int64_t lane, std::int64_t member, std::int64_t step) {
     const Draw d{noise_.seed, static_cast<std::uint64_t>(*noise_.number.of(member)), static_cast<std::uint64_t>(step)};
     if (noise_.kind == ops::NoiseKind::labels) {
-      normals(d, Stream::labels, out_ * in_, drawn_y_);
+      normals(watch, d, Stream::labels, out_ * in_, drawn_y_);
       L::load(y_, lane, drawn_y_, rows(), cols(), flipped_);
       return;
     }
     const T std = L::get(std_, lane);
     if (std != 0) {
-      normals(d, Stream::labels, size_ * out_, drawn_y_);
+      normals(watch, d, Stream::labels, size_ * out_, drawn_y_);
       for (std::int64_t q = 0; q < size_ * out_; ++q) drawn_y_[q] *= std;
     } else {
       for (std::int64_t q = 0; q < size_ * out_; ++q) drawn_y_[q] = 0;
     }
     if (noise_.kind == ops::NoiseKind::online)
-      normals(d, Stream::inputs, size_ * in_, drawn_x_);
+      normals(watch, d, Stream::inputs, size_ * in_, drawn_x_);
     else
-      pick(d, lane, member);
+      pick(watch, d, lane, member);
+    if (cancelled(watch)) return;
     L::load(z_ ? z_ : x_, lane, drawn_x_, in_, size_, true);
     if (flipped_)
       L::load(y_, lane, drawn_y_, size_, out_, false);
@@ -139,7 +140,7 @@ class NoiseSource {
   }
 
   // Samples of a minibatch; their labels are added to the noise that drawn_y_ holds.
-  void pick(const Draw& d, std::int64_t lane, std::int64_t member) {
+  void pick(const Control& watch, const Draw& d, std::int64_t lane, std::int64_t member) {
     const T* x = noise_.x.of(member);
     const T* y = noise_.y.of(member);
     const auto take = [=, this](std::int64_t place, std::int64_t sample) {
@@ -147,21 +148,21 @@ class NoiseSource {
       for (std::int64_t i = 0; i < out_; ++i) drawn_y_[place * out_ + i] += y[sample * out_ + i];
     };
     if (noise_.replace) {
-      each_word(d, Stream::indices, size_,
+      each_word(watch, d, Stream::indices, size_,
                 [&](std::int64_t i, std::uint64_t word) { take(i, below(word, noise_.samples)); });
       return;
     }
     const std::int64_t steps_of_pass = noise_.samples / size_;
     const std::int64_t step = static_cast<std::int64_t>(d.step), pass = step / steps_of_pass;
-    if (pass != pass_[lane]) shuffle({d.seed, d.member, static_cast<std::uint64_t>(pass)}, order_[lane]);
+    if (pass != pass_[lane]) shuffle(watch, {d.seed, d.member, static_cast<std::uint64_t>(pass)}, order_[lane]);
     pass_[lane] = pass;
     const std::int32_t* next = order_[lane] + (step - pass * steps_of_pass) * size_;
     for (std::int64_t i = 0; i < size_; ++i) take(i, next[i]);
   }
   // Fisher & Yates
-  void shuffle(const Draw& d, std::int32_t* order) {
+  void shuffle(const Control& watch, const Draw& d, std::int32_t* order) {
     for (std::int64_t i = 0; i < noise_.samples; ++i) order[i] = static_cast<std::int32_t>(i);
-    each_word(d, Stream::indices, noise_.samples, [&](std::int64_t i, std::uint64_t word) {
+    each_word(watch, d, Stream::indices, noise_.samples, [&](std::int64_t i, std::uint64_t word) {
       const std::int64_t j = below(word, i + 1);
       const std::int32_t other = order[j];
       order[j] = order[i];

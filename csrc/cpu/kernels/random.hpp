@@ -3,6 +3,7 @@
 // computed by itself, in double precision, so neither vector width nor precision of the run change it.
 #pragma once
 
+#include "core/control.hpp"
 #include "cpu/kernels/vector.hpp"
 
 namespace pydln::PYDLN_ISA {
@@ -16,6 +17,12 @@ enum class Stream : std::uint64_t { indices = 0, inputs = 1, labels = 2 };
 struct Draw {
   std::uint64_t seed, member, step;
 };
+
+// Blocks between two looks at whether the run is cancelled: some tens of microseconds. What was drawn until then is no use.
+inline constexpr std::int64_t kLookEvery = 4096;
+PYDLN_INLINE bool give_up(const Control& watch, std::int64_t block) {
+  return block % kLookEvery == 0 && cancelled(watch);
+}
 
 struct Words {
   Bits of[4];  // 32 bits each
@@ -45,9 +52,10 @@ PYDLN_INLINE std::int64_t below(std::uint64_t word, std::int64_t bound) {
 
 // f(number, word) for number = 0 ... count - 1: four words of every block.
 template <class F>
-void each_word(const Draw& d, Stream stream, std::int64_t count, F f) {
+void each_word(const Control& watch, const Draw& d, Stream stream, std::int64_t count, F f) {
   constexpr std::int64_t lanes = lanes_of<double>;
   for (std::int64_t block = 0; 4 * block < count; block += lanes) {
+    if (give_up(watch, block)) return;
     const Words w = philox(d, stream, static_cast<std::uint64_t>(block));
     for (std::int64_t lane = 0; lane < lanes; ++lane)
       for (std::int64_t i = 0; i < 4; ++i) {
@@ -129,10 +137,11 @@ PYDLN_INLINE void turn(Doubles v, Doubles& cosine, Doubles& sine) {
 
 // Standard normal numbers (Box & Muller 1958) to out[0 ... count - 1]: block j makes numbers j and j + ceil(count / 2).
 template <class T>
-void normals(const Draw& d, Stream stream, std::int64_t count, T* out) {
+void normals(const Control& watch, const Draw& d, Stream stream, std::int64_t count, T* out) {
   constexpr std::int64_t lanes = lanes_of<double>;
   const std::int64_t half = (count + 1) / 2;
   for (std::int64_t j = 0; j < half; j += lanes) {
+    if (give_up(watch, j)) return;
     const Words w = philox(d, stream, static_cast<std::uint64_t>(j));
     const Doubles u = 2.0 - normal::one_to_two(w.of[0] | (w.of[1] << 32U));  // in (0, 1]
     const Doubles v = normal::one_to_two(w.of[2] | (w.of[3] << 32U)) - 1.0;
