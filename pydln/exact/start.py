@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate
+from pydln.reduce.problem import check_fit
 from pydln.task import Task
 from pydln.weights import Weights
 
@@ -59,16 +59,7 @@ class Start:
     """
 
     def __init__(self, task: Task, weights: Weights) -> None:
-        _validate.instance(task, "task", Task)
-        if not isinstance(weights, Weights):
-            raise TypeError(
-                f"weights: expected pydln.Weights, got {type(weights).__name__}: pydln.Weights(layers) makes one"
-            )
-        if (weights.widths[0], weights.widths[-1]) != (task.n_in, task.n_out):
-            raise ValueError(
-                f"weights: expected {task.n_in} inputs and {task.n_out} outputs like the task, "
-                f"got {weights.widths[0]} and {weights.widths[-1]}"
-            )
+        check_fit(task, weights)
         members = task.batch or 1
         if 1 not in (members, weights.batch) and members != weights.batch:
             raise ValueError(f"weights: expected 1 or {members} members like the task, got {weights.batch}")
