@@ -252,42 +252,51 @@ class _Run:
 
     def __call__(self, wanted: str | tuple[str, ...], tick: Callable[[int, int], object] | None) -> bool:
         """Runs everything; whether Ctrl-C ended it."""
-        ensemble = self.ensemble
-        everyone = np.arange(ensemble.batch)
-        groups: list[Group] = [Whole(ensemble, everyone)]
         try:
-            if wanted != "none":
-                groups = reductions.find(
-                    ensemble,
-                    wanted,
-                    steps=self.steps,
-                    needs=self._needs(),
-                    stops=any(a is not None for a in self.limits.values()),
-                    steady=self.limits["steady"] is not None,
-                ).groups
-            interrupted = False
-        except KeyboardInterrupt:
+            interrupted = self._groups(wanted, tick)
+        except KeyboardInterrupt:  # outside the kernel, which returns what it has
             interrupted = True
-        if interrupted or len(groups) > 1 or not isinstance(groups[0], Whole):
-            # Members that are never reached keep their start.
-            self.final = [
-                np.array(np.broadcast_to(w, (ensemble.batch, *w.shape[1:])), order="C") for w in ensemble.weights.layers
-            ]
-        while groups and not interrupted:
+        if interrupted:
+            self.final = self.final or self._starts()
+            begun = (self.status != Status.INTERRUPTED) & (self.status != _RUN_WHOLE) | (self.stopped_at > 0)
+            self._forget(np.flatnonzero(~begun))
+        return interrupted
+
+    def _groups(self, wanted: str | tuple[str, ...], tick: Callable[[int, int], object] | None) -> bool:
+        """Finds the groups and runs one after the other; whether Ctrl-C ended a call of the kernel."""
+        ensemble = self.ensemble
+        groups: list[Group] = [Whole(ensemble, np.arange(ensemble.batch))]
+        if wanted != "none":
+            groups = reductions.find(
+                ensemble,
+                wanted,
+                steps=self.steps,
+                needs=self._needs(),
+                stops=any(a is not None for a in self.limits.values()),
+                steady=self.limits["steady"] is not None,
+            ).groups
+        if len(groups) > 1 or not isinstance(groups[0], Whole):
+            self.final = self._starts()
+        while groups:
             group = groups.pop(0)
             for name in group.names:
                 self.reduced.setdefault(name, np.zeros(ensemble.batch, dtype=bool))[group.members] = True
             for part in self._parts(group):
-                interrupted = self._run(group, part, tick)
+                if self._run(group, part, tick):
+                    return True
                 members = group.members[part]
                 lost = members[self.status[members] == _RUN_WHOLE]
                 if lost.size:
                     groups.append(Whole(ensemble, lost))
-                    self._forget(group, lost)
-                if interrupted:
-                    break
+                    self._forget(lost)
+                    self.done -= self.steps * len(lost)
             self.done += self.steps * len(group.members)
-        return interrupted
+        return False
+
+    def _starts(self) -> list[NDArray[Any]]:
+        """The weights that each member starts from."""
+        batch = self.ensemble.batch
+        return [np.array(np.broadcast_to(w, (batch, *w.shape[1:])), order="C") for w in self.ensemble.weights.layers]
 
     def _needs(self) -> Needs:
         names = self.records
@@ -298,12 +307,11 @@ class _Run:
             drift="drift" in names and bool(self.rates["weight_decay"].any()),
         )
 
-    def _forget(self, group: Group, members: NDArray[np.int64]) -> None:
+    def _forget(self, members: NDArray[np.int64]) -> None:
         """Members as if they had not been run."""
-        self.done -= self.steps * len(members)
         self.status[members], self.stopped_at[members] = Status.INTERRUPTED, 0
-        for name in group.names:
-            self.reduced[name][members] = False
+        for reduced in self.reduced.values():
+            reduced[members] = False
         for value in self.records.values():
             for a in _arrays(value):
                 a[members] = np.nan
@@ -320,15 +328,12 @@ class _Run:
         return blocks(count, bytes_of_one, at_once=_TEMPORARY, at_least=16 * self.threads)
 
     def _run(self, group: Group, part: NDArray[np.int64], tick: Callable[[int, int], object] | None) -> bool:
-        """Runs `part` of the members of a group and writes what they leave; whether Ctrl-C ended it."""
+        """Runs `part` of the members of a group and writes what they leave; whether Ctrl-C ended the kernel's call."""
         members, batch = group.members[part], self.ensemble.batch
         everyone = len(members) == batch
         count, networks = len(members), group.networks
         dtype, times = self.ensemble.weights.dtype, len(self.record_at)
-        try:
-            problem = group.problem(part, test="test_loss" in self.records)
-        except KeyboardInterrupt:
-            return True
+        problem = group.problem(part, test="test_loss" in self.records)
         span: Any = slice(members[0], members[-1] + 1) if members[-1] - members[0] == count - 1 else members
         target = {
             name: [a[span] for a in value] if name == "weights" else value[span] for name, value in self.records.items()
@@ -389,32 +394,26 @@ class _Run:
             np.broadcast_to(self.rates[name], (batch,))[members] for name in ("lr", "momentum", "weight_decay")
         )
         decay = Decay(lr, momentum, weight_decay, self.nesterov)
-        left = members
-        try:
-            for some in blocks(count, 4 * self.ensemble.bytes_of_one, at_once=_AT_ONCE):
-                rows = slice(some[0], some[-1] + 1)
-                own = slice(networks * some[0], networks * (some[-1] + 1))
-                kernel = Kernel(
-                    records={n: [a[own] for a in v] if n == "weights" else v[own] for n, v in recorded.items()},
-                    final=[w[own] for w in problem.weights],
-                    status=status[own],
-                    stopped_at=stopped_at[own],
-                )
-                out = {n: [a[rows] for a in v] if n == "weights" else v[rows] for n, v in target.items()}
-                ended = group.recover(part[some], kernel, out, decay[some], self.record_at)
-                chosen = members[some]
-                for w, now in zip(self.final, ended.final, strict=True):
-                    w[chosen] = now
-                self.status[chosen], self.stopped_at[chosen] = ended.status, ended.stopped_at
-                left = members[some[-1] + 1 :]
-        except KeyboardInterrupt:
-            interrupted = True
-        if not isinstance(span, slice):
-            for name, value in self.records.items():
-                for a, b in zip(_arrays(value), _arrays(target[name]), strict=True):
-                    a[members] = b
-        if left.size:
-            self._forget(group, left)
+        for some in blocks(count, 4 * self.ensemble.bytes_of_one, at_once=_AT_ONCE):
+            rows = slice(some[0], some[-1] + 1)
+            own = slice(networks * some[0], networks * (some[-1] + 1))
+            kernel = Kernel(
+                records={n: [a[own] for a in v] if n == "weights" else v[own] for n, v in recorded.items()},
+                final=[w[own] for w in problem.weights],
+                status=status[own],
+                stopped_at=stopped_at[own],
+            )
+            out = {n: [a[rows] for a in v] if n == "weights" else v[rows] for n, v in target.items()}
+            ended = group.recover(part[some], kernel, out, decay[some], self.record_at)
+            chosen = members[some]
+            if not isinstance(span, slice):
+                for name, value in self.records.items():
+                    for a, b in zip(_arrays(value), _arrays(out[name]), strict=True):
+                        a[chosen] = b
+            for w, now in zip(self.final, ended.final, strict=True):
+                w[chosen] = now
+            # Last: Ctrl-C before this leaves members that are not begun.
+            self.status[chosen], self.stopped_at[chosen] = ended.status, ended.stopped_at
         return bool(interrupted)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -573,6 +574,61 @@ def test_ctrl_c_while_weights_are_recovered(monkeypatch) -> None:
             assert np.isnan(a[1:]).all()
     for w, start in zip(run.final.layers, weights.layers, strict=True):
         np.testing.assert_array_equal(w[1:], start[1:])
+
+
+@pytest.mark.parametrize("kind", ["whole", "width", "mixed"])
+def test_ctrl_c_between_calls_of_the_kernel(kind, monkeypatch) -> None:
+    """Whatever line of Python it meets, members are complete or as if they had not been begun."""
+    task = dln.Task.from_spectrum([2.0, 1.0], 4, 3)
+    weights = dln.Weights.concatenate([aligned(task, 3, 9), low_rank((4, 9, 9, 3), 2), aligned(task, 3, 9, seed=2)])
+    arguments = {"lr": 0.01, "steps": 20_000, "record_every": 1000, "record": ("loss", "weights"), "n_threads": 1}
+    arguments["reduce"] = {"whole": "none", "width": "width", "mixed": "auto"}[kind]
+    monkeypatch.setattr(flow, "_AT_ONCE", 1)  # recovers one member at a time
+    complete = dln.gradient_descent(task, weights, **arguments)
+    codes = {getattr(flow._Run, name).__code__ for name in ("_groups", "_run", "_parts", "_starts", "_needs")}
+
+    def interrupted_at(line):
+        """The run that is interrupted at that line; None where there are not so many."""
+        count = 0
+
+        def trace(frame, event, _):
+            nonlocal count
+            if frame.f_code not in codes:
+                return None
+            if event == "line":
+                count += 1
+                if count == line:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        traced = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            dln.gradient_descent(task, weights, **arguments)
+        except dln.Interrupted as error:
+            return error.trajectory
+        finally:
+            sys.settrace(traced)
+        return None
+
+    lines, seen = 0, set()
+    while run := interrupted_at(lines + 1):
+        lines += 1
+        done = run.status == dln.Status.COMPLETED
+        seen.add(int(done.sum()))
+        for i in range(3):
+            if done[i]:
+                same_bits(run[i], complete[i])
+                continue
+            assert run.status[i] == dln.Status.INTERRUPTED
+            assert run.stopped_at[i] == 0
+            assert np.isnan(run.loss[i]).all()
+            assert run.reduced[i] == ()
+            for w, start in zip(run.final.layers, weights.layers, strict=True):
+                np.testing.assert_array_equal(w[i], start[i])
+    assert lines > 40
+    assert len(seen) > 1 + (kind != "whole"), seen
 
 
 def test_large_decompositions_run_beside() -> None:
