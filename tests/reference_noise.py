@@ -35,14 +35,13 @@ def words(seed, member, step, stream, block):
 
 @cache
 def normals(seed, member, step, stream, count):
-    """Standard normal numbers (Box & Muller 1958): block j gives number j and number j + ceil(count / 2)."""
-    half = (count + 1) // 2
-    out = np.zeros(2 * half)
-    for j in range(half):
+    """Standard normal numbers (Box & Muller 1958): block j gives numbers 2 j and 2 j + 1."""
+    out = np.zeros(count + count % 2)
+    for j in range(len(out) // 2):
         w = words(seed, member, step, stream, j)
         u, v = ((a | b << 32) >> 12 for a, b in (w[:2], w[2:]))  # 52 bits each
         radius = np.sqrt(-2 * np.log(1 - u / 2**52))
-        out[j], out[half + j] = radius * np.cos(2 * np.pi * v / 2**52), radius * np.sin(2 * np.pi * v / 2**52)
+        out[2 * j : 2 * j + 2] = radius * np.cos(2 * np.pi * v / 2**52), radius * np.sin(2 * np.pi * v / 2**52)
     out.setflags(write=False)
     return out[:count]
 

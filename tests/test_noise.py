@@ -114,8 +114,8 @@ class TestRandomNumbers:
         flat = z.reshape(60, -1)
         correlation = np.corrcoef(flat)[np.triu_indices(60, 1)]
         assert np.abs(correlation).max() < 6 / np.sqrt(flat.shape[1])  # members are independent
-        half = flat.shape[1] // 2  # and so are cosine and sine of one block
-        assert abs(np.corrcoef(flat[:, :half].ravel(), flat[:, half:].ravel())[0, 1]) < 5 / np.sqrt(z.size / 2)
+        cosines, sines = flat[:, ::2].ravel(), flat[:, 1::2].ravel()  # of one block each
+        assert abs(np.corrcoef(cosines, sines)[0, 1]) < 5 / np.sqrt(cosines.size)
 
     def test_normal_numbers_are_those_of_the_formula(self):
         task = dln.Task.from_covariances(None, np.zeros((7, 9)), 0.0, normalize="sum")
@@ -149,6 +149,23 @@ class TestAgainstTheSpecification:
             with _backend.forced(layout=layout):
                 result = run(tasks, weights, noise, momentum=0.5, weight_decay=0.1)
             check(tasks, weights, noise, result, 3, 2e-13, momentum=0.5, weight_decay=0.1)
+
+    @pytest.mark.parametrize("widths", [(3, 4, 2), (2, 3, 4)], ids=str)
+    @pytest.mark.parametrize("size", [129, 256, 301])
+    @pytest.mark.parametrize("kind", ["drawn", "shuffled", "online"])
+    def test_many_samples_come_in_pieces(self, kind, size, widths):
+        task = task_of(widths, count=2 * size + 1, whiten=False)
+        noise = {
+            "drawn": dln.Minibatch(size, seed=4, label_noise=0.3),
+            "shuffled": dln.Minibatch(size, seed=4, replace=False),
+            "online": dln.Online(size, seed=4, label_noise=0.3),
+        }[kind]
+        for layout in ("interleaved", "rows"):
+            for dtype, tolerance in ((np.float64, 2e-13), (np.float32, 1e-4)):
+                weights = starts(widths, 3, dtype=dtype)
+                with _backend.forced(layout=layout):
+                    result = run(task, weights, noise)
+                check(task, weights, noise, result, 3, tolerance)
 
     def test_late_steps(self):
         """Passes over few samples, and more records than the first steps have."""

@@ -20,7 +20,7 @@ struct Data {
 
 template <class T>
 void give_noise(Problem<T>& p, Data<T>& data, NoiseKind kind, std::int64_t size, bool replace, bool coloured) {
-  const std::int64_t D = p.op.chain.depth, in = p.op.chain.widths[0], out = p.op.chain.widths[D], samples = 11;
+  const std::int64_t D = p.op.chain.depth, in = p.op.chain.widths[0], out = p.op.chain.widths[D], samples = size + 9;
   Random random(5);
   const auto fill = [&](std::vector<T>& v, std::int64_t count, double most) {
     v.resize(static_cast<std::size_t>(count));
@@ -88,7 +88,8 @@ int main() {
   for (const auto& widths : shapes)
     for (const unsigned bits : {0U, 1U, 2U, 5U})
       for (const bool coloured : {false, true})
-        for (const std::int64_t size : {1, 3, 5}) {
+        for (const std::int64_t size : {1, 3, 5, 131}) {
+          if (size > 100 && bits != 1) continue;  // comes in pieces
           const Options options = problem::options(bits);
           for (const std::int64_t batch : {1, 19}) {
             compare<double>(widths, batch, options, NoiseKind::minibatch, size, !coloured, false);

@@ -265,14 +265,12 @@ class DescentWorker {
           continue;
         }
       }
-      if (noise_.any()) {
-        disturb();
-        if (cancelled(control_)) return abandon();
-      }
-      if constexpr (S > 0)
+      if constexpr (S > 0) {
         square_backward<S>();
-      else if (!backward())
-        return abandon();
+      } else {
+        if (noise_.any()) disturb();
+        if (cancelled(control_) || !backward()) return abandon();
+      }
       ++uncounted_;
       --until_event_;
       if constexpr (S > 0) {  // up to the next event: some ten steps of a microsecond each
@@ -326,9 +324,10 @@ class DescentWorker {
   }
   // The residual of this step's noise in place of the task's.
   void disturb() {
+    int64_t step[kMembers];
     for (int64_t lane = 0; lane < kMembers; ++lane)
-      if (lanes_[lane].member >= 0) noise_.draw(control_, lane, lanes_[lane].member, lanes_[lane].step + uncounted_);
-    noise_.residual(watch_, products_[0], carried_[0]);
+      step[lane] = lanes_[lane].member >= 0 ? lanes_[lane].step + uncounted_ : -1;
+    noise_.residual(control_, step, products_[0], carried_[0]);
   }
   void product(const Cell* a, const Cell* b, Cell* c, int64_t cols, int64_t inner) {
     L::product(watch_, a, ld(inner), b, ld(cols), c, m_, cols, inner);

@@ -50,13 +50,13 @@ PYDLN_INLINE std::int64_t below(std::uint64_t word, std::int64_t bound) {
   return static_cast<std::int64_t>(word * static_cast<std::uint64_t>(bound) >> 32U);
 }
 
-// f(number, word) for number = 0 ... count - 1: four words of every block.
+// f(i, word) for numbers first + i, i = 0 ... count - 1: four words of every block. `first` is a multiple of four.
 template <class F>
-void each_word(const Control& watch, const Draw& d, Stream stream, std::int64_t count, F f) {
+void each_word(const Control& watch, const Draw& d, Stream stream, std::int64_t first, std::int64_t count, F f) {
   constexpr std::int64_t lanes = lanes_of<double>;
   for (std::int64_t block = 0; 4 * block < count; block += lanes) {
     if (give_up(watch, block)) return;
-    const Words w = philox(d, stream, static_cast<std::uint64_t>(block));
+    const Words w = philox(d, stream, static_cast<std::uint64_t>(first / 4 + block));
     for (std::int64_t lane = 0; lane < lanes; ++lane)
       for (std::int64_t i = 0; i < 4; ++i) {
         const std::int64_t number = 4 * (block + lane) + i;
@@ -135,24 +135,24 @@ PYDLN_INLINE void turn(Doubles v, Doubles& cosine, Doubles& sine) {
 
 }  // namespace normal
 
-// Standard normal numbers (Box & Muller 1958) to out[0 ... count - 1]: block j makes numbers j and j + ceil(count / 2).
+// Standard normal numbers first ... first + count - 1 (Box & Muller 1958), `first` even: block j makes 2 j and 2 j + 1.
 template <class T>
-void normals(const Control& watch, const Draw& d, Stream stream, std::int64_t count, T* out) {
+void normals(const Control& watch, const Draw& d, Stream stream, std::int64_t first, std::int64_t count, T* out) {
   constexpr std::int64_t lanes = lanes_of<double>;
-  const std::int64_t half = (count + 1) / 2;
-  for (std::int64_t j = 0; j < half; j += lanes) {
+  for (std::int64_t j = 0; 2 * j < count; j += lanes) {
     if (give_up(watch, j)) return;
-    const Words w = philox(d, stream, static_cast<std::uint64_t>(j));
+    const Words w = philox(d, stream, static_cast<std::uint64_t>(first / 2 + j));
     const Doubles u = 2.0 - normal::one_to_two(w.of[0] | (w.of[1] << 32U));  // in (0, 1]
     const Doubles v = normal::one_to_two(w.of[2] | (w.of[3] << 32U)) - 1.0;
     const Doubles square = -2.0 * normal::log(u);
     Doubles cosine, sine, radius;
     normal::turn(v, cosine, sine);
     for (std::int64_t i = 0; i < lanes; ++i) radius[i] = __builtin_sqrt(square[i]);
-    const Doubles first = radius * cosine, second = radius * sine;
-    for (std::int64_t i = 0; i < lanes && j + i < half; ++i) {
-      out[j + i] = static_cast<T>(first[i]);
-      if (half + j + i < count) out[half + j + i] = static_cast<T>(second[i]);
+    const Doubles even = radius * cosine, odd = radius * sine;
+    for (std::int64_t i = 0; i < lanes && 2 * (j + i) < count; ++i) {
+      const std::int64_t number = 2 * (j + i);
+      out[number] = static_cast<T>(even[i]);
+      if (number + 1 < count) out[number + 1] = static_cast<T>(odd[i]);
     }
   }
 }
