@@ -195,6 +195,11 @@ def per_member(value: object, name: str, *, dtype: DTypeLike = np.float64, **bou
     return raw
 
 
+def one_for_all(values: NDArray[Any], batch: int, *, ndim: int = 0) -> NDArray[Any]:
+    """Values of `ndim` dimensions each: of every member, or of one that counts for all when there are more."""
+    return values.reshape(values.shape[1:]) if values.ndim > ndim and len(values) == 1 and batch != 1 else values
+
+
 def choice(value: object, name: str, options: Collection[str]) -> str:
     """`value` if it is one of `options`."""
     if not isinstance(value, str) or value not in options:

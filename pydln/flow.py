@@ -352,7 +352,7 @@ class _Run:
             recorded[name] = made if name == "weights" else made[0]
 
         def of(values: NDArray[Any], by_mode: bool = False) -> NDArray[Any]:
-            values = _full(values, batch, by_mode)
+            values = _validate.one_for_all(values, batch, ndim=by_mode)
             if (everyone and networks == 1) or values.ndim == by_mode:
                 return values
             return np.repeat(values[members], networks, axis=0)
@@ -538,13 +538,6 @@ def _product(shape: tuple[int, ...]) -> int:
     for n in shape:
         result *= n
     return result
-
-
-def _full(values: NDArray[Any], batch: int, by_mode: bool = False) -> NDArray[Any]:
-    """Values of one member, or of each; a batch of one counts as one."""
-    if values.ndim > by_mode and len(values) == 1 and batch != 1:
-        return values.reshape(values.shape[1:])
-    return values
 
 
 @contextmanager

@@ -124,10 +124,13 @@ class Checked:
     def of(self, members: NDArray[np.int64], batch: int) -> dict[str, Any]:
         """What a kernel call on some members of a batch is handed."""
         everyone = len(members) == batch
-        picked = {
-            name: a if a is None or a.ndim == self.ndim[name] or (everyone and len(a) == batch) else a[members]
-            for name, a in ((n, _single(a, self.ndim[n], batch)) for n, a in self.arrays.items())
-        }
+        picked: dict[str, NDArray[Any] | None] = {}
+        for name, value in self.arrays.items():
+            if value is None:
+                picked[name] = None
+                continue
+            a = _validate.one_for_all(value, batch, ndim=self.ndim[name])
+            picked[name] = a if a.ndim == self.ndim[name] or (everyone and len(a) == batch) else a[members]
         return self.whole | picked | {"number": np.ascontiguousarray(members, dtype=np.int64) + self.first}
 
 
@@ -209,11 +212,6 @@ def _minibatch(noise: Minibatch, task: Task, whole: dict[str, Any], arrays: dict
     whole["samples"], whole["replace"] = count, noise.replace
     if task.normalize == "sum":
         whole["scale"] = count / noise.size
-
-
-def _single(a: Any, ndim: int, batch: int) -> Any:
-    """A batch of one counts as one for all."""
-    return a.reshape(a.shape[1:]) if a is not None and a.ndim > ndim and len(a) == 1 and batch != 1 else a
 
 
 def _spectrum(task: Task) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
