@@ -328,7 +328,7 @@ def test_an_interrupted_member_is_where_an_uninterrupted_one_was_at_that_step() 
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-@pytest.mark.parametrize("after", [0.02, 0.1, 0.2, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("after", [0.02, 0.1, 0.3, 0.6])
 def test_an_interrupt_within_a_long_step_leaves_the_weights_of_a_whole_step(momentum, after) -> None:
     """A step of 10^10 flops takes a good part of a second, and the drift of its wide layers as long again."""
     n = 800
