@@ -14,6 +14,7 @@ def descent_f64(
     weights: list[NDArray[Any]],
     task: dict[str, Any],
     test: dict[str, Any] | None,
+    root: NDArray[Any] | None,
     lr: NDArray[Any],
     momentum: NDArray[Any] | None,
     decay: NDArray[Any] | None,

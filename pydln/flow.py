@@ -17,7 +17,7 @@ from pydln import reduce as reductions
 from pydln.errors import IntegrationError, Interrupted, MissingExtra
 from pydln.reduce.decay import Decay
 from pydln.reduce.inputs import Needs
-from pydln.reduce.problem import Ensemble, Group, Kernel, Whole, blocks, check_fit
+from pydln.reduce.problem import Ensemble, Group, Kernel, Whole, blocks, cast, check_fit, input_root
 from pydln.task import Task
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
@@ -95,8 +95,9 @@ def gradient_descent(
         Record at 0, k, 2k, … and at the last step. Without `at` and `record_every`, about 200 evenly spaced steps.
     record : sequence of str
         Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV), signed), ``product`` (Ω), ``layer_norms``
-        (Frobenius), ``drift`` (‖C_l(t) - C_l(0)‖, C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow),
-        ``weights``.
+        (Frobenius), ``kernel_distance`` (1 - ⟨K, K(0)⟩ / (‖K‖ ‖K(0)‖) of the tangent kernel K on the inputs, 0 in the
+        lazy limit; in working precision, so some eps off; NaN where K or K(0) is zero), ``drift`` (‖C_l(t) - C_l(0)‖,
+        C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow), ``weights``.
     momentum : float or (batch,) array
         μ, 0 <= μ < 1: heavy-ball unless `nesterov`.
     nesterov : bool
@@ -113,7 +114,8 @@ def gradient_descent(
         rounding and spare more work than finding them costs, ``none`` none; names are applied or refused.
         ``inputs``: coordinates in which Σ_xx is diagonal, without input directions that never move. ``width``: hidden
         layers in the subspaces in which they move. ``decoupled``: aligned starts mode by mode (not with `stop`). No
-        ``inputs`` and ``width`` with `Stop.steady`, which looks at single entries of the layers. Results agree to
+        ``inputs`` and ``width`` with `Stop.steady`, which looks at single entries of the layers, and none at all with
+        ``kernel_distance``, which sees the whole layers. Results agree to
         rounding, everything recorded and `Trajectory.final` are those of the whole networks, and
         `Trajectory.reduced` says what was done. See `pydln.reduce`.
     n_threads : int, optional
@@ -177,6 +179,10 @@ def gradient_descent(
             raise ValueError(f"reduce: expected auto or none with noise, got {', '.join(wanted)}")
         if drawn.first + batch > 2**32:
             raise ValueError(f"noise.first: expected at most 2^32 members, got {batch} from {drawn.first} on")
+        wanted = "none"
+    if "kernel_distance" in names:
+        if isinstance(wanted, tuple):
+            raise ValueError(f"reduce: expected auto or none with kernel_distance, got {', '.join(wanted)}")
         wanted = "none"
     schedule = _Schedule.of(steps, at, record_every)
     _refuse_too_large(names, weights, batch, schedule.count, modes)
@@ -243,6 +249,9 @@ class _Run:
     ) -> None:
         self.ensemble, self.rates, self.limits, self.steps = ensemble, rates, limits, steps
         self.nesterov, self.noise = nesterov, noise
+        root = input_root(ensemble.task) if "kernel_distance" in records else None
+        root = root if root is None else _validate.one_for_all(root, ensemble.batch, ndim=2)
+        self.root = cast(root, ensemble.weights.dtype)
         self.record_at, self.records, self.threads = record_at, records, threads
         self.status = np.full(ensemble.batch, Status.INTERRUPTED, dtype=np.int64)
         self.stopped_at = np.zeros(ensemble.batch, dtype=np.int64)
@@ -369,6 +378,7 @@ class _Run:
             weights=problem.weights,
             task=problem.task,
             test=problem.test,
+            root=self.root,
             lr=of(self.rates["lr"]),
             momentum=of(self.rates["momentum"]) if self.rates["momentum"].any() else None,
             decay=of(self.rates["weight_decay"]) if self.rates["weight_decay"].any() else None,
@@ -503,6 +513,7 @@ def _shapes(name: str, widths: tuple[int, ...], modes: int) -> list[tuple[int, .
         "strengths": [(modes,)],
         "product": [(widths[-1], widths[0])],
         "layer_norms": [(depth,)],
+        "kernel_distance": [()],
         "drift": [(depth - 1,)],
         "weights": [(n, m) for m, n in pairwise(widths)],
     }

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln.reduce.problem import input_root, input_spectrum
 from pydln.task import Task
 
 __all__ = ["LabelNoise", "Minibatch", "Noise", "Online"]
@@ -158,7 +159,7 @@ def check(noise: object, task: Task, dtype: np.dtype[Any]) -> Checked | None:
                     "noise.samples: expected the number of samples that have labels, for the task does not know it"
                 )
             std = std / np.sqrt(_validate.integer(count, "noise.samples", at_least=1))
-        arrays["root"] = _root(task)
+        arrays["root"] = input_root(task)
     else:
         most = 2**31 // (task.n_in + task.n_out)
         whole["size"] = settings["noise.size"] = _validate.integer(noise.size, "noise.size", at_least=1, at_most=most)
@@ -173,7 +174,7 @@ def check(noise: object, task: Task, dtype: np.dtype[Any]) -> Checked | None:
             _minibatch(noise, task, whole, arrays)
             settings["noise.replace"] = noise.replace
         else:
-            arrays["root"] = _root(task)
+            arrays["root"] = input_root(task)
             arrays["labels"] = task.sigma_yx if task.whitened else _labels(task)
     arrays["std"] = std
     with np.errstate(over="ignore"):
@@ -214,23 +215,9 @@ def _minibatch(noise: Minibatch, task: Task, whole: dict[str, Any], arrays: dict
         whole["scale"] = count / noise.size
 
 
-def _spectrum(task: Task) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    values, vectors = np.linalg.eigh(task.sigma_xx)
-    return np.maximum(values, 0), vectors
-
-
-def _root(task: Task) -> NDArray[np.float64] | None:
-    """Σ_xx^(1/2), or None where that is the identity."""
-    if task.whitened:
-        return None
-    values, vectors = _spectrum(task)
-    result: NDArray[np.float64] = (vectors * np.sqrt(values)[..., None, :]) @ np.swapaxes(vectors, -2, -1)
-    return result
-
-
 def _labels(task: Task) -> NDArray[np.float64]:
     """Σ_yxΣ_xx^(-1/2), the labels of z: moderate, where Σ_yxΣ_xx⁺ may be huge (|Σ_yx v|² <= vᵀΣ_xxv tr Σ_yy)."""
-    values, vectors = _spectrum(task)
+    values, vectors = input_spectrum(task)
     kept = values > 32 * np.finfo(float).eps * values[..., -1:]
     inverse = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1)), 0)
     result: NDArray[np.float64] = ((task.sigma_yx @ vectors) * inverse[..., None, :]) @ np.swapaxes(vectors, -2, -1)

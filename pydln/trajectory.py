@@ -71,10 +71,13 @@ QUANTITIES: dict[str, Quantity] = {
     "strengths": Quantity(("mode",), "diag(U^T Omega V), signed"),
     "product": Quantity(("out", "in_"), "Omega = W_D ... W_1"),
     "layer_norms": Quantity(("layer",), "Frobenius norm of every layer"),
+    "kernel_distance": Quantity((), "1 - <K, K(0)> / (|K| |K(0)|) of the tangent kernel K on the inputs"),
     "drift": Quantity(("interface",), "Frobenius norm of the change of W_{l+1}^T W_{l+1} - W_l W_l^T since the start"),
     "weights": Quantity((), "W_1 ... W_D"),
 }
 """Every name that `record=` knows. ``weights`` is a tuple of D arrays, each (batch, time, n_l, n_{l-1})."""
+
+_SUMMARISED = ("loss", "test_loss", "strengths", "kernel_distance", "drift")
 
 
 class Trajectory:
@@ -91,9 +94,9 @@ class Trajectory:
         Steps of gradient descent at which things were recorded; None for an exact solution.
     records : mapping
         Name to array, names and axes as in `QUANTITIES`: ``loss`` and ``test_loss`` (batch, time), ``strengths``
-        (batch, time, mode), ``product`` (batch, time, n_D, n_0), ``layer_norms`` (batch, time, D), ``drift``
-        (batch, time, D - 1), ``weights`` a sequence of D arrays (batch, time, n_l, n_{l-1}). The loss is normalised as
-        the task's covariances are (averages or sums). Entries after a member stopped are NaN.
+        (batch, time, mode), ``product`` (batch, time, n_D, n_0), ``layer_norms`` (batch, time, D), ``kernel_distance``
+        (batch, time), ``drift`` (batch, time, D - 1), ``weights`` a sequence of D arrays (batch, time, n_l, n_{l-1}).
+        The loss is normalised as the task's covariances are (averages or sums). Entries after a member stopped are NaN.
     status : array of int, (batch,)
         A `Status` for every member.
     stopped_at : array of int, (batch,)
@@ -131,6 +134,7 @@ class Trajectory:
     strengths: NDArray[Any]
     product: NDArray[Any]
     layer_norms: NDArray[Any]
+    kernel_distance: NDArray[Any]
     drift: NDArray[Any]
     weights: tuple[NDArray[Any], ...]
 
@@ -323,7 +327,7 @@ class Trajectory:
             ends.append((status.name.lower(), str(number), *_three(stopped if self.steps is not None else np.empty(0))))
         tables: list[Table] = [(("how members ended", "members", "min step", "median", "max"), ends)]
         values: list[tuple[str, ...]] = []
-        for name in ("loss", "test_loss", "strengths", "drift"):
+        for name in _SUMMARISED:
             if name not in self._records:
                 continue
             first = self._records[name][:, :1]
@@ -343,7 +347,7 @@ class Trajectory:
 
     def _note(self) -> str:
         """What the tables leave out: members without a value, because they stopped before the first recorded step."""
-        name = next((n for n in ("loss", "test_loss", "strengths", "drift") if n in self._records), None)
+        name = next((n for n in _SUMMARISED if n in self._records), None)
         if name is None or self._records[name].size == 0:
             return ""
         last = self._last(name).reshape(self.batch, -1)

@@ -48,6 +48,30 @@ def conserved(layers):
     return [above.T @ above - below @ below.T for below, above in itertools.pairwise(layers)]
 
 
+def tangent_kernel(layers, sigma_xx):
+    """K = J Jᵀ on the inputs: J the derivatives of Omega Sigma_xx^(1/2) by every weight, entry by entry."""
+    values, vectors = np.linalg.eigh(sigma_xx)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    jacobian = []
+    for place, w in enumerate(layers):
+        above = np.eye(layers[-1].shape[0])
+        for v in layers[:place:-1]:
+            above = above @ v
+        below = root
+        for v in layers[:place]:
+            below = v @ below
+        pairs = itertools.product(range(w.shape[0]), range(w.shape[1]))
+        jacobian += [np.outer(above[:, i], below[j]).ravel() for i, j in pairs]
+    jacobian = np.array(jacobian).T
+    return jacobian @ jacobian.T
+
+
+def kernel_distance(layers, start, sigma_xx):
+    """1 - <K, K_0> / (|K| |K_0|)."""
+    k, k0 = tangent_kernel(layers, sigma_xx), tangent_kernel(start, sigma_xx)
+    return 1 - np.sum(k * k0) / (np.linalg.norm(k) * np.linalg.norm(k0))
+
+
 @dataclass
 class Descent:
     """What `descent` returns: records at the steps asked for, as lists over time, and the end."""

@@ -13,7 +13,7 @@ from pydln import _validate
 from pydln.exact import SOLUTIONS, solve
 from pydln.exact.registry import Start
 
-EVERYTHING = ("loss", "strengths", "product", "layer_norms", "drift", "weights")
+EVERYTHING = ("loss", "strengths", "product", "layer_norms", "kernel_distance", "drift", "weights")
 
 
 def flow(task, weights, times):

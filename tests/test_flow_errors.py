@@ -10,11 +10,12 @@ from ensembles import RECORDS, same_bits, some_task, starts
 
 import pydln as dln
 from pydln import Stop, _backend, _validate
+from pydln.trajectory import QUANTITIES
 
 NAN, INF = np.nan, np.inf
 TASK = some_task(3, 2, whiten=True)
 WEIGHTS = starts((3, 4, 2), 5)
-NAMES = "'loss', 'test_loss', 'strengths', 'product', 'layer_norms', 'drift', 'weights'"
+NAMES = "'loss', 'test_loss', 'strengths', 'product', 'layer_norms', 'kernel_distance', 'drift', 'weights'"
 
 
 class WorkedError(Exception):
@@ -368,6 +369,7 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
             "mode_v": np.ones((4, 1)),
         },
         "test": None,
+        "root": None,
         "lr": np.array(0.01),
         "momentum": None,
         "decay": None,
@@ -376,7 +378,7 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
         "steps": 3,
         "stop": dict.fromkeys(("loss", "strengths", "steady")),
         "record_at": np.array([0, 3]),
-        "records": dict.fromkeys(RECORDS) | {"loss": np.empty((2, 2))},
+        "records": dict.fromkeys(QUANTITIES) | {"loss": np.empty((2, 2))},
         "status": np.zeros(2, dtype=np.int64),
         "stopped_at": np.zeros(2, dtype=np.int64),
         "threads": 1,
@@ -425,6 +427,15 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
             "test_loss: the task has no test",
             {"records": sound["records"] | {"test_loss": np.empty((2, 2))}},
         ),
+        (
+            ValueError,
+            "kernel_distance: expected the root",
+            {
+                "records": sound["records"] | {"kernel_distance": np.empty((2, 2))},
+                "task": sound["task"] | {"sigma_xx": np.eye(4), "anchor": np.ones((1, 4)), "ridge": np.array(0.0)},
+            },
+        ),
+        (ValueError, "root: expected shape", {"root": np.eye(3)}),
         (ValueError, "loss: expected shape", {"records": sound["records"] | {"loss": np.empty((2, 3))}}),
         (ValueError, "record_at: expected increasing", {"record_at": np.array([3, 0])}),
         (ValueError, "record_at: expected increasing", {"record_at": np.array([0, 4])}),

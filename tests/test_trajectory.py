@@ -34,6 +34,7 @@ def make(batch: int = 3, times: int = 6, *, per_member: bool = False, **changes:
         "strengths": rng.normal(size=(batch, times, 2)),
         "product": rng.normal(size=(batch, times, 2, 4)),
         "layer_norms": rng.random((batch, times, 3)),
+        "kernel_distance": rng.random((batch, times)),
         "drift": rng.random((batch, times, 2)),
         "weights": tuple(rng.normal(size=(batch, times, n, m)) for m, n in shapes),
     }

@@ -141,24 +141,18 @@ def _chunk(case):
 
 
 def with_pydln(case):
-    """A few calls, so that the recorded weights stay moderate."""
     import pydln
 
-    task = pydln.Task.from_covariances(None, case.sigma_yx, np.sum(case.sigma_yx**2))
-    figures = []
-    size = _chunk(case)
-    for first in range(0, case.members, size):
-        run = pydln.gradient_descent(
-            task,
-            pydln.Weights([w[first : first + size] for w in case.start]),
-            lr=case.lr,
-            steps=case.steps,
-            record_every=EVERY,
-            record=("weights",),
-            n_threads=1,
-        )
-        figures.append(_moved(*run.weights))
-    return np.concatenate(figures)
+    run = pydln.gradient_descent(
+        pydln.Task.from_covariances(None, case.sigma_yx, np.sum(case.sigma_yx**2)),
+        pydln.Weights(case.start),
+        lr=case.lr,
+        steps=case.steps,
+        record_every=EVERY,
+        record="kernel_distance",
+        n_threads=1,
+    )
+    return run.kernel_distance
 
 
 def as_a_researcher(case):
@@ -202,7 +196,7 @@ def with_torch(case):
 
 
 def with_numba(case):
-    """One network after the other, compiled loops; the kernels from the recorded weights, as with pydln."""
+    """One network after the other, compiled loops; the kernels from the recorded weights, some networks at a time."""
     descend = _numba_descent()
     figures = []
     size = _chunk(case)

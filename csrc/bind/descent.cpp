@@ -66,11 +66,11 @@ ops::Noise<T> noise_of(const py::dict& given, std::int64_t batch, std::int64_t o
 
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
 template <class T>
-bool descent(const py::list& weights, const py::dict& task, const py::object& test, const py::object& lr,
-             const py::object& momentum, const py::object& decay, bool nesterov, const py::object& noise,
-             std::int64_t steps, const py::dict& stop, const py::array& record_at, const py::dict& records,
-             const py::object& status, const py::object& stopped_at, int threads, const py::object& memory,
-             const std::string& isa, const std::string& layout, const py::object& tick) {
+bool descent(const py::list& weights, const py::dict& task, const py::object& test, const py::object& root,
+             const py::object& lr, const py::object& momentum, const py::object& decay, bool nesterov,
+             const py::object& noise, std::int64_t steps, const py::dict& stop, const py::array& record_at,
+             const py::dict& records, const py::object& status, const py::object& stopped_at, int threads,
+             const py::object& memory, const std::string& isa, const std::string& layout, const py::object& tick) {
   Shape widths;
   std::int64_t batch = 0;
   for (const py::handle& w : weights) {
@@ -97,10 +97,11 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.modes = task["modes"].cast<std::int64_t>();
   op.mode_u = per_member<T>(task["mode_u"], "task.mode_u", batch, {out, op.modes});
   op.mode_v = per_member<T>(task["mode_v"], "task.mode_v", batch, {in, op.modes});
+  op.root = per_member<T>(root, "root", batch, {in, in});
   if (!noise.is_none()) op.noise = noise_of<T>(noise.cast<py::dict>(), batch, out, in);
   for (const auto& p :
        {op.train.sigma_xx, op.train.variances, op.train.sigma_yx, op.train.anchor, op.test.sigma_xx, op.test.variances,
-        op.test.sigma_yx, op.test.anchor, op.mode_u, op.mode_v, op.noise.root, op.noise.labels})
+        op.test.sigma_yx, op.test.anchor, op.mode_u, op.mode_v, op.root, op.noise.root, op.noise.labels})
     op.task_per_member |= p.stride != 0;
 
   op.lr = per_member<T>(lr, "lr", batch, {});
@@ -125,6 +126,9 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.strengths = output<T>(records["strengths"], "strengths", {batch, times, op.modes});
   op.product = output<T>(records["product"], "product", {batch, times, out, in});
   op.layer_norms = output<T>(records["layer_norms"], "layer_norms", {batch, times, depth});
+  op.kernel_distance = output<T>(records["kernel_distance"], "kernel_distance", {batch, times});
+  if (op.kernel_distance && !op.root && !op.train.whitened())
+    throw py::value_error("kernel_distance: expected the root of sigma_xx");
   op.drift = output<T>(records["drift"], "drift", {batch, times, depth - 1});
   const auto weight_records = layers<T>(records["weights"], "weights", widths, {batch, times});
   op.weight_records = weight_records.empty() ? nullptr : weight_records.data();
@@ -181,9 +185,9 @@ py::dict plan(const Shape& widths, std::int64_t batch, bool whitened, const std:
 template <class T>
 void add(py::module_& m, const char* name) {
   using namespace py::literals;
-  m.def(name, &descent<T>, "weights"_a.noconvert(), "task"_a, "test"_a, "lr"_a, "momentum"_a, "decay"_a, "nesterov"_a,
-        "noise"_a, "steps"_a, "stop"_a, "record_at"_a.noconvert(), "records"_a, "status"_a, "stopped_at"_a, "threads"_a,
-        "memory"_a, "isa"_a, "layout"_a, "tick"_a);
+  m.def(name, &descent<T>, "weights"_a.noconvert(), "task"_a, "test"_a, "root"_a, "lr"_a, "momentum"_a, "decay"_a,
+        "nesterov"_a, "noise"_a, "steps"_a, "stop"_a, "record_at"_a.noconvert(), "records"_a, "status"_a,
+        "stopped_at"_a, "threads"_a, "memory"_a, "isa"_a, "layout"_a, "tick"_a);
 }
 
 }  // namespace

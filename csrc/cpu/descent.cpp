@@ -38,11 +38,12 @@ void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads,
          const std::function<std::size_t()>& memory, Control& control, const std::function<void()>& poll) {
   const DescentBody<T> body = isa.descent<T>(layout, op.task_per_member);
   const double evaluations = static_cast<double>(op.steps) + 1;
-  const double drifts = op.drift ? static_cast<double>(op.records) + 1 : 0;
+  const double looks = static_cast<double>(op.records) + 1;
+  const double recording = (op.drift ? drift_flops(op.chain) : 0) + (op.kernel_distance ? tangent_flops(op.chain) : 0);
   const double flops =
       static_cast<double>(op.batch) * (evaluations * (pydln::step_flops(op.chain, !op.train.sigma_xx) +
                                                       samples_flops(op.chain, static_cast<double>(op.noise.size))) +
-                                       drifts * drift_flops(op.chain));
+                                       looks * recording);
 
   const std::int64_t groups = (op.batch + body.members - 1) / body.members;
   std::int64_t workers = std::min(static_cast<std::int64_t>(std::max(threads, 1)), groups);

@@ -47,6 +47,7 @@ struct Descent {
   std::int64_t modes = 0;        // r
   PerMember<const T> mode_u;     // (n_D, r)
   PerMember<const T> mode_v;     // (n_0, r)
+  PerMember<const T> root;       // (n_0, n_0): R = R^T, R R = Sigma_xx, for kernel_distance; absent: Sigma_xx = I
 
   PerMember<const T> lr;
   PerMember<const T> momentum;  // absent: 0
@@ -66,6 +67,7 @@ struct Descent {
   T* strengths = nullptr;                   // (batch, records, r)        diag(U^T Omega V)
   T* product = nullptr;                     // (batch, records, n_D, n_0)
   T* layer_norms = nullptr;                 // (batch, records, D)        Frobenius norms
+  T* kernel_distance = nullptr;             // (batch, records)        see kernels/tangent.hpp
   T* drift = nullptr;  // (batch, records, D - 1)    ||C_l(t) - C_l(0)||, C_l = W_{l+1}^T W_{l+1} - W_l W_l^T
   T* const* weight_records = nullptr;  // D pointers to (batch, records, n_l, n_{l-1})
 

@@ -71,6 +71,7 @@ class OneLayer(Solution):
         found["strengths"] = np.sum(U[:, None] * (product @ V[:, None]), axis=-2)
         found["layer_norms"] = np.linalg.norm(product, axis=(-2, -1))[..., None]
         found["drift"] = np.zeros((*product.shape[:2], 0))
+        found["kernel_distance"] = np.zeros(product.shape[:2])
         if "test_loss" in names:
             found["test_loss"] = self.test_loss(product)
         return found

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
 from pydln.exact.start import Condition, Start
+from pydln.exact.tangent_kernel import kernel_distance
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 
 __all__ = ["ModeSolution", "Solution"]
@@ -59,8 +60,8 @@ class Solution(ABC):
         t : (time,) or (batch, time) array
             Times in units of tau = 1/lr, >= 0, in any order: a simulation's ``run.t`` as it is.
         record : name or sequence of names
-            Out of ``loss``, ``test_loss``, ``strengths``, ``product``, ``layer_norms``, ``drift``, ``weights``, as in
-            `pydln.gradient_descent`. The loss is in the normalisation of the task.
+            Out of ``loss``, ``test_loss``, ``strengths``, ``product``, ``layer_norms``, ``kernel_distance``,
+            ``drift``, ``weights``, as in `pydln.gradient_descent`. The loss is in the normalisation of the task.
 
         Returns
         -------
@@ -92,6 +93,7 @@ class Solution(ABC):
             "strengths": task.modes.s.shape[-1],
             "product": task.n_out * task.n_in,
             "layer_norms": len(layers),
+            "kernel_distance": sum(layers),
             "drift": len(layers) - 1,
             "weights": sum(layers),
         }
@@ -172,7 +174,7 @@ class ModeSolution(Solution):
             found["test_loss"] = np.concatenate(
                 [self.test_loss(self._product(u[:, i : i + 1])) for i in range(u.shape[1])], axis=1
             )
-        if not {"layer_norms", "drift", "weights"} & set(names):
+        if not {"layer_norms", "kernel_distance", "drift", "weights"} & set(names):
             return found
         squares, layers, norms = [], [], []
         for k in range(1, depth + 1):
@@ -183,12 +185,14 @@ class ModeSolution(Solution):
             rest = start.layer(k) - (left * a0[:, None, :]) @ right
             if "layer_norms" in names:
                 norms.append(np.sqrt(np.sum(a**2, axis=-1) + np.sum(rest**2, axis=(1, 2))[:, None]))
-            if "weights" in names:
+            if {"weights", "kernel_distance"} & set(names):
                 layers.append(rest[:, None] + (left[:, None] * a[:, :, None, :]) @ right[:, None])
         if norms:
             found["layer_norms"] = np.stack(norms, axis=-1)
         if layers:
             found["weights"] = layers
+        if "kernel_distance" in names:
+            found["kernel_distance"] = kernel_distance(layers, [start.layer(k) for k in range(1, depth + 1)])
         if "drift" in names:
             drift = [np.linalg.norm(after - before, axis=-1) for before, after in itertools.pairwise(squares)]
             found["drift"] = np.stack(drift, axis=-1) if drift else np.zeros((*u.shape[:2], 0))

@@ -26,6 +26,8 @@ __all__ = [
     "cast",
     "diagonal_input",
     "dots",
+    "input_root",
+    "input_spectrum",
     "lengths",
     "moments",
     "patiently",
@@ -242,6 +244,20 @@ def moments(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
         "ridge": cast(ridge, dtype),
         "anchor_loss": cast(_first_of_one(anchor_loss, task.batch, 0), dtype),
     }
+
+
+def input_spectrum(task: Task) -> tuple[Floats, Floats]:
+    """Eigenvalues of Σ_xx, increasing and none below zero, and eigenvectors."""
+    values, vectors = np.linalg.eigh(task.sigma_xx)
+    return np.maximum(values, 0), vectors
+
+
+def input_root(task: Task) -> Floats | None:
+    """Σ_xx^(1/2), or None where that is the identity."""
+    if task.whitened:
+        return None
+    values, vectors = input_spectrum(task)
+    return np.asarray((vectors * np.sqrt(values)[..., None, :]) @ transposed(vectors))
 
 
 def ridge_of(sigma_xx: Floats, dtype: np.dtype[Any]) -> Floats:

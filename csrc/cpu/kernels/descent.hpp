@@ -8,6 +8,7 @@
 
 #include "core/control.hpp"
 #include "cpu/kernels/noise.hpp"
+#include "cpu/kernels/tangent.hpp"
 #include "cpu/kernels/vector.hpp"
 #include "math/cost.hpp"
 #include "ops/descent.hpp"
@@ -54,7 +55,8 @@ class DescentWorker {
         m_(width(D_)),
         n_(width(0)),
         reads_product_(op.strengths || op.stop_strengths || op.product || op.test_loss),
-        noise_(op, flipped_, arena) {
+        noise_(op, flipped_, arena),
+        tangent_(op, flipped_, arena) {
     weights_ = arena.take<Cell*>(D_);
     products_ = arena.take<Cell*>(D_);
     for (int64_t l = 0; l < D_; ++l) matrix(arena, weights_, l, width(l + 1), width(l));
@@ -185,6 +187,7 @@ class DescentWorker {
     load_moments(train_, op_.train, lane, member);
     if (op_.test.sigma_yx) load_moments(test_, op_.test, lane, member);
     noise_.load_task(lane, member);
+    tangent_.load_task(lane, member);
     if (mode_u_) {
       L::load(mode_u_, lane, (flipped_ ? op_.mode_v : op_.mode_u).of(member), m_, op_.modes, false);
       L::load(mode_v_, lane, (flipped_ ? op_.mode_u : op_.mode_v).of(member), n_, op_.modes, false);
@@ -392,6 +395,7 @@ class DescentWorker {
     return every_step() || record_due(lane) || lane.step % kCheckEvery == 0 || lane.step == op_.steps;
   }
   bool every_step() const { return op_.stop_loss || op_.stop_strengths || op_.stop_steady; }
+  static bool at_start(const Lane& lane) { return lane.member >= 0 && lane.step == 0; }
   bool record_due(const Lane& lane) const {
     return lane.record < op_.records && op_.record_at[lane.record] == lane.step;
   }
@@ -399,11 +403,13 @@ class DescentWorker {
   // Loss, records, stopping. Returns whether some lane came to its end; decides nothing once the run is cancelled.
   bool events() {
     const Value loss = loss_of(train_, carried_[0]);
-    bool any_record = false, looked_at[kMembers];
+    bool any_record = false, any_start = false, looked_at[kMembers];
     for (int64_t lane = 0; lane < kMembers; ++lane) {
       looked_at[lane] = lanes_[lane].member >= 0 && due(lanes_[lane]);
       any_record |= looked_at[lane] && record_due(lanes_[lane]);
+      any_start |= at_start(lanes_[lane]);
     }
+    if (tangent_.wanted() && (any_record || any_start)) tangent_kernel();
     if (op_.stop_strengths || (any_record && op_.strengths)) strengths();
     if (any_record) record(loss);
     if (cancelled(control_)) return false;
@@ -449,7 +455,7 @@ class DescentWorker {
   Value loss_of(const Moments& task, const Cell* e) {
     const Value half = Value{} + T(0.5);
     const Value product =
-        !task.whitened() ? L::anchored_dot(e, task.ridge, task.anchor, products_[0], m_, n_) : L::dot_self(e, m_, n_);
+        !task.whitened() ? L::anchored_dot(e, task.ridge, task.anchor, products_[0], m_, n_) : L::dot(e, e, m_, n_);
     return fma(half, product, task.anchor_loss);
   }
 
@@ -480,12 +486,13 @@ class DescentWorker {
       if (op_.test_loss) op_.test_loss[at] = L::get(test, lane);
       if (op_.strengths)
         for (int64_t a = 0; a < op_.modes; ++a) op_.strengths[at * op_.modes + a] = L::element(strengths_, a, lane);
+      if (op_.kernel_distance) op_.kernel_distance[at] = tangent_.distance(lane);
       if (op_.product) L::store(products_[0], lane, op_.product + at * m_ * n_, m_, n_, flipped_);
     });
     for (int64_t l = 0; l < D_; ++l) {
       const int64_t rows = width(l + 1), cols = width(l), to = outer_layer(l);
       if (op_.layer_norms) {
-        const Value square = L::dot_self(weights_[l], rows, cols);
+        const Value square = L::dot(weights_[l], weights_[l], rows, cols);
         for_due([&](int64_t lane, int64_t at) {
           op_.layer_norms[at * D_ + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane)));
         });
@@ -517,6 +524,14 @@ class DescentWorker {
         f(lane, lanes_[lane].member * op_.records + lanes_[lane].record);
   }
 
+  void tangent_kernel() {
+    tangent_.look(control_, weights_, products_);
+    if (cancelled(control_)) return;
+    for (int64_t lane = 0; lane < kMembers; ++lane)
+      if (at_start(lanes_[lane])) tangent_.begin(lane);
+    tangent_.measure();
+  }
+
   // squares_[0] = W_{l+1}^T W_{l+1} - W_l W_l^T, conserved by gradient flow
   void conserved_quantity(int64_t l) {
     const int64_t above = width(l + 2), hidden = width(l + 1), below = width(l);
@@ -529,8 +544,7 @@ class DescentWorker {
     for (int64_t l = 0; l + 1 < D_ && !cancelled(control_); ++l) {
       conserved_quantity(l);
       for (int64_t lane = 0; lane < kMembers; ++lane)
-        if (lanes_[lane].member >= 0 && lanes_[lane].step == 0)
-          L::copy_lane(conserved_[l], squares_[0], lane, width(l + 1), width(l + 1));
+        if (at_start(lanes_[lane])) L::copy_lane(conserved_[l], squares_[0], lane, width(l + 1), width(l + 1));
     }
   }
 
@@ -552,6 +566,7 @@ class DescentWorker {
 
   Moments train_, test_;
   NoiseSource<L, G> noise_;
+  TangentKernel<L, G> tangent_;
   Cell** weights_ = nullptr;
   Cell** next_ = nullptr;  // the weights of the next step; null when steps are short and done in place
   Cell** products_ = nullptr;

@@ -187,8 +187,13 @@ struct Interleaved {
       return fma(fma(ridge, anchor, e[q]), V(anchor - omega[q]), sum);
     });
   }
-  static V dot_self(const V* x, int64_t rows, int64_t cols) {
-    return canonical(rows, cols, [=](int64_t q, V p) { return fma(x[q], x[q], p); });
+  static V dot(const V* x, const V* y, int64_t rows, int64_t cols) {
+    return canonical(rows, cols, [=](int64_t q, V p) { return fma(x[q], y[q], p); });
+  }
+  static V trace(const V* x, int64_t n) {
+    V sum{};
+    for (int64_t i = 0; i < n; ++i) sum = sum + x[i * n + i];
+    return sum;
   }
   static V distance2(const V* x, const V* y, int64_t rows, int64_t cols) {
     return canonical(rows, cols, [=](int64_t q, V p) {

@@ -194,8 +194,13 @@ struct Rows {
       return fma(fma(r, anchor, V(*vec(e + q))), V(anchor - *vec(omega + q)), sum);
     });
   }
-  static T dot_self(const T* x, int64_t rows, int64_t cols) {
-    return canonical(rows, cols, [=](int64_t q, V p) { return fma(V(*vec(x + q)), V(*vec(x + q)), p); });
+  static T dot(const T* x, const T* y, int64_t rows, int64_t cols) {
+    return canonical(rows, cols, [=](int64_t q, V p) { return fma(V(*vec(x + q)), V(*vec(y + q)), p); });
+  }
+  static T trace(const T* x, int64_t n) {
+    T sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += x[i * stride(n) + i];
+    return sum;
   }
   static T distance2(const T* x, const T* y, int64_t rows, int64_t cols) {
     return canonical(rows, cols, [=](int64_t q, V p) {
