@@ -68,11 +68,14 @@ class NotApplicable(PydlnError):
     ----------
     missed : dict of str to str
         What every solution misses, by its name.
+    table : str
+        Every solution with all it needs and what was measured, up to the first condition that fails.
     """
 
-    def __init__(self, message: str, missed: Mapping[str, str] | None = None) -> None:
+    def __init__(self, message: str, missed: Mapping[str, str] | None = None, table: str = "") -> None:
         super().__init__(message)
         self.missed = dict(missed or {})
+        self.table = table
 
 
 class NotRecorded(PydlnError, AttributeError):

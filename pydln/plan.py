@@ -121,9 +121,8 @@ def plan(
     parts = []
     for group in found.groups:
         one = found[int(group.members[0])]
-        whitened = task.whitened or "inputs" in group.names or "decoupled" in group.names
         count = len(group.members)
-        told = ask(list(group.widths), count * group.networks, whitened, _backend.isa(), _backend.layout())
+        told = ask(list(group.widths), count * group.networks, one.whitened, _backend.isa(), _backend.layout())
         rates = told["expected"]
         why = f"interleaved {rates['interleaved']:.0%}, rows {rates['rows']:.0%} of peak expected"
         if _backend.layout() != "auto":

@@ -312,7 +312,7 @@ def test_products_outside_the_given_modes_are_refused():
     beside = dln.Weights(
         [
             inside.layers[0][0] + 0.3 * np.outer(hidden, into[:, 3]),
-            inside.layers[1][0] + 0.3 * np.outer(out[:, 3], hidden),
+            inside.layers[1][0] + 0.4 * np.outer(out[:, 3], hidden),
         ]
     )
     assert reason(task, beside).startswith("the weights reach outside the 2 modes of the task on both sides")

@@ -2,22 +2,81 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 from pydln.errors import NotApplicable
 from pydln.exact.aligned_balanced import AlignedBalanced
 from pydln.exact.aligned_two_layers import AlignedTwoLayers
+from pydln.exact.balanced_two_layers import BalancedTwoLayers
 from pydln.exact.one_layer import OneLayer
 from pydln.exact.solution import Solution
-from pydln.exact.start import Start
+from pydln.exact.start import Condition, Start
 from pydln.task import Task
 from pydln.weights import Weights
 
-__all__ = ["SOLUTIONS", "solve"]
+__all__ = ["SOLUTIONS", "Candidate", "Candidates", "candidates", "solve"]
 
-SOLUTIONS: tuple[type[Solution], ...] = (OneLayer, AlignedTwoLayers, AlignedBalanced)
+SOLUTIONS: tuple[type[Solution], ...] = (OneLayer, AlignedTwoLayers, BalancedTwoLayers, AlignedBalanced)
 """Every exact solution, in the order in which they are tried."""
 
 
-def solve(task: Task, weights: Weights) -> Solution:
+class Candidate(NamedTuple):
+    """A solution and its conditions, in order up to the first that fails.
+
+    Attributes
+    ----------
+    name : str
+    applies : bool
+    conditions : tuple of Condition
+        Each with ``needs``, ``holds``, ``measured``, ``allowed`` and, in words, ``failure``.
+    """
+
+    name: str
+    applies: bool
+    conditions: tuple[Condition, ...]
+
+
+class Candidates(tuple[Candidate, ...]):
+    """Every solution, in the order in which they are tried; prints itself as a table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        rows = [("solution", "needs", "holds", "measured", "allowed")]
+        for candidate in self:
+            name = candidate.name
+            for condition in candidate.conditions:
+                measured, allowed = (
+                    "" if math.isnan(x) else f"{x:.3g}" for x in (condition.measured, condition.allowed)
+                )
+                rows.append((name, condition.needs, "yes" if condition.holds else "no", measured, allowed))
+                name = ""
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def candidates(task: Task, weights: Weights, *, tol: float | None = None) -> Candidates:
+    """What every exact solution needs of a task and weights, and what was measured.
+
+    Parameters and errors as for `solve`, but for `NotApplicable`.
+    """
+    return _candidates(Start(task, weights, tol))
+
+
+def _candidates(start: Start) -> Candidates:
+    found = []
+    for solution in SOLUTIONS:
+        looked_at: list[Condition] = []
+        for condition in solution.conditions(start):
+            looked_at.append(condition)
+            if not condition.holds:
+                break
+        found.append(Candidate(solution.name, looked_at[-1].holds, tuple(looked_at)))
+    return Candidates(found)
+
+
+def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution:
     """The exact gradient flow of a task from given weights.
 
     Parameters
@@ -26,10 +85,15 @@ def solve(task: Task, weights: Weights) -> Solution:
         Single or batched.
     weights : Weights
         The start of every member. A batch of one goes with any batch, on either side.
+    tol : float, optional
+        How far a start may be from what a solution needs, instead of the 1e-12 (float32: 4e-6) of the notes: for starts
+        that hold in theory and were made with less precision. What is beyond rounding is then left out.
 
     Returns
     -------
     Solution
+        The first in the order of `SOLUTIONS` whose conditions hold for every member; where several hold they agree, and
+        the first keeps the most digits.
         ``solution.evaluate(t)`` is a `Trajectory`, t in units of tau = 1/lr.
 
     Raises
@@ -38,25 +102,24 @@ def solve(task: Task, weights: Weights) -> Solution:
         Not a task or not weights, or widths or batches that do not fit each other.
     NotApplicable
         No solution covers this start. The message is the condition that the nearest one misses, with the number
-        measured; the attribute ``missed`` has what each of them misses.
+        measured; the attribute ``missed`` has what each of them misses, ``table`` all that was measured.
 
     Notes
     -----
     Covered are one layer (any start and inputs); two layers with whitened inputs from a decoupled start, balanced or
-    not; three and more with whitened inputs from a decoupled balanced start. One counts as decoupled if the weights
+    not, and from any start with W_2^T W_2 - W_1 W_1^T = lambda I, to 1e-12 (float32: 4e-6) of |W_1|^2 + |W_2|^2; three
+    and more with whitened inputs from a decoupled balanced start. One counts as decoupled if the weights
     are W_l = R_{l+1} diag(a_l) R_l^T in the modes of the task, up to parts that never move, to 1e-12 (float32: 4e-6) of
     a_l plus 32 rounding errors of the Frobenius norm of W_l.
     """
-    start = Start(task, weights)
-    missed: list[tuple[int, str, str]] = []
-    for candidate in SOLUTIONS:
-        for held, condition in enumerate(candidate.conditions(start)):
-            if not condition.holds:
-                missed.append((held, candidate.name, condition.failure))
-                break
-        else:
-            return candidate(start)
-    _, nearest, reason = max(missed, key=lambda entry: entry[0])
+    start = Start(task, weights, tol)
+    found = _candidates(start)
+    for solution, candidate in zip(SOLUTIONS, found, strict=True):
+        if candidate.applies:
+            return solution(start)
+    nearest = max(found, key=lambda candidate: len(candidate.conditions))
     raise NotApplicable(
-        f"{reason} (needed by the solution {nearest!r})", {name: failure for _, name, failure in missed}
+        f"{nearest.conditions[-1].failure} (needed by the solution {nearest.name!r})",
+        {candidate.name: candidate.conditions[-1].failure for candidate in found},
+        str(found),
     )

@@ -19,6 +19,11 @@ __all__ = ["ModeSolution", "Solution"]
 
 Floats = NDArray[Any]
 
+# Eighth-order central difference: places in steps to weights.
+_DIFFERENCE = {
+    k * side: side * c for k, c in ((1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280)) for side in (1, -1)
+}
+
 
 class Solution(ABC):
     """Gradient flow of an ensemble in closed form.
@@ -126,6 +131,51 @@ class Solution(ABC):
             },
             source=f"exact:{self.name}",
         )
+
+    def residual(self, t: ArrayLike) -> Floats:
+        """How well the solution satisfies the equation of gradient flow: |dW/dt + ∂L/∂W| of the weights it gives.
+
+        Parameters
+        ----------
+        t : (time,) array
+            Times in units of tau, >= 0.
+
+        Returns
+        -------
+        (batch, time) array
+            Largest over the layers, relative to |W_l| times the fastest rate that weights of these sizes allow. The
+            derivative is a difference of eight weights, so rounding leaves some 1e-13. Times close to 0 are moved to
+            the first with room for it.
+        """
+        times = np.atleast_1d(_validate.array(t, "t", at_least=0)).astype(np.float64)
+        depth, n_in = self.start.depth, self.start.task.n_in
+        s = np.abs(self.start.modes[1]).max(axis=-1, initial=0.0)[:, None]
+        norms = [np.linalg.norm(w, 2, axis=(-2, -1)) for w in self.evaluate(times, record="weights").weights]
+        others = sum(np.prod([n**2 for j, n in enumerate(norms) if j != k], axis=0) for k in range(depth))
+        rate = others + depth * s ** (2 - 2 / depth)
+        step = 0.02 / rate
+        middle = np.maximum(times, 4 * step)
+        layers = self.evaluate(middle, record="weights").weights
+        product: Floats = np.eye(n_in)
+        for w in layers:
+            product = w @ product
+        task = self.start.task
+        sigma_xx, sigma_yx = (a if task.batch is None else a[:, None] for a in (task.sigma_xx, task.sigma_yx))
+        error = sigma_yx - product @ sigma_xx
+        slopes = [np.zeros(w.shape) for w in layers]
+        for place, weight in _DIFFERENCE.items():
+            for slope, w in zip(slopes, self.evaluate(middle + place * step, record="weights").weights, strict=True):
+                slope += weight * w / step[..., None, None]
+        worst = np.zeros(middle.shape)
+        for k, (w, slope) in enumerate(zip(layers, slopes, strict=True)):
+            pull = error
+            for above in layers[:k:-1]:
+                pull = np.swapaxes(above, -2, -1) @ pull
+            for below in layers[:k]:
+                pull = pull @ np.swapaxes(below, -2, -1)
+            off = np.linalg.norm(slope - pull, axis=(-2, -1))
+            worst = np.maximum(worst, off / (rate * np.maximum(np.linalg.norm(w, axis=(-2, -1)), 1e-300)))
+        return worst
 
     def test_loss(self, product: Floats) -> Floats:
         """The loss of the held-out covariances for products (batch, time, n_D, n_0)."""

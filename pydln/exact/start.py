@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pydln import _validate
 from pydln.reduce.problem import check_fit
 from pydln.task import Task
 from pydln.weights import Weights
@@ -19,13 +20,28 @@ Floats = NDArray[Any]
 
 # What rounding does to W_l = R_{l+1} diag(a_l) R_l^T, relative to |W_l|, with the mode's own strength a added.
 _ROUNDING = 32
+_INERT = "nothing outside the modes on both sides"
 _TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 4e-6}
 
 
 class Condition(NamedTuple):
-    """Something that a solution needs: whether it holds, and the sentence with the number measured if it does not."""
+    """Something that a solution needs.
 
+    Attributes
+    ----------
+    needs : str
+        What.
+    holds : bool
+    measured, allowed : float
+        The number that decides and the largest that will do; NaN where there is none.
+    failure : str
+        The sentence with the number measured, for when it does not hold.
+    """
+
+    needs: str
     holds: bool
+    measured: float
+    allowed: float
     failure: str
 
 
@@ -55,10 +71,10 @@ class Start:
     """Task and weights of `batch` members, checked to fit.
 
     Tolerances follow the dtype of the weights: a mode's strength a_l counts as known to 1e-12 of itself (float32: 4e-6)
-    plus 32 rounding errors of the Frobenius norm of W_l.
+    plus 32 rounding errors of the Frobenius norm of W_l. `tol` takes the place of these 1e-12 or 4e-6.
     """
 
-    def __init__(self, task: Task, weights: Weights) -> None:
+    def __init__(self, task: Task, weights: Weights, tol: float | None = None) -> None:
         check_fit(task, weights)
         members = task.batch or 1
         if 1 not in (members, weights.batch) and members != weights.batch:
@@ -67,7 +83,8 @@ class Start:
         self.depth = weights.depth
         self.batch = max(members, weights.batch)
         self.rounding = _ROUNDING * float(np.finfo(weights.dtype).eps)
-        self.tolerance = _TOLERANCE[weights.dtype]
+        self.asked = 0.0 if tol is None else float(_validate.array(tol, "tol", shape=(), at_least=0))
+        self.tolerance = _TOLERANCE[weights.dtype] if tol is None else self.asked
 
     def layer(self, k: int) -> Floats:
         """W_k in float64, (batch or 1, n_k, n_{k-1}), k = 1 … D."""
@@ -81,25 +98,53 @@ class Start:
 
     def depth_is(self, holds: bool, wanted: str) -> Condition:
         """The depth, as a solution wants it."""
-        return Condition(holds, f"the depth is not {wanted}: D = {self.depth}")
+        failure = f"the depth is not {wanted}: D = {self.depth}"
+        return Condition(f"depth {wanted}", holds, self.depth, np.nan, failure)
 
     @property
     def whitened(self) -> Condition:
-        """Sigma_xx = I to 1e-12."""
+        """Sigma_xx = I to 1e-12, or to the tolerance asked for."""
+        needs, allowed = "whitened inputs, |Sigma_xx - I|", max(1e-12, self.asked)
         if self.task.whitened:
-            return Condition(True, "")
+            return Condition(needs, True, 0.0, allowed, "")
         sigma_xx, identity = self.task.sigma_xx, np.eye(self.task.n_in)
         off = float(np.abs(sigma_xx - identity).max())
         c = float(sigma_xx.flat[0])
         white = c > 0 and float(np.abs(sigma_xx - c * identity).max()) <= 1e-12 * c
         remedy = f", but Sigma_xx = c I with c = {c:.6g}: divide the inputs by sqrt(c)" if white else ""
-        return Condition(off <= 1e-12, f"inputs are not whitened: max|Sigma_xx - I| = {off:.3g}{remedy}")
+        failure = f"inputs are not whitened: max|Sigma_xx - I| = {off:.3g}{remedy}"
+        return Condition(needs, off <= allowed, off, allowed, failure)
 
     def decoupled(self) -> Iterator[Condition]:
         """What every solution by decoupled modes needs."""
         yield self.whitened
         yield self.alignment.aligned
         yield self.alignment.inert
+
+    @cached_property
+    def imbalance(self) -> Floats:
+        """lambda of two layers, the mean of the diagonal of W_2^T W_2 - W_1 W_1^T: (batch or 1,)."""
+        first, second = self.layer(1), self.layer(2)
+        return np.asarray((np.sum(second**2, axis=(1, 2)) - np.sum(first**2, axis=(1, 2))) / first.shape[1])
+
+    @property
+    def lambda_balanced(self) -> Condition:
+        """W_2^T W_2 - W_1 W_1^T = lambda I of two layers."""
+        first, second = self.layer(1), self.layer(2)
+        own, identity = self.imbalance, np.eye(first.shape[1])
+        difference = _transposed(second) @ second - first @ _transposed(first)
+        off = np.abs(difference - own[:, None, None] * identity).max(axis=(1, 2))
+        size = np.sum(first**2, axis=(1, 2)) + np.sum(second**2, axis=(1, 2))
+        relative = off / _or_one(size)
+        member = int(np.argmax(relative))
+        return Condition(
+            "W_2^T W_2 - W_1 W_1^T = lambda I",
+            bool((relative <= self.tolerance).all()),
+            float(relative[member]),
+            self.tolerance,
+            f"not lambda-balanced: max|W_2^T W_2 - W_1 W_1^T - lambda I| = {off[member]:.3g} with lambda = "
+            f"{own[member]:.3g}{self._of(member)}",
+        )
 
     @property
     def balanced(self) -> Condition:
@@ -108,12 +153,16 @@ class Start:
         size = np.abs(found.strengths)
         difference = np.abs(np.diff(size, axis=1))
         noise = (found.noise[:, 1:] + found.noise[:, :-1])[..., None]
-        excessive = difference > self.tolerance * size.max(axis=1, keepdims=True) + noise
+        allowed = self.tolerance * size.max(axis=1, keepdims=True) + noise
+        excessive = difference > allowed
         gap = np.where(excessive, np.abs(np.diff(size**2, axis=1)), 0.0)
         member, k, mode = (int(i) for i in np.unravel_index(np.argmax(gap), gap.shape))
         low, high = found.strengths[member, k : k + 2, mode]
         return Condition(
+            "balanced layers, ||a_(l+1)| - |a_l||",
             not excessive.any(),
+            float(difference.max(initial=0.0)),
+            float(allowed.max(initial=0.0)),
             f"not balanced: max|W_{k + 2}^T W_{k + 2} - W_{k + 1} W_{k + 1}^T| = {gap[member, k, mode]:.3g} "
             f"(mode {mode} has strengths {low:.3g} and {high:.3g}{self._of(member)})",
         )
@@ -140,7 +189,10 @@ class Start:
             noise.append(np.broadcast_to(self.rounding * (norm * size[:, 0])[:, 0], (self.batch,)))
         number, k, member, mode = worst
         aligned = Condition(
+            "layers aligned with the modes of the task",
             holds,
+            number,
+            self.tolerance,
             f"not aligned with the modes of the task: max|W_l r_l - a_l r_(l+1)|/|W_l| = {number:.3g} "
             f"(l = {k}, mode {mode}{self._of(member)})",
         )
@@ -187,7 +239,7 @@ class Start:
         # Beside as many modes as there are inputs, or outputs, no product has room.
         U, s, V = self.modes
         if s.shape[-1] == min(self.task.n_in, self.task.n_out):
-            return Condition(True, "")
+            return Condition(_INERT, True, 0.0, self.tolerance, "")
         first, last = self._scaled(1)[1], self._scaled(self.depth)[1]
         rest_in = np.linalg.norm(first - (first @ V) @ _transposed(V), axis=(1, 2))
         rest_out = np.linalg.norm(last - U @ (_transposed(U) @ last), axis=(1, 2))
@@ -195,7 +247,10 @@ class Start:
             rest_in / _or_one(np.linalg.norm(first, axis=(1, 2))), rest_out / _or_one(np.linalg.norm(last, axis=(1, 2)))
         )
         return Condition(
+            _INERT,
             bool((rest <= self.tolerance).all()),
+            float(rest.max()),
+            self.tolerance,
             f"the weights reach outside the {s.shape[-1]} modes of the task on both sides: |W_1 - W_1 V V^T|/|W_1| and "
             f"|W_D - U U^T W_D|/|W_D| = {rest.max():.3g} or more{self._of(int(rest.argmax()))}",
         )

@@ -66,6 +66,8 @@ class Finding:
         n_0 … n_D of the networks that are run for it.
     networks : int
         How many of these there are: the number of modes if ``decoupled``, else 1.
+    whitened : bool
+        Whether these networks are spared the product ΩΣ_xx: Σ_xx is the identity, or diagonal.
     flops, reduced_flops : float
         Counted operations of a step, as given and as run.
     conditions : dict of str to Condition
@@ -75,6 +77,7 @@ class Finding:
     names: tuple[str, ...]
     widths: tuple[int, ...]
     networks: int
+    whitened: bool
     flops: float
     reduced_flops: float
     conditions: dict[str, Condition]
@@ -107,12 +110,14 @@ class Findings:
         case = member if self.ensemble.cases > 1 else 0
         given = self.ensemble.weights.widths
         whitened = self.ensemble.task.whitened
+        as_run = whitened or bool({*group.names} - {"width"})
         return Finding(
             names=group.names,
             widths=group.widths,
             networks=group.networks,
             flops=_flops(given, whitened),
-            reduced_flops=group.networks * _flops(group.widths, whitened or bool({*group.names} - {"width"})),
+            whitened=as_run,
+            reduced_flops=group.networks * _flops(group.widths, as_run),
             conditions={name: self._condition(name, case, group, given) for name in REDUCTIONS},
         )
 

@@ -1,5 +1,5 @@
 // Gradient descent of networks taken one group at a time from a shared queue. L is the layout; G is how the task's
-// matrices are stored (L::Cell when every member has its own, the bare scalar when all share one).
+// matrices are stored, see kernels/task.hpp.
 //
 // The chain is carried along the output side (math/cost.hpp). When the input side is cheaper, the transposed chain
 // W_D^T, ..., W_1^T with the transposed task is run instead: "flipped" below; only loading, storing and the side on
@@ -9,6 +9,7 @@
 #include "core/control.hpp"
 #include "cpu/kernels/noise.hpp"
 #include "cpu/kernels/tangent.hpp"
+#include "cpu/kernels/task.hpp"
 #include "cpu/kernels/vector.hpp"
 #include "math/cost.hpp"
 #include "ops/descent.hpp"
@@ -76,8 +77,8 @@ class DescentWorker {
     if (op.test.sigma_yx) moments(arena, test_, op.test);
     test_residual_ = op.test.sigma_yx ? arena.take<Cell>(L::cells(m_, n_)) : nullptr;
     if (op.strengths || op.stop_strengths) {
-      mode_u_ = arena.take<G>(task_cells(m_, op.modes));
-      mode_v_ = arena.take<G>(task_cells(n_, op.modes));
+      mode_u_ = arena.take<G>(task_cells<L, G>(m_, op.modes));
+      mode_v_ = arena.take<G>(task_cells<L, G>(n_, op.modes));
       mode_product_ = arena.take<Cell>(L::cells(m_, op.modes));
       strengths_ = arena.take<Cell>(L::cells(1, op.modes));
     }
@@ -136,12 +137,6 @@ class DescentWorker {
   // ---- shapes -----------------------------------------------------------------------------------------------------
   int64_t width(int64_t l) const { return op_.chain.widths[flipped_ ? op_.chain.depth - l : l]; }
   int64_t outer_layer(int64_t l) const { return flipped_ ? D_ - 1 - l : l; }  // working layer -> the caller's layer
-  static int64_t task_cells(int64_t rows, int64_t cols) {
-    if constexpr (kMembers > 1 && sizeof(G) == sizeof(T))
-      return rows * cols;
-    else
-      return L::cells(rows, cols);
-  }
   static int64_t ld(int64_t cols) { return L::stride(cols); }
   // The width that all layers share, or 0.
   int64_t extent() const {
@@ -155,10 +150,10 @@ class DescentWorker {
     if (arena.base) list[l] = p;
   }
   void moments(Arena& arena, Moments& to, const ops::Moments<T>& from) {
-    if (from.sigma_xx) to.sigma_xx = arena.take<G>(task_cells(inputs(), inputs()));
-    if (from.variances) to.variances = arena.take<G>(task_cells(1, inputs()));
-    to.sigma_yx = arena.take<G>(task_cells(m_, n_));
-    if (!from.whitened()) to.anchor = arena.take<G>(task_cells(m_, n_));
+    if (from.sigma_xx) to.sigma_xx = arena.take<G>(task_cells<L, G>(inputs(), inputs()));
+    if (from.variances) to.variances = arena.take<G>(task_cells<L, G>(1, inputs()));
+    to.sigma_yx = arena.take<G>(task_cells<L, G>(m_, n_));
+    if (!from.whitened()) to.anchor = arena.take<G>(task_cells<L, G>(m_, n_));
   }
   int64_t inputs() const { return op_.chain.widths[0]; }
 

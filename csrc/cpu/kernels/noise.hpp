@@ -5,6 +5,7 @@
 
 #include "core/control.hpp"
 #include "cpu/kernels/random.hpp"
+#include "cpu/kernels/task.hpp"
 #include "ops/descent.hpp"
 
 namespace pydln::PYDLN_ISA {
@@ -25,7 +26,7 @@ class NoiseSource {
         out_(op.chain.widths[op.chain.depth]),
         piece_(piece_of(op.noise.size)) {
     if (noise_.kind == ops::NoiseKind::none) return;
-    if (noise_.root) root_ = arena.take<G>(shared_cells(in_, in_));
+    if (noise_.root) root_ = arena.take<G>(task_cells<L, G>(in_, in_));
     if (noise_.kind == ops::NoiseKind::labels) {
       drawn_y_ = arena.take<T>(out_ * in_);
       y_ = arena.take<Cell>(L::cells(rows(), cols()));
@@ -41,7 +42,7 @@ class NoiseSource {
     other_ = arena.take<Cell>(y_cells);
     if (piece_ < noise_.size) sum_ = arena.take<Cell>(L::cells(rows(), cols()));
     if (noise_.kind == ops::NoiseKind::online) {
-      labels_ = arena.take<G>(shared_cells(rows(), cols()));
+      labels_ = arena.take<G>(task_cells<L, G>(rows(), cols()));
       if (noise_.root) z_ = arena.take<Cell>(L::cells(in_, piece_));
     } else if (!noise_.replace) {
       for (auto& order : order_) order = arena.take<std::int32_t>(noise_.samples);
@@ -87,9 +88,6 @@ class NoiseSource {
   std::int64_t rows() const { return flipped_ ? in_ : out_; }
   std::int64_t cols() const { return flipped_ ? out_ : in_; }
   static std::int64_t ld(std::int64_t cols) { return L::stride(cols); }
-  static std::int64_t shared_cells(std::int64_t rows, std::int64_t cols) {
-    return kMembers > 1 && sizeof(G) == sizeof(T) ? rows * cols : L::cells(rows, cols);
-  }
   // Pieces of equal length, no more than this: a few MiB of images, and products long enough to be done in blocks. A multiple
   // of four, for blocks of random numbers must not straddle two of them.
   static std::int64_t piece_of(std::int64_t size) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/control.hpp"
+#include "cpu/kernels/task.hpp"
 #include "cpu/kernels/vector.hpp"
 #include "ops/descent.hpp"
 
@@ -22,7 +23,7 @@ class TangentKernel {
   TangentKernel(const ops::Descent<T>& op, bool flipped, Arena& arena)
       : op_(op), flipped_(flipped), D_(op.chain.depth), m_(width(D_)), n_(width(0)) {
     if (!wanted()) return;
-    if (op.root) root_ = arena.take<G>(kSharedTask ? inputs() * inputs() : L::cells(inputs(), inputs()));
+    if (op.root) root_ = arena.take<G>(task_cells<L, G>(inputs(), inputs()));
     Kernel* const both[] = {&now_, &start_};
     for (Kernel* k : both) {
       k->below = arena.take<Cell*>(D_);
@@ -105,8 +106,6 @@ class TangentKernel {
   }
 
  private:
-  static constexpr bool kSharedTask = L::members > 1 && sizeof(G) == sizeof(T);
-
   struct Kernel {  // (n, n) and (m, m) for every layer; null is the identity
     Cell** below = nullptr;
     Cell** above = nullptr;

@@ -1,0 +1,283 @@
+"""Two layers, whitened inputs, a lambda-balanced start: all weights by the matrix Riccati equation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pydln import _validate
+from pydln.exact import riccati
+from pydln.exact.solution import Solution
+from pydln.exact.start import Condition, Start
+from pydln.exact.tangent_kernel import kernel_distance
+
+__all__ = ["BalancedTwoLayers"]
+
+Floats = NDArray[Any]
+
+
+class BalancedTwoLayers(Solution):
+    """Depth 2 from any weights with W_2ᵀW_2 - W_1W_1ᵀ = λI (Fukumizu 1998; Braun et al. 2022; Dominé et al. 2025).
+
+    Q = [W_1ᵀ; W_2] obeys Q' = FQ - QQᵀQ/2 with F = [[-λ/2, Σ_yxᵀ], [Σ_yx, λ/2]]. Its eigenvectors are two of each mode, with
+    ±√(s² + λ²/4), and what is outside the modes, with -λ/2 on the side of inputs and λ/2 on that of outputs. No matrix
+    is inverted: any widths, λ of either sign or 0, singular products and those that end in a saddle.
+    """
+
+    name = "balanced, two layers"
+
+    def __init__(self, start: Start) -> None:
+        super().__init__(start)
+        U, s, V = start.modes
+        half = 0.5 * start.imbalance[:, None]
+        self.s = s
+        kappa = np.hypot(s, half)
+        safe = np.where(kappa == 0, 1.0, kappa)
+        # Eigenvectors (upper, lower) and (lower, -upper) of [[-half, s], [s, half]], s >= 0.
+        larger = np.where(kappa == 0, np.sqrt(0.5), np.sqrt(0.5 * (1.0 + np.abs(half) / safe)))
+        smaller = np.where(kappa == 0, np.sqrt(0.5), 0.5 * (s / safe) / larger)
+        self.upper, self.lower = np.where(half < 0, larger, smaller), np.where(half < 0, smaller, larger)
+        first, second = _transposed(start.layer(1)), start.layer(2)
+        a, b = _transposed(V) @ first, _transposed(U) @ second
+        self.beside_in, rest_in = _beside(V, first)
+        self.beside_out, rest_out = _beside(U, second)
+        upper, lower = self.upper[..., None], self.lower[..., None]
+        self.X = np.concatenate(_alike([upper * a + lower * b, lower * a - upper * b, rest_in, rest_out]), axis=1)
+        both = np.maximum(_lengths(a), _lengths(b))
+        self.floor = start.rounding * np.concatenate(
+            _alike([both, both, _lengths(rest_in), _lengths(rest_out)]), axis=1
+        )
+        batch = len(self.X)
+        rates = [kappa, -kappa, np.repeat(-half, rest_in.shape[1], axis=1), np.repeat(half, rest_out.shape[1], axis=1)]
+        self.w = np.concatenate([np.broadcast_to(r, (batch, r.shape[1])) for r in rates], axis=1)
+
+    @property
+    def working(self) -> int:
+        """Elimination holds about six arrays of (N + n_1) n_1 numbers, and both layers up to a rotation."""
+        n = int(self.X.shape[-1])
+        widths = self.start.weights.widths
+        return 6 * int(self.X.shape[1] + n) * n + 2 * n * (widths[0] + widths[2]) + widths[0] * widths[2]
+
+    @classmethod
+    def conditions(cls, start: Start) -> Iterator[Condition]:
+        """Depth, whitened inputs, balance up to a multiple of the identity."""
+        yield start.depth_is(start.depth == 2, "2")
+        yield start.whitened
+        yield start.lambda_balanced
+
+    def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
+        """The quantities `names`; all but the weights do not see rotations of the hidden layer."""
+        first, second = self._sides(self._factor(t))
+        r = self.s.shape[-1]
+        found: dict[str, Any] = {"strengths": np.sum(first[..., :r, :] * second[..., :r, :], axis=-1)}
+        if {"loss", "product", "test_loss"} & set(names):
+            within = second @ _transposed(first)
+            if "loss" in names:
+                gap = within.copy()
+                places = np.arange(r)
+                gap[..., places, places] -= self.s[:, None]
+                found["loss"] = np.reshape(self.start.task.floor, (-1, 1)) + 0.5 * np.sum(gap**2, axis=(-2, -1))
+            product = self._outputs @ within @ _transposed(self._inputs)
+            found["product"] = product
+            if "test_loss" in names:
+                found["test_loss"] = self.test_loss(product)
+        if "layer_norms" in names:
+            found["layer_norms"] = np.stack([np.linalg.norm(side, axis=(-2, -1)) for side in (first, second)], axis=-1)
+        if "drift" in names:
+            found["drift"] = np.zeros((*first.shape[:2], 1))
+        if "kernel_distance" in names:
+            begun = self._sides(self.X[:, None])
+            found["kernel_distance"] = kernel_distance(
+                [_transposed(self._inputs @ first), self._outputs @ second],
+                [_transposed(self._inputs @ begun[0])[:, 0], (self._outputs @ begun[1])[:, 0]],
+            )
+        if "weights" in names:
+            one, two = self._sides(self._rotated(t))
+            found["weights"] = [_transposed(self._inputs @ one), self._outputs @ two]
+        return found
+
+    def representations(self, t: ArrayLike) -> tuple[Floats, Floats]:
+        """Similarities of the hidden layer's responses, W_1ᵀW_1 of inputs and W_2W_2ᵀ of outputs.
+
+        Parameters
+        ----------
+        t : (time,) array
+            Times in units of tau, >= 0.
+
+        Returns
+        -------
+        (batch, time, n_0, n_0) and (batch, time, n_2, n_2) arrays
+        """
+        first, second = self._sides(self._factor(np.asarray(t, dtype=np.float64)[None]))
+        first, second = self._inputs @ first, self._outputs @ second
+        return first @ _transposed(first), second @ _transposed(second)
+
+    def tangent_kernel(self, t: ArrayLike) -> Floats:
+        """K = I ⊗ W_1ᵀW_1 + W_2W_2ᵀ ⊗ I, the tangent kernel of the outputs i, k for unit inputs along j, l.
+
+        Parameters
+        ----------
+        t : (time,) array
+            Times in units of tau, >= 0.
+
+        Returns
+        -------
+        (batch, time, n_2, n_0, n_2, n_0) array
+            Axes i, j, k, l.
+
+        Raises
+        ------
+        ValueError
+            More than the memory that is free would hold.
+        """
+        first, second = self.representations(t)
+        n_in, n_out = first.shape[-1], second.shape[-1]
+        _validate.fits_in_memory(
+            8 * first.shape[0] * first.shape[1] * (n_in * n_out) ** 2,
+            f"t: the tangent kernel at {first.shape[1]} times",
+            "ask for fewer times, or for representations(t), of which the kernel is made",
+        )
+        of_inputs = np.einsum("ik,btjl->btijkl", np.eye(n_out), first)
+        return np.asarray(of_inputs + np.einsum("btik,jl->btijkl", second, np.eye(n_in)))
+
+    def escape_times(self, fraction: float = 0.5) -> Floats:
+        """When each mode leaves the saddles: the first time at which u passes `fraction` of s.
+
+        Parameters
+        ----------
+        fraction : float
+            Between 0 and 1.
+
+        Returns
+        -------
+        (batch, mode) array
+            In units of tau, to 1e-12 relative; NaN for modes that are not reached, 0 for those that begin above.
+        """
+        fraction = float(_validate.array(fraction, "fraction", above=0, below=1))
+        batch = max(len(self.X), len(self.s))
+        s = np.broadcast_to(self.s, (batch, self.s.shape[-1]))
+        wanted = np.broadcast_to(self.reached, s.shape) & (s > 0)
+
+        def above(t: Floats) -> NDArray[np.bool_]:
+            return np.asarray(self.records(t, ("strengths",))["strengths"] >= fraction * s[:, None])
+
+        # Two hundred times, from much less than the fastest mode needs, up to where the slowest is there.
+        last = 1.0 / np.where(s > 0, s, np.inf).min(axis=-1, initial=np.inf)
+        last = np.where(np.isfinite(last) & (last > 0), last, 1.0)
+        for _ in range(60):
+            missing = (wanted & ~above(last[:, None])[:, 0]).any(axis=-1)
+            if not missing.any():
+                break
+            last = np.where(missing, 2 * last, last)
+        grid = np.concatenate([np.zeros((batch, 1)), np.geomspace(1e-4 * last, last, 200, axis=-1)], axis=1)
+        passed = above(grid)
+        first = passed.argmax(axis=1)
+        low = np.take_along_axis(grid, np.maximum(first - 1, 0), axis=1)
+        high = np.take_along_axis(grid, first, axis=1)
+        for _ in range(50):
+            middle = 0.5 * (low + high)
+            beyond = np.diagonal(above(middle), axis1=1, axis2=2)
+            low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+        return np.where(wanted & passed.any(axis=1), high, np.nan)
+
+    @cached_property
+    def limit(self) -> Floats:
+        """The product for t → ∞, (batch, n_2, n_0): the minimum, or the saddle where the flow ends."""
+        first, second = self._sides(riccati.limit(self.w, self.X, self.floor)[:, None])
+        return np.asarray((self._outputs @ second @ _transposed(self._inputs @ first))[:, 0])
+
+    @cached_property
+    def reached(self) -> NDArray[np.bool_]:
+        """Which modes are learned in the end, (batch, mode); the others end in a saddle, u = 0 or mixed."""
+        U, s, V = self.start.modes
+        u = np.sum(U * (self.limit @ V), axis=-2)
+        return np.asarray(np.abs(u - s) <= 1e-9 * np.maximum(s.max(axis=-1, keepdims=True), 1e-300))
+
+    @cached_property
+    def _inputs(self) -> Floats:
+        return np.concatenate(_alike([self.start.modes[2], self.beside_in]), axis=-1)[:, None]
+
+    @cached_property
+    def _outputs(self) -> Floats:
+        return np.concatenate(_alike([self.start.modes[0], self.beside_out]), axis=-1)[:, None]
+
+    def _factor(self, t: Floats) -> Floats:
+        return riccati.factor(self.w, self.X, self.floor, t)
+
+    def _sides(self, rows: Floats) -> tuple[Floats, Floats]:
+        """W_1ᵀ and W_2 in the coordinates of the modes and what is beside them, from eigen-coordinates."""
+        r = self.s.shape[-1]
+        plus, minus = rows[..., :r, :], rows[..., r : 2 * r, :]
+        inner = rows[..., 2 * r : 2 * r + self.beside_in.shape[-1], :]
+        outer = rows[..., 2 * r + self.beside_in.shape[-1] :, :]
+        upper, lower = self.upper[:, None, :, None], self.lower[:, None, :, None]
+        first = np.concatenate([upper * plus + lower * minus, inner], axis=-2)
+        return first, np.concatenate([lower * plus - upper * minus, outer], axis=-2)
+
+    def _rotated(self, t: Floats) -> Floats:
+        """Q itself in eigen-coordinates: Q' = (F - P(t)/2) Q, a linear equation now that P is known.
+
+        Its solution gives the rotation, to 1e-11 or better; QQᵀ = P is then put in exactly.
+        """
+        from scipy.integrate import solve_ivp  # slow to import
+
+        batch = max(len(self.X), len(t))
+        X, w, floor = (np.broadcast_to(a, (batch, *a.shape[1:])) for a in (self.X, self.w, self.floor))
+        exact = self._factor(t)
+        out = np.empty((batch, t.shape[1], *X.shape[1:]))
+        for member in range(batch):
+            one = slice(member, member + 1)
+            own, rates, least = X[one], w[one], floor[one]
+            times = t[member if len(t) > 1 else 0]
+
+            def slope(
+                now: float, flat: Floats, own: Floats = own, rates: Floats = rates, least: Floats = least
+            ) -> Floats:
+                L = riccati.factor(rates, own, least, np.array([[now]]))[0, 0]
+                Q = flat.reshape(L.shape)
+                return np.asarray(rates[0][:, None] * Q - 0.5 * (L @ (L.T @ Q))).ravel()
+
+            order = np.argsort(times, kind="stable")
+            ends = times[order]
+            run = solve_ivp(
+                slope,
+                (0.0, max(ends[-1], 1e-300)),
+                own[0].ravel(),
+                method="DOP853",
+                rtol=1e-12,
+                atol=1e-14,
+                t_eval=ends,
+            )
+            for place, flat in zip(order, run.y.T, strict=True):
+                L = exact[member if len(exact) > 1 else 0, place]
+                left, _, right = np.linalg.svd(L.T @ flat.reshape(L.shape))
+                out[member, place] = L @ (left @ right)
+        return out
+
+
+def _transposed(a: Floats) -> Floats:
+    return np.swapaxes(a, -2, -1)
+
+
+def _lengths(rows: Floats) -> Floats:
+    return np.asarray(np.linalg.norm(rows, axis=-1))
+
+
+def _alike(arrays: list[Floats]) -> list[Floats]:
+    batch = max(len(a) for a in arrays)
+    return [np.broadcast_to(a, (batch, *a.shape[1:])) for a in arrays]
+
+
+def _beside(frame: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    """Orthonormal directions outside the columns of `frame` in which `rows` has a part, and that part."""
+    n, r = frame.shape[-2:]
+    outside = np.linalg.qr(frame, mode="complete")[0][..., r:]
+    part = _transposed(outside) @ rows
+    if n - r <= rows.shape[-1]:
+        return outside, part
+    turn, part = np.linalg.qr(part)
+    return outside @ turn, part
