@@ -23,9 +23,9 @@ Floats = NDArray[Any]
 class BalancedTwoLayers(Solution):
     """Depth 2 from any weights with W_2ᵀW_2 - W_1W_1ᵀ = λI (Fukumizu 1998; Braun et al. 2022; Dominé et al. 2025).
 
-    Q = [W_1ᵀ; W_2] obeys Q' = FQ - QQᵀQ/2 with F = [[-λ/2, Σ_yxᵀ], [Σ_yx, λ/2]]. Its eigenvectors are two of each mode, with
-    ±√(s² + λ²/4), and what is outside the modes, with -λ/2 on the side of inputs and λ/2 on that of outputs. No matrix
-    is inverted: any widths, λ of either sign or 0, singular products and those that end in a saddle.
+    Q = [W_1ᵀ; W_2] obeys Q' = FQ - QQᵀQ/2 with F = [[-λ/2, Σ_yxᵀ], [Σ_yx, λ/2]]. Its eigenvectors are two of each mode,
+    with ±√(s² + λ²/4), and what is outside the modes, with -λ/2 on the side of inputs and λ/2 on that of outputs. No
+    matrix is inverted: any widths, λ of either sign or 0, singular products and those that end in a saddle.
     """
 
     name = "balanced, two layers"
