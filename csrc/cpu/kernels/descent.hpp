@@ -249,8 +249,8 @@ class DescentWorker {
   void steps() {
     while (active_ > 0) {
       const bool due = until_event_ == 0;
-      if (S > 0 && !(due && reads_product_))
-        square_forward<S>();
+      if constexpr (S > 0)
+        square_forward<S>(due && reads_product_);
       else
         forward(due);
       if (cancelled(control_)) return abandon();
@@ -281,10 +281,11 @@ class DescentWorker {
     }
   }
   template <int S>
-  PYDLN_INLINE void square_forward() {
+  PYDLN_INLINE void square_forward(bool with_product = false) {
     if constexpr (S > 0) {
       for (int64_t l = D_ - 2; l >= 1; --l) L::template product<S>(products_[l + 1], weights_[l], products_[l]);
       L::template residual<S>(train_.sigma_yx, products_[1], weights_[0], carried_[0]);
+      if (with_product) L::template product<S>(products_[1], weights_[0], products_[0]);
     }
   }
   template <int S>
