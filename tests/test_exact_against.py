@@ -39,6 +39,47 @@ def test_every_solution_satisfies_its_equation(name, monkeypatch) -> None:
     assert solution.residual([0.3, 1.0]).max() > 1e-5
 
 
+@pytest.mark.parametrize("name", STARTS)
+def test_every_solution_goes_on_from_where_it_is(name) -> None:
+    there = solve(TASK, STARTS[name]).evaluate([0.8, 2.3], record=("weights", "product"))
+    onward = solve(TASK, dln.Weights([w[:, 0] for w in there.weights]), tol=1e-9)
+    assert onward.name == name
+    np.testing.assert_allclose(onward.evaluate([1.5], record="product").product[0, 0], there.product[0, 1], atol=1e-10)
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_every_solution_turns_with_its_task_and_ignores_turns_of_hidden_layers(name) -> None:
+    rng = np.random.default_rng(2)
+    weights = STARTS[name]
+    R = [np.linalg.qr(rng.normal(size=(n, n)))[0] for n in weights.widths]
+    turned_task = dln.Task.from_covariances(None, R[-1] @ TASK.sigma_yx @ R[0].T, TASK.trace_yy)
+    turned = dln.Weights([b @ w @ a.T for w, a, b in zip(weights.layers, R, R[1:], strict=False)])
+    t, record = [0.0, 0.7, 3.0], ("product", "loss", "strengths", "layer_norms", "kernel_distance")
+    run = solve(TASK, weights).evaluate(t, record=record)
+    other = solve(turned_task, turned).evaluate(t, record=record)
+    assert other.source == run.source
+    np.testing.assert_allclose(other.product, R[-1] @ run.product @ R[0].T, atol=1e-13)
+    for unchanged in ("loss", "strengths", "layer_norms", "kernel_distance"):
+        np.testing.assert_allclose(getattr(other, unchanged), getattr(run, unchanged), atol=1e-13)
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_every_solution_ends_at_a_minimum_it_can_reach(name) -> None:
+    last = solve(TASK, STARTS[name]).evaluate([500.0], record=("loss", "strengths"))
+    reached = min(*STARTS[name].widths, 3)
+    np.testing.assert_allclose(last.strengths[0, 0, :reached], TASK.modes.s[:reached], atol=1e-12)
+    assert last.loss[0, 0] == pytest.approx(TASK.floor + 0.5 * np.sum(TASK.modes.s[reached:] ** 2), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_every_solution_bears_starts_in_float32(name) -> None:
+    rounded = dln.Weights([w.astype(np.float32) for w in STARTS[name].layers])
+    t = [0.0, 1.0, 5.0]
+    run, other = (solve(TASK, w).evaluate(t, record="product") for w in (STARTS[name], rounded))
+    assert other.source == run.source
+    np.testing.assert_allclose(other.product, run.product, atol=1e-5)
+
+
 def test_the_residual_of_several_members_and_general_inputs() -> None:
     x = np.random.default_rng(0).normal(size=(30, 4))
     tasks = [dln.Task.from_data(x[:, :], x @ np.random.default_rng(k).normal(size=(4, 3))) for k in range(2)]
