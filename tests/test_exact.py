@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import reference
 from scipy.integrate import solve_ivp
 
 import pydln as dln
@@ -361,10 +362,37 @@ def test_what_every_solution_misses():
 
 def test_inputs_that_only_want_scaling():
     task = dln.Task.hierarchy(3, features=20, normalize="mean")
-    text = reason(task, dln.init.aligned(task, depth=2, strength=0.1))
-    assert "Sigma_xx = c I with c = 0.125: divide the inputs by sqrt(c)" in text
+    assert solve(task, dln.init.aligned(task, depth=2, strength=0.1)).name == "aligned, two layers"
+    assert solve(task, dln.init.aligned(task, depth=3, strength=0.1)).name == "aligned and balanced"
     other = dln.Task.from_covariances(np.diag([2.0, 1.0]), np.eye(2), 9.0)
-    assert "divide" not in reason(other, dln.init.aligned(other, depth=2, strength=0.1))
+    assert "not whitened" in reason(other, dln.init.aligned(other, depth=2, strength=0.1))
+    same = dln.Task.from_covariances(2 * np.eye(2), np.eye(2), 9.0)
+    assert "not aligned" in reason(same, dln.init.gaussian([2, 3, 2], seed=1))
+
+
+@pytest.mark.parametrize("c", [0.125, 3.0])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_inputs_of_one_variance(depth, c):
+    S = whitened(4, 3, [2.0, 1.0, 0.5]).sigma_yx
+    held_out = dln.Task.from_covariances(np.diag([2.0, 1, 1, 1]), 0.9 * S, 10.0)
+    task = dln.Task.from_covariances(c * np.eye(4), S, 60.0, test=held_out)
+    weights = dln.init.aligned(task, depth=depth, width=3, strength=[[0.1, 0.2, 0.05]])
+    t = np.array([0.0, 0.3, 1.0, 4.0])
+    solution = solve(task, weights)
+    run = solution.evaluate(t, record=(*EVERYTHING, "test_loss"))
+    layers, product = flow(task, weights, t)
+    for got, want in zip(run.weights, layers, strict=True):
+        np.testing.assert_allclose(got[0], want, atol=3e-9)
+    np.testing.assert_allclose(run.product[0], product, atol=3e-9)
+    np.testing.assert_allclose(run.loss[0], task.loss(product), atol=1e-8)
+    np.testing.assert_allclose(run.test_loss[0], held_out.loss(product), atol=1e-8)
+    U, _, V = task.modes
+    np.testing.assert_allclose(run.strengths[0], np.einsum("ia,tij,ja->ta", U, product, V), atol=3e-9)
+    norms = [np.linalg.norm(w, axis=(1, 2)) for w in layers]
+    np.testing.assert_allclose(run.layer_norms[0], np.stack(norms, axis=-1), atol=3e-9)
+    moved = [reference.kernel_distance([w[k] for w in layers], [w[0] for w in layers], task.sigma_xx) for k in range(4)]
+    np.testing.assert_allclose(run.kernel_distance[0], moved, atol=3e-9)
+    assert solution.residual(t).max() < 1e-9
 
 
 def test_more_than_fits_in_memory(monkeypatch):

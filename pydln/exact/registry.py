@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 from pydln.errors import NotApplicable
@@ -10,6 +11,7 @@ from pydln.exact.aligned_balanced import AlignedBalanced
 from pydln.exact.aligned_two_layers import AlignedTwoLayers
 from pydln.exact.balanced_two_layers import BalancedTwoLayers
 from pydln.exact.one_layer import OneLayer
+from pydln.exact.scaled_inputs import ScaledInputs, common_variance
 from pydln.exact.solution import Solution
 from pydln.exact.start import Condition, Start
 from pydln.task import Task
@@ -58,6 +60,8 @@ class Candidates(tuple[Candidate, ...]):
 
 def candidates(task: Task, weights: Weights, *, tol: float | None = None) -> Candidates:
     """What every exact solution needs of a task and weights, and what was measured.
+
+    Of a task with Sigma_xx = c I this tells what was measured as it stands; `solve` rescales it first.
 
     Parameters and errors as for `solve`, but for `NotApplicable`.
     """
@@ -108,11 +112,15 @@ def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution
     -----
     Covered are one layer (any start and inputs); two layers with whitened inputs from a decoupled start, balanced or
     not, and from any start with W_2^T W_2 - W_1 W_1^T = lambda I, to 1e-12 (float32: 4e-6) of |W_1|^2 + |W_2|^2; three
-    and more with whitened inputs from a decoupled balanced start. One counts as decoupled if the weights
+    and more with whitened inputs from a decoupled balanced start. Inputs with Sigma_xx = c I are whitened ones in other
+    units (`ScaledInputs`). One counts as decoupled if the weights
     are W_l = R_{l+1} diag(a_l) R_l^T in the modes of the task, up to parts that never move, to 1e-12 (float32: 4e-6) of
     a_l plus 32 rounding errors of the Frobenius norm of W_l.
     """
     start = Start(task, weights, tol)
+    c = common_variance(task)
+    if c is not None and start.depth > 1:
+        return ScaledInputs(start, c, partial(solve, tol=tol))
     found = _candidates(start)
     for solution, candidate in zip(SOLUTIONS, found, strict=True):
         if candidate.applies:
