@@ -47,6 +47,24 @@ def flow(task, weights, times):
     return layers, product
 
 
+def assert_follows(run, task, weights, *, atol=3e-10, loss=1e-9):
+    """Every record but the test loss against the integrated flow of one network; returns its layers."""
+    layers, product = flow(task, weights, run.t)
+    for got, want in zip(run.weights, layers, strict=True):
+        np.testing.assert_allclose(got[0], want, atol=atol)
+    np.testing.assert_allclose(run.product[0], product, atol=atol)
+    np.testing.assert_allclose(run.loss[0], task.loss(product), atol=loss)
+    U, _, V = task.modes
+    np.testing.assert_allclose(run.strengths[0], np.einsum("ia,tij,ja->ta", U, product, V), atol=atol)
+    norms = [np.linalg.norm(w, axis=(1, 2)) for w in layers]
+    np.testing.assert_allclose(run.layer_norms[0], np.stack(norms, axis=-1), atol=atol)
+    start = [w[0] for w in layers]
+    moved = [reference.kernel_distance([w[k] for w in layers], start, task.sigma_xx) for k in range(len(run.t))]
+    np.testing.assert_allclose(run.kernel_distance[0], moved, atol=atol)
+    assert run.drift.shape == (1, len(run.t), len(layers) - 1)
+    return layers, product
+
+
 def whitened(n_in, n_out, s, seed=0, trace=None):
     return dln.Task.from_spectrum(s, n_in, n_out, seed=seed, trace_yy=trace)
 
@@ -76,16 +94,7 @@ def test_solutions_against_integration_of_all_weights(case):
     weights = dln.init.aligned(task, seed=3, **start)
     t = np.array([0.0, 0.3, 1.0, 2.5, 6.0])
     run = solve(task, weights).evaluate(t, record=EVERYTHING)
-    layers, product = flow(task, weights, t)
-    for got, want in zip(run.weights, layers, strict=True):
-        np.testing.assert_allclose(got[0], want, atol=3e-10)
-    np.testing.assert_allclose(run.product[0], product, atol=3e-10)
-    np.testing.assert_allclose(run.loss[0], task.loss(product), atol=1e-9)
-    U, _, V = task.modes
-    np.testing.assert_allclose(run.strengths[0], np.einsum("ia,tij,ja->ta", U, product, V), atol=3e-10)
-    norms = [np.linalg.norm(w, axis=(1, 2)) for w in layers]
-    np.testing.assert_allclose(run.layer_norms[0], np.stack(norms, axis=-1), atol=3e-10)
-    assert run.drift.shape == (1, 5, len(layers) - 1)
+    assert_follows(run, task, weights)
     assert run.drift.max() < 1e-13
     # The records agree with each other to rounding, not only to the integrator's error.
     chained = run.weights[0]
@@ -380,18 +389,8 @@ def test_inputs_of_one_variance(depth, c):
     t = np.array([0.0, 0.3, 1.0, 4.0])
     solution = solve(task, weights)
     run = solution.evaluate(t, record=(*EVERYTHING, "test_loss"))
-    layers, product = flow(task, weights, t)
-    for got, want in zip(run.weights, layers, strict=True):
-        np.testing.assert_allclose(got[0], want, atol=3e-9)
-    np.testing.assert_allclose(run.product[0], product, atol=3e-9)
-    np.testing.assert_allclose(run.loss[0], task.loss(product), atol=1e-8)
+    _, product = assert_follows(run, task, weights, atol=3e-9, loss=1e-8)
     np.testing.assert_allclose(run.test_loss[0], held_out.loss(product), atol=1e-8)
-    U, _, V = task.modes
-    np.testing.assert_allclose(run.strengths[0], np.einsum("ia,tij,ja->ta", U, product, V), atol=3e-9)
-    norms = [np.linalg.norm(w, axis=(1, 2)) for w in layers]
-    np.testing.assert_allclose(run.layer_norms[0], np.stack(norms, axis=-1), atol=3e-9)
-    moved = [reference.kernel_distance([w[k] for w in layers], [w[0] for w in layers], task.sigma_xx) for k in range(4)]
-    np.testing.assert_allclose(run.kernel_distance[0], moved, atol=3e-9)
     assert solution.residual(t).max() < 1e-9
 
 

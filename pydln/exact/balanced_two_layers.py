@@ -14,6 +14,8 @@ from pydln.exact import riccati
 from pydln.exact.solution import Solution
 from pydln.exact.start import Condition, Start
 from pydln.exact.tangent_kernel import kernel_distance
+from pydln.exact.two_layer_mode import eigenvectors
+from pydln.reduce.problem import transposed
 
 __all__ = ["BalancedTwoLayers"]
 
@@ -35,14 +37,9 @@ class BalancedTwoLayers(Solution):
         U, s, V = start.modes
         half = 0.5 * start.imbalance[:, None]
         self.s = s
-        kappa = np.hypot(s, half)
-        safe = np.where(kappa == 0, 1.0, kappa)
-        # Eigenvectors (upper, lower) and (lower, -upper) of [[-half, s], [s, half]], s >= 0.
-        larger = np.where(kappa == 0, np.sqrt(0.5), np.sqrt(0.5 * (1.0 + np.abs(half) / safe)))
-        smaller = np.where(kappa == 0, np.sqrt(0.5), 0.5 * (s / safe) / larger)
-        self.upper, self.lower = np.where(half < 0, larger, smaller), np.where(half < 0, smaller, larger)
-        first, second = _transposed(start.layer(1)), start.layer(2)
-        a, b = _transposed(V) @ first, _transposed(U) @ second
+        kappa, self.upper, self.lower = eigenvectors(half, s)
+        first, second = transposed(start.layer(1)), start.layer(2)
+        a, b = transposed(V) @ first, transposed(U) @ second
         self.beside_in, rest_in = _beside(V, first)
         self.beside_out, rest_out = _beside(U, second)
         upper, lower = self.upper[..., None], self.lower[..., None]
@@ -75,16 +72,15 @@ class BalancedTwoLayers(Solution):
         r = self.s.shape[-1]
         found: dict[str, Any] = {"strengths": np.sum(first[..., :r, :] * second[..., :r, :], axis=-1)}
         if {"loss", "product", "test_loss"} & set(names):
-            within = second @ _transposed(first)
+            within = second @ transposed(first)
+            if {"product", "test_loss"} & set(names):
+                found["product"] = self._outputs @ within @ transposed(self._inputs)
+            if "test_loss" in names:
+                found["test_loss"] = self.test_loss(found["product"])
             if "loss" in names:
-                gap = within.copy()
-                places = np.arange(r)
+                gap, places = within, np.arange(r)
                 gap[..., places, places] -= self.s[:, None]
                 found["loss"] = np.reshape(self.start.task.floor, (-1, 1)) + 0.5 * np.sum(gap**2, axis=(-2, -1))
-            product = self._outputs @ within @ _transposed(self._inputs)
-            found["product"] = product
-            if "test_loss" in names:
-                found["test_loss"] = self.test_loss(product)
         if "layer_norms" in names:
             found["layer_norms"] = np.stack([np.linalg.norm(side, axis=(-2, -1)) for side in (first, second)], axis=-1)
         if "drift" in names:
@@ -92,12 +88,12 @@ class BalancedTwoLayers(Solution):
         if "kernel_distance" in names:
             begun = self._sides(self.X[:, None])
             found["kernel_distance"] = kernel_distance(
-                [_transposed(self._inputs @ first), self._outputs @ second],
-                [_transposed(self._inputs @ begun[0])[:, 0], (self._outputs @ begun[1])[:, 0]],
+                [transposed(self._inputs @ first), self._outputs @ second],
+                [transposed(self._inputs @ begun[0])[:, 0], (self._outputs @ begun[1])[:, 0]],
             )
         if "weights" in names:
             one, two = self._sides(self._rotated(t))
-            found["weights"] = [_transposed(self._inputs @ one), self._outputs @ two]
+            found["weights"] = [transposed(self._inputs @ one), self._outputs @ two]
         return found
 
     def representations(self, t: ArrayLike) -> tuple[Floats, Floats]:
@@ -112,9 +108,10 @@ class BalancedTwoLayers(Solution):
         -------
         (batch, time, n_0, n_0) and (batch, time, n_2, n_2) arrays
         """
-        first, second = self._sides(self._factor(np.asarray(t, dtype=np.float64)[None]))
+        times = _validate.array(t, "t", shape=("time",), at_least=0)
+        first, second = self._sides(self._factor(times[None]))
         first, second = self._inputs @ first, self._outputs @ second
-        return first @ _transposed(first), second @ _transposed(second)
+        return first @ transposed(first), second @ transposed(second)
 
     def tangent_kernel(self, t: ArrayLike) -> Floats:
         """K = I ⊗ W_1ᵀW_1 + W_2W_2ᵀ ⊗ I, the tangent kernel of the outputs i, k for unit inputs along j, l.
@@ -188,7 +185,7 @@ class BalancedTwoLayers(Solution):
     def limit(self) -> Floats:
         """The product for t → ∞, (batch, n_2, n_0): the minimum, or the saddle where the flow ends."""
         first, second = self._sides(riccati.limit(self.w, self.X, self.floor)[:, None])
-        return np.asarray((self._outputs @ second @ _transposed(self._inputs @ first))[:, 0])
+        return np.asarray((self._outputs @ second @ transposed(self._inputs @ first))[:, 0])
 
     @cached_property
     def reached(self) -> NDArray[np.bool_]:
@@ -259,10 +256,6 @@ class BalancedTwoLayers(Solution):
         return out
 
 
-def _transposed(a: Floats) -> Floats:
-    return np.swapaxes(a, -2, -1)
-
-
 def _lengths(rows: Floats) -> Floats:
     return np.asarray(np.linalg.norm(rows, axis=-1))
 
@@ -276,7 +269,7 @@ def _beside(frame: Floats, rows: Floats) -> tuple[Floats, Floats]:
     """Orthonormal directions outside the columns of `frame` in which `rows` has a part, and that part."""
     n, r = frame.shape[-2:]
     outside = np.linalg.qr(frame, mode="complete")[0][..., r:]
-    part = _transposed(outside) @ rows
+    part = transposed(outside) @ rows
     if n - r <= rows.shape[-1]:
         return outside, part
     turn, part = np.linalg.qr(part)

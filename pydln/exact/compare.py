@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pydln import _validate
 from pydln.exact.solution import Solution
+from pydln.reduce.problem import transposed
 from pydln.trajectory import Trajectory
 
 __all__ = ["Comparison", "compare"]
@@ -109,4 +110,4 @@ def _drift(run: Trajectory, solution: Solution) -> Floats:
 
 
 def _conserved(layers: list[Floats]) -> list[Floats]:
-    return [np.swapaxes(b, -2, -1) @ b - a @ np.swapaxes(a, -2, -1) for a, b in pairwise(layers)]
+    return [transposed(b) @ b - a @ transposed(a) for a, b in pairwise(layers)]

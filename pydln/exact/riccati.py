@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydln.exact.two_layer_mode import mean_decay
+from pydln.reduce.problem import transposed
 
 __all__ = ["factor", "limit"]
 
@@ -83,9 +84,9 @@ def _snapped(w: Floats) -> Floats:
 def _rows(rates: Floats, X: Floats, floor: Floats, t: Floats, growth: Floats, root: Floats) -> Floats:
     """Y (I + YᵀY)^(-1/2), up to a rotation from the right, for Y = e^{growth} root X; growth = rates · t."""
     basis = _basis(rates, X, floor, t, growth, root)
-    triangle = np.linalg.cholesky(np.swapaxes(basis, -2, -1) @ basis)  # of numbers near 1
+    triangle = np.linalg.cholesky(transposed(basis) @ basis)  # of numbers near 1
     Y = basis[..., : X.shape[1], :]
-    return np.asarray(np.swapaxes(np.linalg.solve(triangle, np.swapaxes(Y, -2, -1)), -2, -1))
+    return transposed(np.linalg.solve(triangle, transposed(Y)))
 
 
 def _basis(rates: Floats, X: Floats, floor: Floats, t: Floats, growth: Floats, root: Floats) -> Floats:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _validate
 from pydln.exact.start import Condition, Start
 from pydln.exact.tangent_kernel import kernel_distance
+from pydln.reduce.problem import transposed
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 
 __all__ = ["ModeSolution", "Solution"]
@@ -170,9 +171,9 @@ class Solution(ABC):
         for k, (w, slope) in enumerate(zip(layers, slopes, strict=True)):
             pull = error
             for above in layers[:k:-1]:
-                pull = np.swapaxes(above, -2, -1) @ pull
+                pull = transposed(above) @ pull
             for below in layers[:k]:
-                pull = pull @ np.swapaxes(below, -2, -1)
+                pull = pull @ transposed(below)
             off = np.linalg.norm(slope - pull, axis=(-2, -1))
             worst = np.maximum(worst, off / (rate * np.maximum(np.linalg.norm(w, axis=(-2, -1)), 1e-300)))
         return worst

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pydln.reduce.problem import transposed
+
 Floats = NDArray[Any]
 Grams = list[tuple[Floats, Floats]]
 
@@ -33,7 +35,7 @@ def _grams(layers: Sequence[Floats]) -> Grams:
         below.append(under @ below[-1])
         above.append(above[-1] @ over)
     pairs = zip(below, reversed(above), strict=True)
-    return [(np.swapaxes(p, -2, -1) @ p, q @ np.swapaxes(q, -2, -1)) for p, q in pairs]
+    return [(transposed(p) @ p, q @ transposed(q)) for p, q in pairs]
 
 
 def _inner(x: Grams, y: Grams) -> Floats:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
 
-__all__ = ["TwoLayerMode", "mean_decay", "scalar_mode", "two_layer_mode"]
+__all__ = ["TwoLayerMode", "eigenvectors", "mean_decay", "scalar_mode", "two_layer_mode"]
 
 Floats = NDArray[Any]
 
@@ -33,14 +33,9 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats) -> TwoLayerMode
     flip = np.where(s < 0, -1.0, 1.0)
     s, b0 = np.abs(s), b0 * flip
     half = 0.5 * (b0 - a0) * (b0 + a0)
-    kappa = np.hypot(s, half)
+    kappa, upper, lower = eigenvectors(half, s)
     still = kappa == 0
     safe = np.where(still, 1.0, kappa)
-    # Eigenvectors (S, C) and (C, -S): the larger component by a sum, the smaller by division, to keep their digits.
-    larger = np.where(still, np.sqrt(0.5), np.sqrt(0.5 * (1.0 + np.abs(half) / safe)))
-    smaller = np.where(still, np.sqrt(0.5), 0.5 * (s / safe) / larger)
-    upper = np.where(half < 0, larger, smaller)
-    lower = np.where(half < 0, smaller, larger)
     opposed = np.sign(a0) * np.sign(b0) < 0
     # z+ vanishes on the saddle's stable manifold a0 = -b0; that factor taken out, what is left adds like signs only.
     away = np.where(opposed, a0 + b0, 0.0)
@@ -68,6 +63,17 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats) -> TwoLayerMode
     b = np.where(direct, (b0 * (lower**2 + fast * upper**2) + a0 * mixed) * boost, lower * lead - upper * fade) / norm
     gap = (s - a0 * b0) * (scale / norm) ** 2
     return TwoLayerMode(a, b * flip, gap * flip)
+
+
+def eigenvectors(half: Floats, s: Floats) -> tuple[Floats, Floats, Floats]:
+    """kappa, upper, lower of [[-half, s], [s, half]], s >= 0: kappa has (upper, lower), -kappa has (lower, -upper)."""
+    kappa = np.hypot(s, half)
+    still = kappa == 0
+    safe = np.where(still, 1.0, kappa)
+    # The larger component by a sum, the smaller by division, to keep their digits.
+    larger = np.where(still, np.sqrt(0.5), np.sqrt(0.5 * (1.0 + np.abs(half) / safe)))
+    smaller = np.where(still, np.sqrt(0.5), 0.5 * (s / safe) / larger)
+    return kappa, np.where(half < 0, larger, smaller), np.where(half < 0, smaller, larger)
 
 
 def mean_decay(x: Floats) -> Floats:
