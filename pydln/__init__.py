@@ -19,6 +19,7 @@ from pydln.errors import (
     PydlnError,
 )
 from pydln.flow import Stop, gradient_descent
+from pydln.integrate import gradient_flow, mode_flow
 from pydln.noise import LabelNoise, Minibatch, Online
 from pydln.plan import Plan, plan
 from pydln.task import Modes, Task
@@ -52,7 +53,9 @@ __all__ = [
     "datasets",
     "exact",
     "gradient_descent",
+    "gradient_flow",
     "init",
+    "mode_flow",
     "plan",
     "plot",
     "reduce",

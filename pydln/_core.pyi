@@ -35,6 +35,32 @@ def descent_f64(
 
 descent_f32 = descent_f64
 
+def flow_f64(
+    *,
+    weights: list[NDArray[Any]],
+    task: dict[str, Any],
+    method: dict[str, Any],
+    rtol: float,
+    atol: float,
+    step: float,
+    max_step: float,
+    max_steps: int,
+    record_at: NDArray[Any],
+    stop: dict[str, NDArray[Any] | None],
+    weight_records: list[NDArray[Any]],
+    status: NDArray[Any],
+    stopped_at: NDArray[Any],
+    accepted: NDArray[Any],
+    rejected: NDArray[Any],
+    threads: int,
+    memory: Callable[[], int | None],
+    isa: str,
+    layout: str,
+    tick: Callable[[int, int], object] | None,
+) -> bool: ...
+
+flow_f32 = flow_f64
+
 def plan_f64(widths: list[int], batch: int, whitened: bool, isa: str, layout: str) -> dict[str, Any]: ...
 
 plan_f32 = plan_f64

@@ -41,6 +41,8 @@ class Status(IntEnum):
     STEADY = 3
     DIVERGED = 4
     INTERRUPTED = 5
+    STEP_LIMIT = 6
+    STIFF = 7
 
     @property
     def meaning(self) -> str:
@@ -49,12 +51,14 @@ class Status(IntEnum):
 
 
 _MEANINGS = {
-    Status.COMPLETED: "ran to the last step",
+    Status.COMPLETED: "ran to the end",
     Status.REACHED_LOSS: "stopped at the loss asked for",
     Status.REACHED_STRENGTH: "stopped at the strengths asked for",
     Status.STEADY: "stopped because the weights no longer moved",
     Status.DIVERGED: "grew without bound: try a smaller lr or a smaller start",
     Status.INTERRUPTED: "was interrupted",
+    Status.STEP_LIMIT: "took the most steps it was allowed: allow more (max_steps) or ask for less accuracy",
+    Status.STIFF: "took the most steps it was allowed, held back by stability: allow more, or end before it converged",
 }
 
 
@@ -100,14 +104,15 @@ class Trajectory:
     status : array of int, (batch,)
         A `Status` for every member.
     stopped_at : array of int, (batch,)
-        The step at which each member stopped; -1 for exact solutions.
+        The step at which each member stopped, of gradient flow the number of steps of the integrator; -1 for exact
+        solutions.
     final : Weights, optional
         The weights at `stopped_at`.
     settings : mapping, optional
         What the run was made with: text, numbers, booleans, None, and lists and dictionaries of these. A NumPy array
         holds one entry per member along its first axis and follows the members when they are picked.
     source : str
-        ``"gradient_descent"``, or ``"exact:"`` and the name of the solution.
+        ``"gradient_descent"``, ``"gradient_flow"``, ``"mode_flow"``, or ``"exact:"`` and the name of the solution.
     reduced : mapping, optional
         Name of a reduction to a boolean array, (batch,): which members were run so. See `reduced`.
 

@@ -161,3 +161,70 @@ def descent(
         for name, value in run.records.items()
     }
     return run
+
+
+@dataclass
+class Integrated:
+    """What `runge_kutta` returns: the layers at the times asked for, and the steps it took."""
+
+    at: list = field(default_factory=list)
+    accepted: int = 0
+    rejected: int = 0
+    status: str = "completed"
+
+
+def runge_kutta(slope, layers, method, t, *, rtol=1e-8, atol=0.0, step=None, max_step=np.inf, max_steps=100_000):
+    """dW_l/dt = slope(W)_l from t = 0 by a method of `pydln.methods`, with the step control of `gradient_flow`."""
+
+    def largest(layers):
+        return max(np.abs(w).max() for w in layers)
+
+    def moved(weights, h):
+        return [w + h * sum(c * k[layer] for c, k in zip(weights, ks, strict=True)) for layer, w in enumerate(y)]
+
+    y, now, end, run = [np.array(w, dtype=np.float64) for w in layers], 0.0, t[-1], Integrated()
+    first, before, grows = slope(y), 1e-4, True
+    following = step or 0.01 * largest(y) / largest(first)
+    following = min(following, max_step)
+    times = list(t)
+    if times[0] == 0:
+        run.at.append(y)
+        times.pop(0)
+    while times:
+        last = now + following * (1 + 1e-8) >= end
+        h = end - now if last else following
+        ks = [first]
+        for row in method.a[1 : method.stages]:
+            point = moved(row[: len(ks)], h)
+            ks.append(slope(point))
+        errors = [0.0 for _ in method.error]
+        for i, weights in enumerate(method.error):
+            for layer, (w, new) in enumerate(zip(y, point, strict=True)):
+                e = h * sum(c * k[layer] for c, k in zip(weights, ks, strict=True))
+                scale = atol + rtol * max(np.abs(w).max(), np.abs(new).max())
+                errors[i] = max(errors[i], np.abs(e).max() / scale if scale else 0.0)
+        error = errors[0] if errors else 0.0
+        if len(errors) == 2 and error > 0:
+            error = error**2 / np.sqrt(error**2 + 0.01 * errors[1] ** 2)
+        p = 1 / method.exponent
+        kept = error <= 1
+        run.accepted += kept
+        run.rejected += not kept
+        if not kept:
+            following, grows = h / min(max(1, error**p / 0.9), 5), False
+        else:
+            if errors:
+                e = max(error, 1e-4)
+                ratio = e ** (0.85 * p) / before ** (0.2 * p) / 0.9
+                following, before, grows = h / min(max(0.1 if grows else 1, ratio), 5), e, True
+                following = min(following, max_step)
+            for row in method.a[method.stages :]:
+                ks.append(slope(moved(row[: len(ks)], h)))
+            while times and (last or times[0] <= now + h):
+                theta = min(max(0, (times.pop(0) - now) / h), 1)
+                run.at.append(moved(method.dense @ theta ** np.arange(1, method.dense.shape[1] + 1), h))
+            y, first, now = point, ks[method.stages - 1], now + h
+        if times and run.accepted + run.rejected >= max_steps:
+            run.status = "step_limit"
+            break
+    return run

@@ -194,7 +194,7 @@ def test_nobody_changes_a_trajectory_by_pickling_it() -> None:
     ("changes", "error", "message"),
     [
         ({"status": np.zeros((3, 1))}, ValueError, r"status: expected \(batch,\), got \(3, 1\)"),
-        ({"status": [0, 9, 0]}, ValueError, "status: expected values of Status, 0 ... 5, got 9"),
+        ({"status": [0, 9, 0]}, ValueError, "status: expected values of Status, 0 ... 7, got 9"),
         ({"stopped_at": [1, 2]}, ValueError, r"stopped_at: expected \(3,\), got \(2,\)"),
         ({"t": np.zeros((2, 6))}, ValueError, r"t: expected \(time,\) or \(3, time\), got \(2, 6\)"),
         ({"steps": np.arange(5)}, ValueError, r"steps: expected \(6,\), got \(5,\)"),

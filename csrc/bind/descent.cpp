@@ -2,44 +2,13 @@
 
 #include <pybind11/stl.h>
 
-#include "bind/array.hpp"
 #include "bind/poll.hpp"
+#include "bind/training.hpp"
 #include "cpu/descent.hpp"
 #include "cpu/layout.hpp"
 
 namespace pydln::bind {
 namespace {
-
-// D pointers out of a Python list of D arrays; empty for None.
-template <class T>
-std::vector<T*> layers(const py::handle& object, const std::string& name, const Shape& widths, const Shape& leading) {
-  std::vector<T*> pointers;
-  if (object.is_none()) return pointers;
-  const auto list = py::reinterpret_borrow<py::sequence>(object);
-  if (list.size() + 1 != widths.size()) throw py::value_error(name + ": expected one array per layer");
-  for (std::size_t l = 0; l < list.size(); ++l) {
-    Shape shape = leading;
-    shape.push_back(widths[l + 1]);
-    shape.push_back(widths[l]);
-    pointers.push_back(output<T>(list[l], name, shape));
-  }
-  return pointers;
-}
-
-template <class T>
-ops::Moments<T> moments(const py::dict& task, const std::string& name, std::int64_t batch, std::int64_t out,
-                        std::int64_t in) {
-  ops::Moments<T> m;
-  m.sigma_xx = per_member<T>(task["sigma_xx"], name + ".sigma_xx", batch, {in, in});
-  m.variances = per_member<T>(task["variances"], name + ".variances", batch, {in});
-  m.sigma_yx = per_member<T>(task["sigma_yx"], name + ".sigma_yx", batch, {out, in});
-  m.anchor = per_member<T>(task["anchor"], name + ".anchor", batch, {out, in});
-  m.ridge = per_member<T>(task["ridge"], name + ".ridge", batch, {});
-  m.anchor_loss = per_member<T>(task["anchor_loss"], name + ".anchor_loss", batch, {});
-  if (!m.sigma_yx || !m.anchor_loss || (!m.whitened() && !(m.anchor && m.ridge)) || (m.sigma_xx && m.variances))
-    throw py::value_error(name + ": incomplete");
-  return m;
-}
 
 template <class T>
 ops::Noise<T> noise_of(const py::dict& given, std::int64_t batch, std::int64_t out, std::int64_t in) {
@@ -71,37 +40,18 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
              const py::object& noise, std::int64_t steps, const py::dict& stop, const py::array& record_at,
              const py::dict& records, const py::object& status, const py::object& stopped_at, int threads,
              const py::object& memory, const std::string& isa, const std::string& layout, const py::object& tick) {
-  Shape widths;
-  std::int64_t batch = 0;
-  for (const py::handle& w : weights) {
-    if (!py::isinstance<py::array>(w)) throw py::type_error("weights: expected arrays");
-    const auto a = py::reinterpret_borrow<py::array>(w);
-    if (a.ndim() != 3) throw py::value_error("weights: expected arrays (batch, n_l, n_{l-1})");
-    if (widths.empty()) {
-      batch = a.shape(0);
-      widths.push_back(a.shape(2));
-    }
-    widths.push_back(a.shape(1));
-  }
-  if (widths.size() < 2) throw py::value_error("weights: expected at least one layer");
-  const std::int64_t depth = static_cast<std::int64_t>(widths.size()) - 1, in = widths.front(), out = widths.back();
+  const Layers<T> given(weights);
+  const Shape& widths = given.widths;
+  const std::int64_t batch = given.batch, in = widths.front(), out = widths.back();
 
   ops::Descent<T> op;
-  op.chain = {depth, widths.data()};
-  op.batch = batch;
-  const auto weight_pointers = layers<T>(weights, "weights", widths, {batch});
-  op.weights = weight_pointers.data();
-
-  op.train = moments<T>(task, "task", batch, out, in);
+  set_training(op, given, task, stop, status);
+  const std::int64_t depth = op.chain.depth;
   if (!test.is_none()) op.test = moments<T>(test.cast<py::dict>(), "test", batch, out, in);
-  op.modes = task["modes"].cast<std::int64_t>();
-  op.mode_u = per_member<T>(task["mode_u"], "task.mode_u", batch, {out, op.modes});
-  op.mode_v = per_member<T>(task["mode_v"], "task.mode_v", batch, {in, op.modes});
   op.root = per_member<T>(root, "root", batch, {in, in});
   if (!noise.is_none()) op.noise = noise_of<T>(noise.cast<py::dict>(), batch, out, in);
   for (const auto& p :
-       {op.train.sigma_xx, op.train.variances, op.train.sigma_yx, op.train.anchor, op.test.sigma_xx, op.test.variances,
-        op.test.sigma_yx, op.test.anchor, op.mode_u, op.mode_v, op.root, op.noise.root, op.noise.labels})
+       {op.test.sigma_xx, op.test.variances, op.test.sigma_yx, op.test.anchor, op.root, op.noise.root, op.noise.labels})
     op.task_per_member |= p.stride != 0;
 
   op.lr = per_member<T>(lr, "lr", batch, {});
@@ -110,9 +60,6 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   if (steps < 0) throw py::value_error("steps: expected an integer >= 0");
   op.nesterov = nesterov;
   op.steps = steps;
-  op.stop_loss = per_member<T>(stop["loss"], "stop.loss", batch, {});
-  op.stop_strengths = per_member<T>(stop["strengths"], "stop.strengths", batch, {op.modes});
-  op.stop_steady = per_member<T>(stop["steady"], "stop.steady", batch, {});
 
   op.records = record_at.size();
   op.record_at = input<std::int64_t>(record_at, "record_at", {op.records});
@@ -132,15 +79,12 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.drift = output<T>(records["drift"], "drift", {batch, times, depth - 1});
   const auto weight_records = layers<T>(records["weights"], "weights", widths, {batch, times});
   op.weight_records = weight_records.empty() ? nullptr : weight_records.data();
-  static_assert(sizeof(Status) == sizeof(std::int64_t));
-  op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {batch}));
   op.stopped_at = output<std::int64_t>(stopped_at, "stopped_at", {batch});
 
-  if (!op.lr || !op.mode_u || !op.mode_v || !op.status || !op.stopped_at) throw py::value_error("descent: incomplete");
+  if (!op.lr || !op.stopped_at) throw py::value_error("descent: incomplete");
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
-  const Layout arrangement =
-      cpu::choose_layout(layout, op.chain, batch, chosen.descent<T>(Layout::interleaved, false).members);
+  const Layout arrangement = cpu::choose_layout(layout, op.chain, batch, chosen.lanes<T>());
   const auto free_memory = [&] {
     const py::gil_scoped_acquire gil;
     const py::object bytes = memory();
@@ -167,10 +111,10 @@ py::dict plan(const Shape& widths, std::int64_t batch, bool whitened, const std:
   op.train.sigma_yx = {&there, 0};
   if (!whitened) op.train.sigma_xx = op.train.sigma_yx;
   const cpu::Isa& set = cpu::isa_named(isa);
-  const std::int64_t lanes = set.descent<T>(Layout::interleaved, false).members;
+  const std::int64_t lanes = set.lanes<T>();
   const cpu::Rates rates = cpu::expected_rates(op.chain, batch, lanes);
   const Layout chosen = cpu::choose_layout(layout, op.chain, batch, lanes);
-  const DescentBody<T> body = set.descent<T>(chosen, false);
+  const DescentBody<T> body = set.body(op, chosen);
   double weights = 0;
   for (std::int64_t l = 0; l < op.chain.depth; ++l)
     weights += static_cast<double>(widths[static_cast<std::size_t>(l)] * widths[static_cast<std::size_t>(l) + 1]);

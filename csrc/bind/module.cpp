@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/descent.hpp"
+#include "bind/flow.hpp"
 #include "cpu/isa.hpp"
 
 namespace py = pybind11;
@@ -10,6 +11,7 @@ namespace py = pybind11;
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of pydln; reached through pydln._backend only.";
   pydln::bind::add_descent(m);
+  pydln::bind::add_flow(m);
   m.def("usable_isas", [] {
     std::vector<std::string> names;
     for (const auto& isa : pydln::cpu::usable_isas()) names.push_back(isa.name);

@@ -12,6 +12,8 @@ enum class Status : std::int64_t {
   steady = 3,
   diverged = 4,
   interrupted = 5,
+  step_limit = 6,
+  stiff = 7,
 };
 
 }  // namespace pydln

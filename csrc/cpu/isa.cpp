@@ -46,21 +46,27 @@ bool runs_avx512() {  // F, DQ, BW, VL, with masks and all of the 32 registers s
 bool runs_baseline() { return true; }
 #endif
 
+#define PYDLN_SET(isa)                                                                         \
+  {                                                                                            \
+    #isa, {isa::descent<double>, isa::flow<double>}, { isa::descent<float>, isa::flow<float> } \
+  }
+
 std::vector<Isa> find() {
   if (!runs_baseline()) throw std::runtime_error("this processor lacks x86-64-v2 (SSE4.2), the least that pydln needs");
   std::vector<Isa> found;
-  found.push_back({"baseline", baseline::kernel<double>, baseline::kernel<float>});
+  found.push_back(PYDLN_SET(baseline));
 #if defined(PYDLN_HAVE_EMULATED512)
-  found.push_back({"emulated512", emulated512::kernel<double>, emulated512::kernel<float>});
+  found.push_back(PYDLN_SET(emulated512));
 #endif
 #if defined(PYDLN_HAVE_AVX2)
-  if (runs_avx2()) found.push_back({"avx2", avx2::kernel<double>, avx2::kernel<float>});
+  if (runs_avx2()) found.push_back(PYDLN_SET(avx2));
 #endif
 #if defined(PYDLN_HAVE_AVX512)
-  if (runs_avx512()) found.push_back({"avx512", avx512::kernel<double>, avx512::kernel<float>});
+  if (runs_avx512()) found.push_back(PYDLN_SET(avx512));
 #endif
   return found;
 }
+#undef PYDLN_SET
 
 }  // namespace
 

@@ -8,17 +8,37 @@
 
 namespace pydln::cpu {
 
+template <class T>
+struct Kernels {
+  DescentBody<T> (*descent)(Layout, bool task_per_member);
+  FlowBody<T> (*flow)(Layout, bool task_per_member);
+};
+
 struct Isa {
   std::string name;
-  DescentBody<double> (*descent_f64)(Layout, bool task_per_member);
-  DescentBody<float> (*descent_f32)(Layout, bool task_per_member);
+  Kernels<double> f64;
+  Kernels<float> f32;
 
   template <class T>
-  DescentBody<T> descent(Layout layout, bool task_per_member) const {
+  const Kernels<T>& kernels() const {
     if constexpr (sizeof(T) == sizeof(double))
-      return descent_f64(layout, task_per_member);
+      return f64;
     else
-      return descent_f32(layout, task_per_member);
+      return f32;
+  }
+  // The kernel of an operation.
+  template <class T>
+  DescentBody<T> body(const ops::Descent<T>& op, Layout layout) const {
+    return kernels<T>().descent(layout, op.task_per_member);
+  }
+  template <class T>
+  FlowBody<T> body(const ops::Flow<T>& op, Layout layout) const {
+    return kernels<T>().flow(layout, op.task_per_member);
+  }
+  // How many networks the interleaved layout works on at once.
+  template <class T>
+  std::int64_t lanes() const {
+    return kernels<T>().descent(Layout::interleaved, false).members;
   }
 };
 

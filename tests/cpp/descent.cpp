@@ -130,7 +130,7 @@ void workspace(const std::vector<std::int64_t>& widths, Options options) {
   Random random(3);
   Problem<T> p(widths, 5, 3, {0, 2}, options, [&] { return random.real(0, 0.1); });
   problem::each_kernel([&](const pydln::cpu::Isa& isa, Layout layout) {
-    const pydln::DescentBody<T> body = isa.descent<T>(layout, p.op.task_per_member);
+    const pydln::DescentBody<T> body = isa.body(p.op, layout);
     const std::size_t bytes = body.workspace(p.op);
     CHECK(bytes % 64 == 0);
     CHECK(layout == Layout::rows ? body.members == 1 : body.members > 1);

@@ -36,7 +36,7 @@ void cancelled_before_it_began() {
       pydln::Control control;
       pydln::cancel(control);
       pydln::cpu::run<double>(p.op, isa, layout, threads, ample_memory, control, [] {});
-      const std::int64_t group = layout == Layout::rows ? 1 : isa.descent_f64(layout, false).members;
+      const std::int64_t group = layout == Layout::rows ? 1 : isa.kernels<double>().descent(layout, false).members;
       std::int64_t taken = 0;
       for (std::int64_t i = 0; i < 29; ++i) {
         const auto m = static_cast<std::size_t>(i);
@@ -67,7 +67,7 @@ void cancelled_by_its_poll() {
       if (++polls == 2) pydln::cancel(control);
     });
     CHECK(polls >= 2);
-    const std::int64_t group = layout == Layout::rows ? 1 : isa.descent_f64(layout, false).members;
+    const std::int64_t group = layout == Layout::rows ? 1 : isa.kernels<double>().descent(layout, false).members;
     std::int64_t in_work = 0, waiting = 0;
     for (std::int64_t i = 0; i < batch; ++i) {
       const auto m = static_cast<std::size_t>(i);

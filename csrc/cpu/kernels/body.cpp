@@ -7,36 +7,48 @@
 #include "cpu/kernels/body.hpp"
 
 #include "cpu/kernels/descent.hpp"
+#include "cpu/kernels/flow.hpp"
 #include "cpu/kernels/interleaved.hpp"
 #include "cpu/kernels/rows.hpp"
 
 namespace pydln::PYDLN_ISA {
 namespace {
 
-template <class L, class G, class T>
-std::size_t measure(const ops::Descent<T>& op) {
+template <template <class, class> class Worker, class L, class G, class Op>
+std::size_t measure(const Op& op) {
   Arena arena{nullptr};
   Control control;
-  DescentWorker<L, G>(op, control, arena);
+  Worker<L, G>(op, control, arena);
   return arena.used;
 }
 
-template <class L, class G, class T>
-void work(const ops::Descent<T>& op, Control& control, char* workspace) {
+template <template <class, class> class Worker, class L, class G, class Op>
+void work(const Op& op, Control& control, char* workspace) {
   Arena arena{workspace};
-  DescentWorker<L, G>(op, control, arena).run();
+  Worker<L, G>(op, control, arena).run();
+}
+
+template <template <class, class> class Worker, class T, class Op>
+Body<Op> body(Layout layout, bool task_per_member) {
+  using A = Interleaved<T>;
+  using B = Rows<T>;
+  if (layout == Layout::rows) return {measure<Worker, B, T, Op>, work<Worker, B, T, Op>, B::members};
+  if (task_per_member)
+    return {measure<Worker, A, typename A::Cell, Op>, work<Worker, A, typename A::Cell, Op>, A::members};
+  return {measure<Worker, A, T, Op>, work<Worker, A, T, Op>, A::members};
 }
 
 }  // namespace
 
 template <class T>
-DescentBody<T> kernel(Layout layout, bool task_per_member) {
-  using A = Interleaved<T>;
-  using B = Rows<T>;
-  if (layout == Layout::rows) return {measure<B, T, T>, work<B, T, T>, B::members};
-  if (task_per_member) return {measure<A, typename A::Cell, T>, work<A, typename A::Cell, T>, A::members};
-  return {measure<A, T, T>, work<A, T, T>, A::members};
+DescentBody<T> descent(Layout layout, bool task_per_member) {
+  return body<DescentWorker, T, ops::Descent<T>>(layout, task_per_member);
 }
-template DescentBody<PYDLN_SCALAR> kernel(Layout, bool);
+template <class T>
+FlowBody<T> flow(Layout layout, bool task_per_member) {
+  return body<FlowWorker, T, ops::Flow<T>>(layout, task_per_member);
+}
+template DescentBody<PYDLN_SCALAR> descent(Layout, bool);
+template FlowBody<PYDLN_SCALAR> flow(Layout, bool);
 
 }  // namespace pydln::PYDLN_ISA

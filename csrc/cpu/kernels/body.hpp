@@ -6,28 +6,35 @@
 
 #include "core/control.hpp"
 #include "ops/descent.hpp"
+#include "ops/flow.hpp"
 
 namespace pydln {
 
 enum class Layout { interleaved, rows };
 
-// One way to run the descent operation: bytes of workspace per worker, the worker itself (takes members from the
-// control's queue until none is left; workspace aligned to 64 bytes), and how many members it holds at a time.
-template <class T>
-struct DescentBody {
-  std::size_t (*workspace)(const ops::Descent<T>&);
-  void (*work)(const ops::Descent<T>&, Control&, char*);
+// One way to run an operation: bytes of workspace per worker, the worker itself (takes members from the control's queue
+// until none is left; workspace aligned to 64 bytes), and how many members it holds at a time.
+template <class Op>
+struct Body {
+  std::size_t (*workspace)(const Op&);
+  void (*work)(const Op&, Control&, char*);
   std::int64_t members;
 };
+template <class T>
+using DescentBody = Body<ops::Descent<T>>;
+template <class T>
+using FlowBody = Body<ops::Flow<T>>;
 
 // The instruction sets, each a namespace; those compiled in are said by definitions PYDLN_HAVE_....
 //   baseline     x86-64-v2; elsewhere what the compiler takes for granted (NEON on ARM)
 //   emulated512  vectors as wide as AVX-512's on whatever there is: for tests on processors without it
-// The kernel of a layout; task_per_member: whether members have matrices of their own for their tasks.
-#define PYDLN_DECLARE_KERNELS(isa)                     \
-  namespace isa {                                      \
-  template <class T>                                   \
-  DescentBody<T> kernel(Layout, bool task_per_member); \
+// The kernels of a layout; task_per_member: whether members have matrices of their own for their tasks.
+#define PYDLN_DECLARE_KERNELS(isa)                      \
+  namespace isa {                                       \
+  template <class T>                                    \
+  DescentBody<T> descent(Layout, bool task_per_member); \
+  template <class T>                                    \
+  FlowBody<T> flow(Layout, bool task_per_member);       \
   }
 PYDLN_DECLARE_KERNELS(baseline)
 PYDLN_DECLARE_KERNELS(emulated512)

@@ -1,17 +1,9 @@
-// Gradient descent of networks taken one group at a time from a shared queue. L is the layout; G is how the task's
-// matrices are stored, see kernels/task.hpp.
-//
-// The chain is carried along the output side (math/cost.hpp). When the input side is cheaper, the transposed chain
-// W_D^T, ..., W_1^T with the transposed task is run instead: "flipped" below; only loading, storing and the side on
-// which Sigma_xx multiplies know of it.
+// Gradient descent of networks taken one group at a time from a shared queue.
 #pragma once
 
-#include "core/control.hpp"
+#include "cpu/kernels/network.hpp"
 #include "cpu/kernels/noise.hpp"
 #include "cpu/kernels/tangent.hpp"
-#include "cpu/kernels/task.hpp"
-#include "cpu/kernels/vector.hpp"
-#include "math/cost.hpp"
 #include "ops/descent.hpp"
 
 namespace pydln::PYDLN_ISA {
@@ -24,20 +16,40 @@ inline constexpr int64_t kCheckEvery = 32;
 inline constexpr double kBreakable = 2e9;
 
 template <class L, class G>
-class DescentWorker {
-  using T = typename L::Scalar;
-  using Cell = typename L::Cell;
-  using Value = typename L::Value;
-  static constexpr int64_t kMembers = L::members;
+class DescentWorker : Network<L, G> {
+  using Net = Network<L, G>;
+  using Net::carried_;
+  using Net::clear_lane;
+  using Net::control_;
+  using Net::D_;
+  using Net::flipped_;
+  using Net::forward;
+  using Net::kMembers;
+  using Net::layers;
+  using Net::ld;
+  using Net::load_moments;
+  using Net::load_scalars;
+  using Net::loss_of;
+  using Net::m_;
+  using Net::matrix;
+  using Net::n_;
+  using Net::outer_layer;
+  using Net::products_;
+  using Net::residual;
+  using Net::see;
+  using Net::space_;
+  using Net::strengths;
+  using Net::strengths_;
+  using Net::strengths_reached;
+  using Net::train_;
+  using Net::watch_;
+  using Net::weights_;
+  using Net::width;
+  using typename Net::Cell;
+  using typename Net::Moments;
+  using typename Net::T;
+  using typename Net::Value;
 
-  struct Moments {  // in working orientation
-    G* sigma_xx = nullptr;
-    G* variances = nullptr;
-    G* sigma_yx = nullptr;
-    G* anchor = nullptr;
-    Value ridge{}, anchor_loss{};
-    bool whitened() const { return !anchor; }
-  };
   struct Lane {
     int64_t member = -1;
     int64_t step = 0;
@@ -49,49 +61,18 @@ class DescentWorker {
  public:
   // With a null arena base this only measures: arena.used is then the workspace one worker needs.
   DescentWorker(const ops::Descent<T>& op, Control& control, Arena& arena)
-      : op_(op),
-        control_(control),
-        D_(op.chain.depth),
-        flipped_(carry_input_side(op.chain)),
-        m_(width(D_)),
-        n_(width(0)),
+      : Net(op, op.strengths || op.stop_strengths, control, arena),
+        op_(op),
         reads_product_(op.strengths || op.stop_strengths || op.product || op.test_loss),
         noise_(op, flipped_, arena),
         tangent_(op, flipped_, arena) {
-    weights_ = arena.take<Cell*>(D_);
-    products_ = arena.take<Cell*>(D_);
-    for (int64_t l = 0; l < D_; ++l) matrix(arena, weights_, l, width(l + 1), width(l));
-    for (int64_t l = 0; l + 1 < D_; ++l) matrix(arena, products_, l, m_, width(l));  // A_l = W_D ... W_{l+1}
-    if (arena.base) products_[D_ - 1] = weights_[D_ - 1];
-
-    int64_t widest = n_, cells = 0;
-    for (int64_t l = 0; l < D_; ++l) {
-      widest = width(l) > widest ? width(l) : widest;
-      const int64_t here = L::cells(width(l + 1), width(l));
-      cells = here > cells ? here : cells;
-    }
-    for (auto& r : carried_) r = arena.take<Cell>(L::cells(m_, widest));
-    space_ = L::make_space(arena, widest, cells);
-
-    moments(arena, train_, op.train);
-    if (op.test.sigma_yx) moments(arena, test_, op.test);
+    weights_ = layers(arena);
+    if (arena.base) see(weights_);
+    if (op.test.sigma_yx) this->moments(arena, test_, op.test);
     test_residual_ = op.test.sigma_yx ? arena.take<Cell>(L::cells(m_, n_)) : nullptr;
-    if (op.strengths || op.stop_strengths) {
-      mode_u_ = arena.take<G>(task_cells<L, G>(m_, op.modes));
-      mode_v_ = arena.take<G>(task_cells<L, G>(n_, op.modes));
-      mode_product_ = arena.take<Cell>(L::cells(m_, op.modes));
-      strengths_ = arena.take<Cell>(L::cells(1, op.modes));
-    }
-
-    if (static_cast<double>(kMembers) * step_flops(op.chain, true) > kBreakable) {
-      next_ = arena.take<Cell*>(D_);
-      for (int64_t l = 0; l < D_; ++l) matrix(arena, next_, l, width(l + 1), width(l));
-    }
+    if (static_cast<double>(kMembers) * step_flops(op.chain, true) > kBreakable) next_ = layers(arena);
     general_ = op.momentum || op.decay || op.stop_steady;
-    if (general_) {
-      velocity_ = arena.take<Cell*>(D_);
-      for (int64_t l = 0; l < D_; ++l) matrix(arena, velocity_, l, width(l + 1), width(l));
-    }
+    if (general_) velocity_ = layers(arena);
     if (op.drift) {
       int64_t square = 0, across = 0;
       for (int64_t l = 0; l + 1 < D_; ++l) {
@@ -135,9 +116,6 @@ class DescentWorker {
 
  private:
   // ---- shapes -----------------------------------------------------------------------------------------------------
-  int64_t width(int64_t l) const { return op_.chain.widths[flipped_ ? op_.chain.depth - l : l]; }
-  int64_t outer_layer(int64_t l) const { return flipped_ ? D_ - 1 - l : l; }  // working layer -> the caller's layer
-  static int64_t ld(int64_t cols) { return L::stride(cols); }
   // The width that all layers share, or 0.
   int64_t extent() const {
     for (int64_t l = 1; l <= D_; ++l)
@@ -145,48 +123,20 @@ class DescentWorker {
     return width(0);
   }
 
-  static void matrix(Arena& arena, Cell** list, int64_t l, int64_t rows, int64_t cols) {
-    Cell* p = arena.take<Cell>(L::cells(rows, cols));
-    if (arena.base) list[l] = p;
-  }
-  void moments(Arena& arena, Moments& to, const ops::Moments<T>& from) {
-    if (from.sigma_xx) to.sigma_xx = arena.take<G>(task_cells<L, G>(inputs(), inputs()));
-    if (from.variances) to.variances = arena.take<G>(task_cells<L, G>(1, inputs()));
-    to.sigma_yx = arena.take<G>(task_cells<L, G>(m_, n_));
-    if (!from.whitened()) to.anchor = arena.take<G>(task_cells<L, G>(m_, n_));
-  }
-  int64_t inputs() const { return op_.chain.widths[0]; }
-
   // ---- members in and out of lanes ---------------------------------------------------------------------------------
   void clear() {
     for (int64_t lane = 0; lane < kMembers; ++lane) {
-      for (int64_t l = 0; l < D_; ++l) {
-        L::clear_lane(weights_[l], lane, width(l + 1), width(l));
-        if (general_) L::clear_lane(velocity_[l], lane, width(l + 1), width(l));
-      }
+      clear_lane(weights_, lane);
+      if (general_) clear_lane(velocity_, lane);
       noise_.clear(lane);
       if (op_.task_per_member) load_task(lane, 0);  // idle lanes compute on finite numbers
     }
   }
-  void load_moments(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
-    L::load(to.sigma_yx, lane, from.sigma_yx.of(member), m_, n_, flipped_);
-    if (from.sigma_xx) L::load(to.sigma_xx, lane, from.sigma_xx.of(member), inputs(), inputs(), false);  // symmetric
-    if (from.variances) L::load(to.variances, lane, from.variances.of(member), 1, inputs(), false);
-    if (!from.whitened()) L::load(to.anchor, lane, from.anchor.of(member), m_, n_, flipped_);
-  }
-  void load_scalars(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
-    L::set(to.anchor_loss, lane, *from.anchor_loss.of(member));
-    if (!from.whitened()) L::set(to.ridge, lane, *from.ridge.of(member));
-  }
   void load_task(int64_t lane, int64_t member) {
-    load_moments(train_, op_.train, lane, member);
+    Net::load_task(lane, member);
     if (op_.test.sigma_yx) load_moments(test_, op_.test, lane, member);
     noise_.load_task(lane, member);
     tangent_.load_task(lane, member);
-    if (mode_u_) {
-      L::load(mode_u_, lane, (flipped_ ? op_.mode_v : op_.mode_u).of(member), m_, op_.modes, false);
-      L::load(mode_v_, lane, (flipped_ ? op_.mode_u : op_.mode_v).of(member), n_, op_.modes, false);
-    }
   }
   void load_shared_task() {
     if (!op_.task_per_member) load_task(0, 0);
@@ -205,10 +155,7 @@ class DescentWorker {
       state = Lane{member, 0, 0, 0, false};
       ++active_;
       fresh = true;
-      for (int64_t l = 0; l < D_; ++l) {
-        const int64_t rows = width(l + 1), cols = width(l), from = outer_layer(l);
-        L::load(weights_[l], lane, op_.weights[from] + member * rows * cols, rows, cols, flipped_);
-      }
+      this->load_weights(weights_, lane, member);
       if (op_.task_per_member) load_task(lane, member);
       load_scalars(train_, op_.train, lane, member);
       if (op_.test.sigma_yx) load_scalars(test_, op_.test, lane, member);
@@ -223,12 +170,9 @@ class DescentWorker {
 
   void store_end(int64_t lane, Status status) {
     Lane& state = lanes_[lane];
-    for (int64_t l = 0; l < D_; ++l) {
-      const int64_t rows = width(l + 1), cols = width(l);
-      L::store(weights_[l], lane, op_.weights[outer_layer(l)] + state.member * rows * cols, rows, cols, flipped_);
-      L::clear_lane(weights_[l], lane, rows, cols);
-      if (general_) L::clear_lane(velocity_[l], lane, rows, cols);
-    }
+    this->store_weights(weights_, lane, op_.weights, state.member);
+    clear_lane(weights_, lane);
+    if (general_) clear_lane(velocity_, lane);
     L::set(lr_, lane, T(0));
     op_.status[state.member] = status;
     op_.stopped_at[state.member] = state.step;
@@ -252,7 +196,7 @@ class DescentWorker {
       if constexpr (S > 0)
         square_forward<S>(due && reads_product_);
       else
-        forward(due);
+        forward((due && reads_product_) || noise_.samples_drawn(), due || !noise_.samples_drawn());
       if (cancelled(control_)) return abandon();
       if (due) {
         count_steps();
@@ -306,42 +250,12 @@ class DescentWorker {
     uncounted_ = 0;
   }
 
-  // Products A_l and the residual E of the present weights. Omega itself is kept only where something reads it.
-  void forward(bool due) {
-    Cell* e = carried_[0];
-    for (int64_t l = D_ - 2; l >= 1; --l) {
-      if (cancelled(control_)) return;
-      product(products_[l + 1], weights_[l], products_[l], width(l), width(l + 1));
-    }
-    if (D_ > 1 && train_.whitened() && !(due && reads_product_) && !noise_.samples_drawn()) {
-      const int64_t K = width(1);
-      L::residual(watch_, train_.sigma_yx, products_[1], ld(K), weights_[0], ld(n_), e, m_, n_, K);
-      return;
-    }
-    if (D_ > 1) product(products_[1], weights_[0], products_[0], n_, width(1));
-    if (due || !noise_.samples_drawn()) residual(train_, e);
-  }
   // The residual of this step's noise in place of the task's.
   void disturb() {
     int64_t step[kMembers];
     for (int64_t lane = 0; lane < kMembers; ++lane)
       step[lane] = lanes_[lane].member >= 0 ? lanes_[lane].step + uncounted_ : -1;
     noise_.residual(control_, step, products_[0], carried_[0]);
-  }
-  void product(const Cell* a, const Cell* b, Cell* c, int64_t cols, int64_t inner) {
-    L::product(watch_, a, ld(inner), b, ld(cols), c, m_, cols, inner);
-  }
-
-  void residual(const Moments& task, Cell* e) {
-    const Cell* omega = products_[0];
-    if (task.variances)
-      L::subtract_scaled(task.sigma_yx, omega, task.variances, flipped_, e, m_, n_);
-    else if (!task.sigma_xx)
-      L::subtract(task.sigma_yx, omega, e, m_, n_);
-    else if (flipped_)
-      L::residual(watch_, task.sigma_yx, task.sigma_xx, ld(m_), omega, ld(n_), e, m_, n_, m_);
-    else
-      L::residual(watch_, task.sigma_yx, omega, ld(n_), task.sigma_xx, ld(n_), e, m_, n_, n_);
   }
 
   // Returns false, the weights as they were, when the run was cancelled on the way; see kBreakable.
@@ -368,8 +282,7 @@ class DescentWorker {
       L::update_all(typename L::Plain{weights_[top], to[top], lr_}, r, m_, width(top));
     if (next_) {
       next_ = weights_;
-      weights_ = to;
-      products_[top] = weights_[top];
+      see(to);
     }
     if (op_.stop_steady)
       for (int64_t lane = 0; lane < kMembers; ++lane)
@@ -439,33 +352,12 @@ class DescentWorker {
       status = Status::diverged;
     else if (op_.stop_loss && loss <= *op_.stop_loss.of(state.member))
       status = Status::reached_loss;
-    else if (op_.stop_strengths && strengths_reached(lane))
+    else if (op_.stop_strengths && strengths_reached(lane, state.member))
       status = Status::reached_strength;
     else if (state.steady)
       status = Status::steady;
     else
       return state.step == op_.steps;
-    return true;
-  }
-
-  Value loss_of(const Moments& task, const Cell* e) {
-    const Value half = Value{} + T(0.5);
-    const Value product =
-        !task.whitened() ? L::anchored_dot(e, task.ridge, task.anchor, products_[0], m_, n_) : L::dot(e, e, m_, n_);
-    return fma(half, product, task.anchor_loss);
-  }
-
-  void strengths() {
-    L::product(watch_, products_[0], ld(n_), mode_v_, ld(op_.modes), mode_product_, m_, op_.modes, n_);
-    L::column_dots(mode_u_, mode_product_, strengths_, m_, op_.modes);
-  }
-
-  bool strengths_reached(int64_t lane) const {
-    const T* threshold = op_.stop_strengths.of(lanes_[lane].member);
-    for (int64_t a = 0; a < op_.modes; ++a) {
-      const T u = L::element(strengths_, a, lane);
-      if (threshold[a] == threshold[a] && !((u < 0 ? -u : u) >= threshold[a])) return false;
-    }
     return true;
   }
 
@@ -545,11 +437,6 @@ class DescentWorker {
   }
 
   const ops::Descent<T>& op_;
-  Control& control_;
-  const Control* const watch_ = &control_;  // for products, which look at it when they are long
-  const int64_t D_;
-  const bool flipped_;
-  const int64_t m_, n_;  // working outputs and inputs
 
   Lane lanes_[kMembers];
   int64_t active_ = 0;
@@ -560,23 +447,15 @@ class DescentWorker {
   int64_t uncounted_ = 0;     // steps that no lane has counted yet
   Value lr_{}, momentum_{}, decay_{};
 
-  Moments train_, test_;
+  Moments test_;
   NoiseSource<L, G> noise_;
   TangentKernel<L, G> tangent_;
-  Cell** weights_ = nullptr;
   Cell** next_ = nullptr;  // the weights of the next step; null when steps are short and done in place
-  Cell** products_ = nullptr;
   Cell** velocity_ = nullptr;
   Cell** conserved_ = nullptr;
-  Cell* carried_[2] = {};
-  typename L::Space space_;
   Cell* squares_[2] = {};
   Cell* transposed_ = nullptr;
   Cell* test_residual_ = nullptr;
-  G* mode_u_ = nullptr;
-  G* mode_v_ = nullptr;
-  Cell* mode_product_ = nullptr;
-  Cell* strengths_ = nullptr;
 };
 
 }  // namespace pydln::PYDLN_ISA

@@ -92,6 +92,13 @@ struct Interleaved {
     const V* from;
     V* to;
     V rate;
+    PYDLN_INLINE Step at(int64_t cols) const { return {to, from, cols, rate}; }
+  };
+  struct Slope {  // the gradient itself goes to `to`
+    static constexpr bool fused = true;
+    const V* from;
+    V* to;
+    PYDLN_INLINE Store at(int64_t cols) const { return {to, cols}; }
   };
   struct Momentum {
     static constexpr bool fused = false;
@@ -114,7 +121,7 @@ struct Interleaved {
     multiply(factor(r, cols, 1), factor(update.from, 1, cols), m, rows, cols, Store{next, rows});
     const Own left{a, 1, rows}, right{r, cols, 1};
     if constexpr (Update::fused) {
-      multiply(left, right, rows, cols, m, Step{update.to, update.from, cols, update.rate});
+      multiply(left, right, rows, cols, m, update.at(cols));
     } else {
       multiply(left, right, rows, cols, m, Store{space.gradient, cols});
       update_all(update, space.gradient, rows, cols);
@@ -144,6 +151,9 @@ struct Interleaved {
   // ---- element by element ---------------------------------------------------------------------------------------
   static void update_all(const Plain& u, const V* g, int64_t rows, int64_t cols) {
     for (int64_t q = 0; q < rows * cols; ++q) u.to[q] = fma(u.rate, g[q], u.from[q]);
+  }
+  static void update_all(const Slope& u, const V* g, int64_t rows, int64_t cols) {
+    for (int64_t q = 0; q < rows * cols; ++q) u.to[q] = g[q];
   }
   static void update_all(const Momentum& u, const V* g, int64_t rows, int64_t cols) {
     V most = *u.largest;

@@ -117,6 +117,10 @@ struct Rows {
     T* to;
     T rate;
   };
+  struct Slope {  // the gradient itself goes to `to`
+    const T* from;
+    T* to;
+  };
   struct Momentum {
     const T* from;
     T* to;
@@ -147,6 +151,9 @@ struct Rows {
   static void update_all(const Plain& u, const T* g, int64_t rows, int64_t cols) {
     const V rate = splat(u.rate);
     each_vector(rows, cols, [&](int64_t q) { *vec(u.to + q) = fma(rate, V(*vec(g + q)), V(*vec(u.from + q))); });
+  }
+  static void update_all(const Slope& u, const T* g, int64_t rows, int64_t cols) {
+    each_vector(rows, cols, [&](int64_t q) { *vec(u.to + q) = *vec(g + q); });
   }
   static void update_all(const Momentum& u, const T* g, int64_t rows, int64_t cols) {
     const V rate = splat(u.rate), mu = splat(u.momentum), decay = splat(-u.decay);
@@ -253,6 +260,10 @@ struct Rows {
                           int64_t some, int64_t cols, int64_t m) {
     multiply(watch, a, r, stride(cols), some, cols, m,
              Step{u.to + at, u.from + at, stride(cols), splat(u.rate), space.strip});
+  }
+  static void update_rows(const Control* watch, const Space&, const Slope& u, Left a, const T* r, int64_t at,
+                          int64_t some, int64_t cols, int64_t m) {
+    multiply(watch, a, r, stride(cols), some, cols, m, Store{u.to + at, stride(cols)});
   }
   static void update_rows(const Control* watch, const Space& space, const Momentum& u, Left a, const T* r, int64_t at,
                           int64_t some, int64_t cols, int64_t m) {

@@ -1,0 +1,89 @@
+// What the operations that train have in common: weights, task and limits out of Python.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "bind/array.hpp"
+#include "ops/training.hpp"
+
+namespace pydln::bind {
+
+// D pointers out of a Python list of D arrays; empty for None.
+template <class T>
+std::vector<T*> layers(const py::handle& object, const std::string& name, const Shape& widths, const Shape& leading) {
+  std::vector<T*> pointers;
+  if (object.is_none()) return pointers;
+  const auto list = py::reinterpret_borrow<py::sequence>(object);
+  if (list.size() + 1 != widths.size()) throw py::value_error(name + ": expected one array per layer");
+  for (std::size_t l = 0; l < list.size(); ++l) {
+    Shape shape = leading;
+    shape.push_back(widths[l + 1]);
+    shape.push_back(widths[l]);
+    pointers.push_back(output<T>(list[l], name, shape));
+  }
+  return pointers;
+}
+
+template <class T>
+ops::Moments<T> moments(const py::dict& task, const std::string& name, std::int64_t batch, std::int64_t out,
+                        std::int64_t in) {
+  ops::Moments<T> m;
+  m.sigma_xx = per_member<T>(task["sigma_xx"], name + ".sigma_xx", batch, {in, in});
+  m.variances = per_member<T>(task["variances"], name + ".variances", batch, {in});
+  m.sigma_yx = per_member<T>(task["sigma_yx"], name + ".sigma_yx", batch, {out, in});
+  m.anchor = per_member<T>(task["anchor"], name + ".anchor", batch, {out, in});
+  m.ridge = per_member<T>(task["ridge"], name + ".ridge", batch, {});
+  m.anchor_loss = per_member<T>(task["anchor_loss"], name + ".anchor_loss", batch, {});
+  if (!m.sigma_yx || !m.anchor_loss || (!m.whitened() && !(m.anchor && m.ridge)) || (m.sigma_xx && m.variances))
+    throw py::value_error(name + ": incomplete");
+  return m;
+}
+
+// Widths and batch, and pointers to the layers: they must outlive the operation.
+template <class T>
+struct Layers {
+  Shape widths;
+  std::int64_t batch = 0;
+  std::vector<T*> pointers;
+
+  explicit Layers(const py::list& weights) {
+    for (const py::handle& w : weights) {
+      if (!py::isinstance<py::array>(w)) throw py::type_error("weights: expected arrays");
+      const auto a = py::reinterpret_borrow<py::array>(w);
+      if (a.ndim() != 3) throw py::value_error("weights: expected arrays (batch, n_l, n_{l-1})");
+      if (widths.empty()) {
+        batch = a.shape(0);
+        widths.push_back(a.shape(2));
+      }
+      widths.push_back(a.shape(1));
+    }
+    if (widths.size() < 2) throw py::value_error("weights: expected at least one layer");
+    pointers = layers<T>(weights, "weights", widths, {batch});
+  }
+};
+
+template <class T>
+void set_training(ops::Training<T>& op, const Layers<T>& given, const py::dict& task, const py::dict& stop,
+                  const py::object& status) {
+  const std::int64_t in = given.widths.front(), out = given.widths.back(), batch = given.batch;
+  op.chain = {static_cast<std::int64_t>(given.widths.size()) - 1, given.widths.data()};
+  op.batch = batch;
+  op.weights = given.pointers.data();
+  op.train = moments<T>(task, "task", batch, out, in);
+  op.modes = task["modes"].cast<std::int64_t>();
+  op.mode_u = per_member<T>(task["mode_u"], "task.mode_u", batch, {out, op.modes});
+  op.mode_v = per_member<T>(task["mode_v"], "task.mode_v", batch, {in, op.modes});
+  for (const auto& p :
+       {op.train.sigma_xx, op.train.variances, op.train.sigma_yx, op.train.anchor, op.mode_u, op.mode_v})
+    op.task_per_member |= p.stride != 0;
+  op.stop_loss = per_member<T>(stop["loss"], "stop.loss", batch, {});
+  op.stop_strengths = per_member<T>(stop["strengths"], "stop.strengths", batch, {op.modes});
+  op.stop_steady = per_member<T>(stop["steady"], "stop.steady", batch, {});
+  static_assert(sizeof(Status) == sizeof(std::int64_t));
+  op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {batch}));
+  if (!op.mode_u || !op.mode_v || !op.status) throw py::value_error("training: incomplete");
+}
+
+}  // namespace pydln::bind

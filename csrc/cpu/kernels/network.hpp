@@ -1,0 +1,198 @@
+// A group of networks and their task: shapes, storage, forward pass, loss, strengths. L is the layout; G is how the task's
+// matrices are stored, see kernels/task.hpp.
+//
+// The chain is carried along the output side (math/cost.hpp). When the input side is cheaper, the transposed chain
+// W_D^T, ..., W_1^T with the transposed task is run instead: "flipped" below; only loading, storing and the side on
+// which Sigma_xx multiplies know of it.
+#pragma once
+
+#include "core/control.hpp"
+#include "cpu/kernels/task.hpp"
+#include "cpu/kernels/vector.hpp"
+#include "math/cost.hpp"
+#include "ops/training.hpp"
+
+namespace pydln::PYDLN_ISA {
+
+template <class L, class G>
+class Network {
+ protected:
+  using T = typename L::Scalar;
+  using Cell = typename L::Cell;
+  using Value = typename L::Value;
+  static constexpr int64_t kMembers = L::members;
+
+  struct Moments {  // in working orientation
+    G* sigma_xx = nullptr;
+    G* variances = nullptr;
+    G* sigma_yx = nullptr;
+    G* anchor = nullptr;
+    Value ridge{}, anchor_loss{};
+    bool whitened() const { return !anchor; }
+  };
+
+  // With a null arena base this only measures: arena.used is then the workspace one worker needs.
+  Network(const ops::Training<T>& op, bool measures_strengths, Control& control, Arena& arena)
+      : training_(op),
+        control_(control),
+        D_(op.chain.depth),
+        flipped_(carry_input_side(op.chain)),
+        m_(width(D_)),
+        n_(width(0)) {
+    products_ = arena.take<Cell*>(D_);
+    for (int64_t l = 0; l + 1 < D_; ++l) matrix(arena, products_, l, m_, width(l));  // A_l = W_D ... W_{l+1}
+    int64_t widest = n_, cells = 0;
+    for (int64_t l = 0; l < D_; ++l) {
+      widest = width(l) > widest ? width(l) : widest;
+      const int64_t here = L::cells(width(l + 1), width(l));
+      cells = here > cells ? here : cells;
+    }
+    for (auto& r : carried_) r = arena.take<Cell>(L::cells(m_, widest));
+    space_ = L::make_space(arena, widest, cells);
+    moments(arena, train_, op.train);
+    if (measures_strengths) {
+      mode_u_ = arena.take<G>(task_cells<L, G>(m_, op.modes));
+      mode_v_ = arena.take<G>(task_cells<L, G>(n_, op.modes));
+      mode_product_ = arena.take<Cell>(L::cells(m_, op.modes));
+      strengths_ = arena.take<Cell>(L::cells(1, op.modes));
+    }
+  }
+
+  // ---- shapes -----------------------------------------------------------------------------------------------------
+  int64_t width(int64_t l) const { return training_.chain.widths[flipped_ ? training_.chain.depth - l : l]; }
+  int64_t outer_layer(int64_t l) const { return flipped_ ? D_ - 1 - l : l; }  // working layer -> the caller's layer
+  int64_t inputs() const { return training_.chain.widths[0]; }
+  static int64_t ld(int64_t cols) { return L::stride(cols); }
+
+  static void matrix(Arena& arena, Cell** list, int64_t l, int64_t rows, int64_t cols) {
+    Cell* p = arena.take<Cell>(L::cells(rows, cols));
+    if (arena.base) list[l] = p;
+  }
+  // A matrix for every layer.
+  Cell** layers(Arena& arena) const {
+    Cell** list = arena.take<Cell*>(D_);
+    for (int64_t l = 0; l < D_; ++l) matrix(arena, list, l, width(l + 1), width(l));
+    return list;
+  }
+  void moments(Arena& arena, Moments& to, const ops::Moments<T>& from) {
+    if (from.sigma_xx) to.sigma_xx = arena.take<G>(task_cells<L, G>(inputs(), inputs()));
+    if (from.variances) to.variances = arena.take<G>(task_cells<L, G>(1, inputs()));
+    to.sigma_yx = arena.take<G>(task_cells<L, G>(m_, n_));
+    if (!from.whitened()) to.anchor = arena.take<G>(task_cells<L, G>(m_, n_));
+  }
+
+  // ---- in and out of lanes ------------------------------------------------------------------------------------------
+  void load_moments(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
+    L::load(to.sigma_yx, lane, from.sigma_yx.of(member), m_, n_, flipped_);
+    if (from.sigma_xx) L::load(to.sigma_xx, lane, from.sigma_xx.of(member), inputs(), inputs(), false);  // symmetric
+    if (from.variances) L::load(to.variances, lane, from.variances.of(member), 1, inputs(), false);
+    if (!from.whitened()) L::load(to.anchor, lane, from.anchor.of(member), m_, n_, flipped_);
+  }
+  void load_scalars(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
+    L::set(to.anchor_loss, lane, *from.anchor_loss.of(member));
+    if (!from.whitened()) L::set(to.ridge, lane, *from.ridge.of(member));
+  }
+  void load_task(int64_t lane, int64_t member) {
+    load_moments(train_, training_.train, lane, member);
+    if (mode_u_) {
+      L::load(mode_u_, lane, (flipped_ ? training_.mode_v : training_.mode_u).of(member), m_, training_.modes, false);
+      L::load(mode_v_, lane, (flipped_ ? training_.mode_u : training_.mode_v).of(member), n_, training_.modes, false);
+    }
+  }
+  void load_weights(Cell** to, int64_t lane, int64_t member) {
+    for (int64_t l = 0; l < D_; ++l) {
+      const int64_t rows = width(l + 1), cols = width(l);
+      L::load(to[l], lane, training_.weights[outer_layer(l)] + member * rows * cols, rows, cols, flipped_);
+    }
+  }
+  // Into the arrays `to` of the caller, the one at `place` along their leading axes.
+  void store_weights(Cell* const* from, int64_t lane, T* const* to, int64_t place) const {
+    for (int64_t l = 0; l < D_; ++l) {
+      const int64_t rows = width(l + 1), cols = width(l);
+      L::store(from[l], lane, to[outer_layer(l)] + place * rows * cols, rows, cols, flipped_);
+    }
+  }
+  void clear_lane(Cell** set, int64_t lane) const {
+    for (int64_t l = 0; l < D_; ++l) L::clear_lane(set[l], lane, width(l + 1), width(l));
+  }
+
+  // ---- the forward pass ---------------------------------------------------------------------------------------------
+  // The layers that everything below sees.
+  void see(Cell** weights) {
+    weights_ = weights;
+    products_[D_ - 1] = weights[D_ - 1];
+  }
+
+  // Products A_l of the present weights, Omega = A_0 if it is asked for, and the residual E if that is.
+  void forward(bool omega, bool error) {
+    Cell* e = carried_[0];
+    for (int64_t l = D_ - 2; l >= 1; --l) {
+      if (cancelled(control_)) return;
+      product(products_[l + 1], weights_[l], products_[l], width(l), width(l + 1));
+    }
+    if (D_ > 1 && train_.whitened() && !omega) {
+      const int64_t K = width(1);
+      L::residual(watch_, train_.sigma_yx, products_[1], ld(K), weights_[0], ld(n_), e, m_, n_, K);
+      return;
+    }
+    if (D_ > 1) product(products_[1], weights_[0], products_[0], n_, width(1));
+    if (error) residual(train_, e);
+  }
+  void product(const Cell* a, const Cell* b, Cell* c, int64_t cols, int64_t inner) {
+    L::product(watch_, a, ld(inner), b, ld(cols), c, m_, cols, inner);
+  }
+
+  void residual(const Moments& task, Cell* e) {
+    const Cell* omega = products_[0];
+    if (task.variances)
+      L::subtract_scaled(task.sigma_yx, omega, task.variances, flipped_, e, m_, n_);
+    else if (!task.sigma_xx)
+      L::subtract(task.sigma_yx, omega, e, m_, n_);
+    else if (flipped_)
+      L::residual(watch_, task.sigma_yx, task.sigma_xx, ld(m_), omega, ld(n_), e, m_, n_, m_);
+    else
+      L::residual(watch_, task.sigma_yx, omega, ld(n_), task.sigma_xx, ld(n_), e, m_, n_, n_);
+  }
+
+  // ---- what is read off it ------------------------------------------------------------------------------------------
+  Value loss_of(const Moments& task, const Cell* e) {
+    const Value half = Value{} + T(0.5);
+    const Value product =
+        !task.whitened() ? L::anchored_dot(e, task.ridge, task.anchor, products_[0], m_, n_) : L::dot(e, e, m_, n_);
+    return fma(half, product, task.anchor_loss);
+  }
+
+  void strengths() {
+    const int64_t modes = training_.modes;
+    L::product(watch_, products_[0], ld(n_), mode_v_, ld(modes), mode_product_, m_, modes, n_);
+    L::column_dots(mode_u_, mode_product_, strengths_, m_, modes);
+  }
+
+  bool strengths_reached(int64_t lane, int64_t member) const {
+    const T* threshold = training_.stop_strengths.of(member);
+    for (int64_t a = 0; a < training_.modes; ++a) {
+      const T u = L::element(strengths_, a, lane);
+      if (threshold[a] == threshold[a] && !((u < 0 ? -u : u) >= threshold[a])) return false;
+    }
+    return true;
+  }
+
+  const ops::Training<T>& training_;
+  Control& control_;
+  const Control* const watch_ = &control_;  // for products, which look at it when they are long
+  const int64_t D_;
+  const bool flipped_;
+  const int64_t m_, n_;  // working outputs and inputs
+
+  Moments train_;
+  Cell** weights_ = nullptr;
+  Cell** products_ = nullptr;
+  Cell* carried_[2] = {};
+  typename L::Space space_;
+  G* mode_u_ = nullptr;
+  G* mode_v_ = nullptr;
+  Cell* mode_product_ = nullptr;
+  Cell* strengths_ = nullptr;
+};
+
+}  // namespace pydln::PYDLN_ISA

@@ -1,0 +1,123 @@
+"""Runge–Kutta methods as numbers: orders of step, interpolant and estimate by regression; classical problems."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+from scipy.integrate import solve_ivp
+
+from pydln.methods import METHODS, method
+
+INTERPOLANT = {"tsit5": 4, "dopri5": 4, "dop853": 7, "rk4": 3}
+
+
+def pendulum(y):
+    return [np.array([y[0][1], -np.sin(y[0][0])])]
+
+
+START = [np.array([1.2, 0.3])]
+
+
+def exact(t):
+    f = lambda _, y: pendulum([y])[0]  # noqa: E731
+    return solve_ivp(f, (0, t), START[0], method="DOP853", rtol=3e-14, atol=1e-16).y[:, -1]
+
+
+def one_step(m, h):
+    """The stages of one step of length h from START."""
+    ks = [pendulum(START)[0]]
+    for row in m.a[1:]:
+        ks.append(pendulum([START[0] + h * sum(c * k for c, k in zip(row[: len(ks)], ks, strict=True))])[0])
+    return ks
+
+
+def order(steps, errors):
+    return np.polyfit(np.log(steps), np.log(errors), 1)[0]
+
+
+def lengths(m):
+    """Steps short enough for the leading term, long enough to stand above rounding."""
+    return 2.0 ** -np.arange(0, 4) * (0.8 if m.order == 8 else 0.25)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_tables_are_consistent(name):
+    m = method(name)
+    assert not np.triu(m.a).any(), "explicit"
+    np.testing.assert_allclose(m.b.sum(), 1, atol=2e-15)
+    assert m.c[m.stages - 1] == pytest.approx(1, abs=1e-14), "the last stage lies at the new point"
+    np.testing.assert_allclose(m.dense.sum(axis=1), m.b, atol=1e-13), "the interpolant ends at the step"
+    np.testing.assert_allclose(m.error.sum(axis=1), 0, atol=1e-15)
+    slopes = m.dense * np.arange(1, m.dense.shape[1] + 1)
+    np.testing.assert_allclose(m.dense[:, 0], np.eye(len(m.a))[0], atol=1e-13), "slope at the start"
+    np.testing.assert_allclose(slopes.sum(axis=1), np.eye(len(m.a))[m.stages - 1], atol=2e-12), "slope at the end"
+    with pytest.raises(ValueError, match="read-only"):
+        m.a[0, 0] = 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_order_of_the_solution_by_regression(name):
+    m = method(name)
+    end = 4.0
+    steps = end / np.array([12, 16, 24, 32] if m.order == 8 else [32, 64, 128, 256])
+    fixed = type(m)(m.name, m.order, m.exponent, m.stages, m.a, np.zeros((0, m.stages)), m.dense)
+    runs = [reference.runge_kutta(pendulum, START, fixed, [end], step=h) for h in steps]
+    errors = [np.abs(run.at[-1][0] - exact(end)).max() for run in runs]
+    assert order(steps, errors) == pytest.approx(m.order, abs=0.5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_order_within_a_step_and_of_the_estimate_by_regression(name):
+    m = method(name)
+    steps = lengths(m)
+    theta = 0.4
+    inside, estimated = [], []
+    for h in steps:
+        ks = np.array(one_step(m, h))
+        weights = m.dense @ theta ** np.arange(1, m.dense.shape[1] + 1)
+        inside.append(np.abs(START[0] + h * weights @ ks - exact(theta * h)).max())
+        size = [np.abs(h * e @ ks[: m.stages]).max() for e in m.error]
+        estimated.append(size[0] ** 2 / np.hypot(size[0], size[1] / 10) if len(size) == 2 else sum(size))
+    assert order(steps, inside) > INTERPOLANT[name] + 1 - 0.4
+    if len(m.error):
+        assert order(steps, estimated) == pytest.approx(m.exponent, abs=0.9)
+
+
+# Hull, Enright, Fellen & Sedgwick (1972), problems A1, A4, B1, B2, D1 and E2; Lorenz, before errors have grown.
+CLASSICAL = {
+    "A1": (lambda y: -y, [1.0], 20.0),
+    "A4": (lambda y: y / 4 * (1 - y / 20), [1.0], 20.0),
+    "B1": (lambda y: np.array([2 * (y[0] - y[0] * y[1]), -(y[1] - y[0] * y[1])]), [1.0, 3.0], 20.0),
+    "B2": (lambda y: np.array([-y[0] + y[1], y[0] - 2 * y[1] + y[2], y[1] - y[2]]), [2.0, 0.0, 1.0], 20.0),
+    "D1": (
+        lambda y: np.array([y[2], y[3], *(-y[:2] / np.hypot(*y[:2]) ** 3)]),
+        [0.9, 0.0, 0.0, np.sqrt(1.1 / 0.9)],
+        20.0,
+    ),
+    "E2": (lambda y: np.array([y[1], (1 - y[0] ** 2) * y[1] - y[0]]), [2.0, 0.0], 20.0),
+    "Lorenz": (
+        lambda y: np.array([10 * (y[1] - y[0]), y[0] * (28 - y[2]) - y[1], y[0] * y[1] - 8 / 3 * y[2]]),
+        [1.0, 1.0, 1.0],
+        5.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if len(method(n).error)])
+@pytest.mark.parametrize("problem", CLASSICAL)
+def test_classical_problems_against_scipy(problem, name):
+    f, start, end = CLASSICAL[problem]
+    t = np.linspace(0, end, 31)
+    best = solve_ivp(lambda _, y: f(y), (0, end), start, method="DOP853", t_eval=t, rtol=1e-13, atol=1e-15).y.T
+    errors = []
+    for rtol in (1e-6, 1e-9):
+        run = reference.runge_kutta(lambda y: [f(y[0])], [np.array(start)], method(name), t, rtol=rtol)
+        errors.append(np.abs(np.array([y[0] for y in run.at]) - best).max() / np.abs(best).max())
+    assert errors[0] < (1e-2 if problem == "Lorenz" else 5e-4)
+    assert errors[1] < errors[0] / 50, "a tolerance a thousand times smaller is felt"
+
+
+def test_a_method_is_asked_for_by_name():
+    with pytest.raises(ValueError, match=r"method: expected one of 'tsit5'.*got 'euler'"):
+        method("euler")
