@@ -236,7 +236,7 @@ def mode_flow(
     count = len(layers)
     one = np.ones((1, 1))
     problem = Problem(
-        weights=[np.ascontiguousarray(layers[:, layer]).reshape(-1, 1, 1) for layer in range(depth)],
+        weights=[np.array(layers[:, layer], order="C").reshape(-1, 1, 1) for layer in range(depth)],
         task={
             "sigma_xx": None,
             "variances": None if whitened else spread,

@@ -270,6 +270,56 @@ def test_wrong_arguments():
         )
 
 
+def test_the_border_of_the_extension_checks_what_it_is_given():
+    """Its checks guard the package against itself: no wrong shape may become a wild pointer."""
+    table = method("tsit5").kernel()
+    sound = {
+        "weights": [np.ones((2, 3, 4)), np.ones((2, 1, 3))],
+        "task": {
+            **dict.fromkeys(("sigma_xx", "variances", "anchor", "ridge")),
+            "sigma_yx": np.ones((1, 4)),
+            "anchor_loss": np.array(0.0),
+            "modes": 1,
+            "mode_u": np.ones((1, 1)),
+            "mode_v": np.ones((4, 1)),
+        },
+        "method": table,
+        "rtol": 1e-6,
+        "atol": 0.0,
+        "step": 0.0,
+        "max_step": 0.0,
+        "max_steps": 100,
+        "record_at": np.array([0.0, 1.0]),
+        "stop": dict.fromkeys(("loss", "strengths", "steady")),
+        "weight_records": [np.ones((2, 2, 3, 4)), np.ones((2, 2, 1, 3))],
+        **{name: np.zeros(2, dtype=np.int64) for name in ("status", "accepted", "rejected")},
+        "stopped_at": np.zeros(2),
+        "threads": 1,
+        "memory": lambda: None,
+        "isa": "baseline",
+        "layout": "auto",
+        "tick": None,
+    }
+    assert not _backend.core.flow_f64(**sound)
+    wrong = [
+        (ValueError, "method: incomplete", {"method": table | {"stages": 17}}),
+        (ValueError, "method.a: expected shape", {"method": table | {"a": np.zeros((6, 6))}}),
+        (ValueError, "method.error: expected shape", {"method": table | {"error": np.zeros((1, 6))}}),
+        (ValueError, "method.dense: expected shape", {"method": table | {"dense": np.zeros((7, 3))}}),
+        (ValueError, "record_at: expected increasing", {"record_at": np.array([1.0, 1.0])}),
+        (ValueError, "record_at: expected increasing", {"record_at": np.array([0.0, np.inf])}),
+        (ValueError, "record_at: expected a time", {"record_at": np.array([])}),
+        (ValueError, "weights: expected shape|weight_records: expected shape", {"weight_records": sound["weights"]}),
+        (ValueError, "flow: incomplete", {"stopped_at": None}),
+        (ValueError, "flow: incomplete", {"method": method("rk4").kernel()}),
+        (ValueError, "training: incomplete", {"status": None}),
+        (TypeError, "accepted: expected", {"accepted": np.zeros(2)}),
+    ]
+    for error, message, change in wrong:
+        with pytest.raises(error, match=message):
+            _backend.core.flow_f64(**sound | change)
+
+
 def test_ctrl_c_keeps_what_there_is():
     task, weights = some_task(8, 8, whiten=True), starts((8, 8, 8), 4000)
 

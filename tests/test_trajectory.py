@@ -113,6 +113,8 @@ def test_status_numbers_are_the_kernels() -> None:
         "STEADY": 3,
         "DIVERGED": 4,
         "INTERRUPTED": 5,
+        "STEP_LIMIT": 6,
+        "STIFF": 7,
     }
     assert all(status.meaning for status in Status)
 

@@ -84,7 +84,7 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   if (!op.lr || !op.stopped_at) throw py::value_error("descent: incomplete");
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
-  const Layout arrangement = cpu::choose_layout(layout, op.chain, batch, chosen.lanes<T>());
+  const Layout arrangement = cpu::choose_layout(layout, op.chain, batch, chosen.vectors<T>());
   const auto free_memory = [&] {
     const py::gil_scoped_acquire gil;
     const py::object bytes = memory();
@@ -111,16 +111,16 @@ py::dict plan(const Shape& widths, std::int64_t batch, bool whitened, const std:
   op.train.sigma_yx = {&there, 0};
   if (!whitened) op.train.sigma_xx = op.train.sigma_yx;
   const cpu::Isa& set = cpu::isa_named(isa);
-  const std::int64_t lanes = set.lanes<T>();
-  const cpu::Rates rates = cpu::expected_rates(op.chain, batch, lanes);
-  const Layout chosen = cpu::choose_layout(layout, op.chain, batch, lanes);
+  const cpu::Vectors vectors = set.vectors<T>();
+  const cpu::Rates rates = cpu::expected_rates(op.chain, batch, vectors);
+  const Layout chosen = cpu::choose_layout(layout, op.chain, batch, vectors);
   const DescentBody<T> body = set.body(op, chosen);
   double weights = 0;
   for (std::int64_t l = 0; l < op.chain.depth; ++l)
     weights += static_cast<double>(widths[static_cast<std::size_t>(l)] * widths[static_cast<std::size_t>(l) + 1]);
   using namespace py::literals;
   return py::dict("layout"_a = chosen == Layout::rows ? "rows" : "interleaved", "members"_a = body.members,
-                  "lanes"_a = lanes, "carried"_a = cpu::carries_inputs(op.chain) ? "inputs" : "outputs",
+                  "lanes"_a = vectors.lanes, "carried"_a = cpu::carries_inputs(op.chain) ? "inputs" : "outputs",
                   "flops"_a = cpu::step_flops(op.chain, whitened), "bytes"_a = 3 * sizeof(T) * weights,
                   "workspace"_a = body.workspace(op),
                   "expected"_a = py::dict("interleaved"_a = rates.interleaved, "rows"_a = rates.rows));

@@ -61,7 +61,7 @@ bool flow(const py::list& weights, const py::dict& task, const py::dict& method,
     throw py::value_error("flow: incomplete");
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
-  const Layout arrangement = cpu::choose_layout(layout, op.chain, batch, chosen.lanes<T>());
+  const Layout arrangement = cpu::choose_layout(layout, op.chain, batch, chosen.vectors<T>());
   const auto free_memory = [&] {
     const py::gil_scoped_acquire gil;
     const py::object bytes = memory();

@@ -8,6 +8,11 @@
 
 namespace pydln::cpu {
 
+// How many numbers a vector holds, and its size.
+struct Vectors {
+  std::int64_t lanes, bytes;
+};
+
 template <class T>
 struct Kernels {
   DescentBody<T> (*descent)(Layout, bool task_per_member);
@@ -35,10 +40,11 @@ struct Isa {
   FlowBody<T> body(const ops::Flow<T>& op, Layout layout) const {
     return kernels<T>().flow(layout, op.task_per_member);
   }
-  // How many networks the interleaved layout works on at once.
+  // The vectors that numbers of type T are worked on in.
   template <class T>
-  std::int64_t lanes() const {
-    return kernels<T>().descent(Layout::interleaved, false).members;
+  Vectors vectors() const {
+    return {kernels<T>().descent(Layout::interleaved, false).members,
+            static_cast<std::int64_t>(sizeof(double)) * f64.descent(Layout::interleaved, false).members};
   }
 };
 

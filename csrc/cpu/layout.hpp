@@ -1,9 +1,9 @@
-// Which layout runs a network, by one table of measured rates.
+// Which layout runs a network, by tables of measured rates.
 #pragma once
 
 #include <string>
 
-#include "cpu/kernels/body.hpp"
+#include "cpu/isa.hpp"
 
 namespace pydln::cpu {
 
@@ -11,10 +11,9 @@ namespace pydln::cpu {
 struct Rates {
   double interleaved, rows;
 };
-Rates expected_rates(const Chain& chain, std::int64_t batch, std::int64_t lanes);
+Rates expected_rates(const Chain& chain, std::int64_t batch, Vectors vectors);
 
-// The layout of that name, "interleaved" or "rows", or for "auto" the one of the higher expected rate. `lanes`: members
-// of a vector. Throws std::invalid_argument on any other name.
-Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, std::int64_t lanes);
+// The layout of that name, "interleaved" or "rows", or for "auto" the one of the higher expected rate. Throws std::invalid_argument on any other name.
+Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, Vectors vectors);
 
 }  // namespace pydln::cpu

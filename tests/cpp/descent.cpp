@@ -189,10 +189,14 @@ int main() {
   for (const pydln::cpu::Isa& isa : pydln::cpu::usable_isas()) CHECK(&pydln::cpu::isa_named(isa.name) == &isa);
   CHECK(refuses([] { pydln::cpu::isa_named("abacus"); }));
   const std::vector<std::int64_t> narrow{2, 4, 3}, wide{100, 100, 100};
-  CHECK(pydln::cpu::choose_layout("auto", {2, narrow.data()}, 1, 4) == Layout::interleaved);
-  CHECK(pydln::cpu::choose_layout("auto", {2, wide.data()}, 1000, 4) == Layout::rows);
-  CHECK(pydln::cpu::choose_layout("rows", {2, narrow.data()}, 1, 4) == Layout::rows);
-  CHECK(pydln::cpu::choose_layout("interleaved", {2, wide.data()}, 1, 4) == Layout::interleaved);
-  CHECK(refuses([&] { pydln::cpu::choose_layout("columns", {2, wide.data()}, 1, 4); }));
+  CHECK(pydln::cpu::choose_layout("auto", {2, narrow.data()}, 1, {4, 32}) == Layout::interleaved);
+  CHECK(pydln::cpu::choose_layout("auto", {2, wide.data()}, 1000, {4, 32}) == Layout::rows);
+  CHECK(pydln::cpu::choose_layout("rows", {2, narrow.data()}, 1, {4, 32}) == Layout::rows);
+  CHECK(pydln::cpu::choose_layout("interleaved", {2, wide.data()}, 1, {4, 32}) == Layout::interleaved);
+  const std::vector<std::int64_t> middling{32, 32, 32};  // where vectors of 64 bytes change the choice
+  CHECK(pydln::cpu::choose_layout("auto", {2, middling.data()}, 1000, {4, 32}) == Layout::interleaved);
+  CHECK(pydln::cpu::choose_layout("auto", {2, middling.data()}, 1000, {8, 64}) == Layout::rows);
+  CHECK(pydln::cpu::choose_layout("auto", {2, middling.data()}, 1000, {16, 64}) == Layout::rows);
+  CHECK(refuses([&] { pydln::cpu::choose_layout("columns", {2, wide.data()}, 1, {4, 32}); }));
   return check::result();
 }
