@@ -63,7 +63,8 @@ def gradient_flow(
         As in `gradient_descent`; ``drift`` then tells how well conserved quantities were kept.
     method : {"tsit5", "dopri5", "dop853", "rk4"}
         Runge–Kutta method, see `pydln.methods`: order 5 (Tsitouras; Dormand & Prince), order 8 for small tolerances, or
-        Kutta's of order 4 with steps of fixed length.
+        Kutta's of order 4 with steps of fixed length. Between the long steps of order 8 the interpolant, of order 7,
+        can be a hundred times further off than the steps.
     rtol, atol : float
         Error of a step that is tolerated: in every entry of W_l at most atol + rtol max |W_l|. Relative alone by
         default, so that starts of any scale are followed as faithfully; rtol is 1e-8, in float32 1e-4.

@@ -429,14 +429,17 @@ def test_what_a_signal_handler_raises_goes_its_way() -> None:
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers on this system")
 def test_a_signal_handler_that_raises_nothing_does_not_disturb() -> None:
     heard = []
-    expected = threaded_run(steps=40_000)
     before = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(time.monotonic()))
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
-        run = threaded_run(steps=40_000)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    steps = 20_000
+    while not heard and steps < 10_000_000:  # until a run is long enough, whatever the processor, to meet a signal
+        steps *= 2
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+            run = threaded_run(steps=steps)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+    expected = threaded_run(steps=steps)
     same_bits(expected, run)
     assert heard
 
