@@ -426,9 +426,10 @@ class FlowWorker : Network<L, G> {
     V s[N];
 #pragma GCC unroll 4
     for (int i = 0; i < N; ++i) s[i] = weight[0] * from[0][q + i];
-    for (int64_t j = 1; j < n; ++j)
+    for (int64_t j = 1; j < n; ++j) {
 #pragma GCC unroll 4
       for (int i = 0; i < N; ++i) s[i] = fma(weight[j], from[j][q + i], s[i]);
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < N; ++i) out[q + i] = fma(step, s[i], y[q + i]);
   }
