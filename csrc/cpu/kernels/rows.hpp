@@ -113,15 +113,22 @@ struct Rows {
 
   // What a gradient does to the weights; `from` may be `to`.
   struct Plain {
+    static constexpr bool fused = true;
     const T* from;
     T* to;
     T rate;
+    PYDLN_INLINE Plain at(int64_t q) const { return {from + q, to + q, rate}; }
+    PYDLN_INLINE V operator()(V weight, V gradient) const { return fma(splat(rate), gradient, weight); }
   };
   struct Slope {  // the gradient itself goes to `to`
+    static constexpr bool fused = true;
     const T* from;
     T* to;
+    PYDLN_INLINE Slope at(int64_t q) const { return {from + q, to + q}; }
+    PYDLN_INLINE V operator()(V, V gradient) const { return gradient; }
   };
   struct Momentum {
+    static constexpr bool fused = false;
     const T* from;
     T* to;
     T* velocity;
@@ -134,7 +141,16 @@ struct Rows {
   static void layer_step(const Control* watch, const Space& space, const T* a, const T* r, T* next,
                          const Update& update, int64_t rows, int64_t cols, int64_t m) {
     const int64_t ld = stride(cols), ldn = stride(rows);
-    for (int64_t i = 0; i < rows; i += kStrip) {
+    int64_t i = 0;
+    if constexpr (Update::fused) {
+      if (m <= kThin) {
+        for (; rows - i >= L; i += L) {
+          if (watch && cancelled(*watch)) return;
+          thin_strip<kThin>(m, a + i, ldn, r, update.at(i * ld), next + i, ld, ldn, cols);
+        }
+      }
+    }
+    for (; i < rows; i += kStrip) {
       const int64_t some = rows - i < kStrip ? rows - i : kStrip;
       for (int64_t k = 0; k < cols; k += kTile) {
         const int64_t deep = cols - k < kTile ? cols - k : kTile;
@@ -279,21 +295,103 @@ struct Rows {
       for (int64_t j = 0; j < cols; j += L) {
         V square[L];
 #pragma GCC unroll 16
-        for (int64_t q = 0; q < L; ++q) square[q] = i + q < rows ? V(*vec(a + (i + q) * lda + j)) : V{};
-        transpose_square<T>(square);
+        for (int64_t q = 0; q < L; ++q) {
+          square[q] = i + q < rows ? V(*vec(a + (i + q) * lda + j)) : V{};
+          if (q % kPiece<T> == kPiece<T> - 1) transpose_pieces<T>(square + q + 1 - kPiece<T>);
+        }
+        exchange_pieces<T>(square);
 #pragma GCC unroll 16
         for (int64_t q = 0; q < L; ++q) *vec(c + (j + q) * kStrip + i) = square[q];
       }
   }
 
+  // ---- a strip of L rows of W below few rows of R --------------------------------------------------------------
+  // A square of W is turned for R W^T, two of them take A^T R, in one visit: W passes through the core once. The sums of the
+  // M rows of R W^T stay in registers along the strip.
+  template <int M, class Update>
+  static PYDLN_INLINE void thin_strip(int64_t m, const T* a, int64_t lda, const T* r, const Update& update, T* next,
+                                      int64_t ld, int64_t ldn, int64_t cols) {
+    if constexpr (M > 1) {
+      if (m < M) return thin_strip<M - 1>(m, a, lda, r, update, next, ld, ldn, cols);
+    }
+    thin_strip_of<M>(a, lda, r, update, next, ld, ldn, cols);
+  }
+  template <int M, class Update>
+  static __attribute__((noinline)) void thin_strip_of(const T* a, int64_t lda, const T* r, const Update& update,
+                                                      T* next, int64_t ld, int64_t ldn, int64_t cols) {
+    V sum[M] = {}, left[M];
+#pragma GCC unroll 16
+    for (int k = 0; k < M; ++k) left[k] = *vec(a + k * lda);
+    near(left);
+    int64_t j = 0;
+    for (; cols - j >= 2 * L; j += 2 * L) thin_tile<M, 2>(left, r + j, update.at(j), sum, ld, L);
+    for (; j < cols; j += L) thin_tile<M, 1>(left, r + j, update.at(j), sum, ld, cols - j < L ? cols - j : L);
+#pragma GCC unroll 16
+    for (int q = 0; q < M; ++q) *vec(next + q * ldn) = sum[q];
+  }
+  // Puts x in memory, at addresses the compiler knows: elements are broadcast from there.
+  template <class X>
+  static PYDLN_INLINE void near(X& x) {
+    __asm__("" : "+m"(x));
+  }
+  template <int M, int C, class Update>
+  static PYDLN_INLINE void thin_tile(const V (&left)[M], const T* r, const Update& update, V (&sum)[M], int64_t ld,
+                                     int64_t some) {
+    constexpr int kGroups = (M + 2) / 3;
+    const T* third[kGroups];
+#pragma GCC unroll 8
+    for (int g = 0; g < kGroups; ++g, r += 3 * ld) {
+      third[g] = r;
+      __asm__("" : "+r"(third[g]));
+    }
+    const auto row = [&](int q) __attribute__((always_inline)) { return third[q / 3] + q % 3 * ld; };
+#pragma GCC unroll 2
+    for (int c = 0; c < C; ++c) {
+      V square[L];
+      const T* w = update.from + c * L;
+#pragma GCC unroll 16
+      for (int64_t q = 0; q < L; ++q, w += ld) {
+        square[q] = *vec(w);
+        __builtin_prefetch(w + L * ld);
+        if (q % kPiece<T> == kPiece<T> - 1) transpose_pieces<T>(square + q + 1 - kPiece<T>);
+      }
+      exchange_pieces<T>(square);
+#pragma GCC unroll 16
+      for (int64_t k = 0; k < L; ++k)
+        if (C == 2 || k < some) {
+#pragma GCC unroll 16
+          for (int q = 0; q < M; ++q) sum[q] = fma(splat(row(q)[c * L + k]), square[k], sum[q]);
+        }
+    }
+    constexpr int kBlock = PYDLN_REGISTERS == 32 ? 8 : 4;
+    const T* from = update.from;
+    T* to = update.to;
+#pragma GCC unroll 4
+    for (int i = 0; i < L; i += kBlock) {
+      V gradient[kBlock][C] = {};
+#pragma GCC unroll 16
+      for (int k = 0; k < M; ++k)
+#pragma GCC unroll 8
+        for (int q = 0; q < kBlock; ++q)
+#pragma GCC unroll 2
+          for (int c = 0; c < C; ++c)
+            if (i + q < L) gradient[q][c] = fma(splat(left[k][i + q]), V(*vec(row(k) + c * L)), gradient[q][c]);
+#pragma GCC unroll 8
+      for (int q = 0; q < kBlock; ++q, from += ld, to += ld)
+#pragma GCC unroll 2
+        for (int c = 0; c < C; ++c)
+          if (i + q < L) *vec(to + c * L) = update(*vec(from + c * L), gradient[q][c]);
+    }
+  }
+
   // ---- blocks, panels, tiles ---------------------------------------------------------------------------------------
-  // MR rows × NR vectors in registers. Ahead: touch the panel to the right, which comes next.
+  // MR rows × NR vectors in registers. Ahead: touch what lies `ahead` elements on, which comes next.
   template <int MR, int NR, bool Ahead, class Out>
   static PYDLN_INLINE void block(Left a, const T* b, int64_t ldb, int64_t i0, int64_t j0, int64_t K, bool begins,
-                                 bool ends, Out out) {
+                                 bool ends, int64_t ahead, Out out) {
     V acc[MR][NR] = {};
     if (!begins) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 8
         for (int j = 0; j < NR; ++j) acc[i][j] = *out.partial(i0 + i, j0 + j * L);
@@ -304,15 +402,19 @@ struct Rows {
       V bv[NR];
 #pragma GCC unroll 8
       for (int j = 0; j < NR; ++j) bv[j] = *vec(pb + j * L);
-      if constexpr (Ahead) __builtin_prefetch(pb + NR * L);
+      if constexpr (Ahead) {
 #pragma GCC unroll 8
+        for (int j = 0; j < NR * PYDLN_VECTOR_BYTES; j += 64)
+          __builtin_prefetch(reinterpret_cast<const char*>(pb + ahead) + j);
+      }
+#pragma GCC unroll 16
       for (int i = 0; i < MR; ++i) {
         const V av = splat(pa[i * a.row]);
 #pragma GCC unroll 8
         for (int j = 0; j < NR; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 8
       for (int j = 0; j < NR; ++j) {
@@ -325,25 +427,25 @@ struct Rows {
 
   template <int MR, int NR, bool Ahead, class Out>
   static PYDLN_INLINE void block_of(int64_t rows, Left a, const T* b, int64_t ldb, int64_t i, int64_t j, int64_t K,
-                                    bool begins, bool ends, Out out) {
+                                    bool begins, bool ends, int64_t ahead, Out out) {
     if constexpr (MR > 1) {
-      if (rows < MR) return block_of<MR - 1, NR, Ahead>(rows, a, b, ldb, i, j, K, begins, ends, out);
+      if (rows < MR) return block_of<MR - 1, NR, Ahead>(rows, a, b, ldb, i, j, K, begins, ends, ahead, out);
     }
-    block<MR, NR, Ahead>(a, b, ldb, i, j, K, begins, ends, out);
+    block<MR, NR, Ahead>(a, b, ldb, i, j, K, begins, ends, ahead, out);
   }
 
   // NR vectors of columns: a piece of B that stays in the first cache level while rows i to M - 1 of A pass over it, in
   // blocks of nearly equal height, for a block of one or two rows would wait for its own sums.
   template <int MR, int NR, class Out>
   static PYDLN_INLINE void panel(Left a, const T* b, int64_t ldb, int64_t i, int64_t M, int64_t j, int64_t K,
-                                 bool begins, bool ends, bool ahead, Out out) {
+                                 bool begins, bool ends, int64_t ahead, Out out) {
     while (i < M) {
       const int64_t rows = next_block<MR>(M - i);
       if (ahead)
-        block_of<MR, NR, true>(rows, a, b, ldb, i, j, K, begins, ends, out);
+        block_of<MR, NR, true>(rows, a, b, ldb, i, j, K, begins, ends, ahead, out);
       else
-        block_of<MR, NR, false>(rows, a, b, ldb, i, j, K, begins, ends, out);
-      ahead = false;
+        block_of<MR, NR, false>(rows, a, b, ldb, i, j, K, begins, ends, ahead, out);
+      ahead = 0;
       i += rows;
     }
   }
@@ -351,10 +453,15 @@ struct Rows {
   template <class Out>
   static void panels(Left a, const T* b, int64_t ldb, int64_t i, int64_t M, int64_t N, int64_t K, bool begins,
                      bool ends, Out out) {
-    const bool ahead = K * ldb * static_cast<int64_t>(sizeof(T)) > 32768;
+    const bool large = K * ldb * static_cast<int64_t>(sizeof(T)) > 32768;
+    const int64_t ahead = !large ? 0 : M - i <= kRowsThin ? K * ldb : 2 * L;
     int64_t j = 0, left = vectors(N);
-    for (; left > 3 || left == 2; left -= 2, j += 2 * L)
-      panel<kRows2, 2>(a, b, ldb, i, M, j, K, begins, ends, ahead, out);
+    for (; left > 3 || left == 2; left -= 2, j += 2 * L) {
+      if (M - i <= kRowsThin)
+        panel<kRowsThin, 2>(a, b, ldb, i, M, j, K, begins, ends, ahead, out);
+      else
+        panel<kRows2, 2>(a, b, ldb, i, M, j, K, begins, ends, ahead, out);
+    }
     if (left == 3) panel<kRows3, 3>(a, b, ldb, i, M, j, K, begins, ends, ahead, out);
     if (left == 1) panel<kRows1, 1>(a, b, ldb, i, M, j, K, begins, ends, ahead, out);
   }
@@ -372,8 +479,9 @@ struct Rows {
   template <class Out>
   static void multiply(const Control* watch, Left a, const T* b, int64_t ldb, int64_t M, int64_t N, int64_t K,
                        Out out) {
-    for (int64_t k = 0; k < K; k += kTile) {
-      const int64_t deep = K - k < kTile ? K - k : kTile;
+    const int64_t tile = M <= kRowsThin ? thin_tile(ldb) : kTile;
+    for (int64_t k = 0; k < K; k += tile) {
+      const int64_t deep = K - k < tile ? K - k : tile;
       tiles(watch, Left{a.p + k * a.column, a.row, a.column}, b + k * ldb, ldb, M, N, deep, k == 0, k + deep == K, out);
     }
   }
@@ -383,6 +491,13 @@ struct Rows {
   // Rows of A at a time: with kTile columns of doubles a quarter of a MiB.
   static constexpr int64_t kGroup = 4 * PYDLN_VECTOR_BYTES;
   static constexpr int64_t kStrip = 4 * L;
+  // A of at most so many rows is one block high; the backward pass has a kernel of its own for R of at most kThin rows.
+  static constexpr int kRowsThin = PYDLN_REGISTERS == 32 ? 12 : 6, kThin = 12;
+  // Rows of B at a time below so few of A: that many stay in the second cache level while the next are fetched.
+  static int64_t thin_tile(int64_t ldb) {
+    const int64_t rows = 256 * 1024 / (ldb * static_cast<int64_t>(sizeof(T)));
+    return rows > kTile ? kTile : rows < 16 ? 16 : rows;
+  }
   static constexpr int kRows1 = 8, kRows2 = PYDLN_REGISTERS == 32 ? 8 : 6, kRows3 = PYDLN_REGISTERS == 32 ? 8 : 4;
 };
 

@@ -98,7 +98,10 @@ constexpr PYDLN_INLINE int64_t next_block(int64_t left) {
   return left < 2 * Most ? (left + 1) / 2 : Most;
 }
 
-// The transpose of a square of as many vectors as each has lanes: blocks of 1, 2, 4, ... lanes change places.
+// The transpose of a square of as many vectors as each has lanes: first inside pieces of 16 bytes, then of those pieces.
+// Every shuffle is one that x86 has as an instruction without a table of indices (float32: a fifth of a layer's step saved).
+template <class T>
+inline constexpr int kPiece = 16 / static_cast<int>(sizeof(T));
 template <int... I>
 struct Lanes {};
 template <int N, int... I>
@@ -107,22 +110,53 @@ template <int... I>
 struct CountLanes<0, I...> {
   using type = Lanes<I...>;
 };
-template <class T, int S, int... I>
-PYDLN_INLINE void exchange(typename Vector<T>::type& a, typename Vector<T>::type& b, Lanes<I...>) {
+// In every piece of P lanes: units of S lanes of the low (or high) halves of a and b in turn.
+template <int P, int S, bool High, class V, int... I>
+PYDLN_INLINE V interleave(V a, V b, Lanes<I...>) {
   constexpr int n = sizeof...(I);
-  const auto low = __builtin_shufflevector(a, b, (I / S % 2 ? n + I - S : I)...);
-  const auto high = __builtin_shufflevector(a, b, (I / S % 2 ? n + I : I + S)...);
-  a = low;
-  b = high;
+  return __builtin_shufflevector(
+      a, b, (I / P * P + (High ? P / 2 : 0) + I % P / S / 2 * S + I % S + (I % P / S % 2 ? n : 0))...);
 }
-template <class T, int S = 1>
-PYDLN_INLINE void transpose_square(typename Vector<T>::type* x) {
-  constexpr int n = static_cast<int>(lanes_of<T>);
-  if constexpr (S < n) {
-#pragma GCC unroll 16
-    for (int q = 0; q < n; ++q)
-      if (q / S % 2 == 0) exchange<T, S>(x[q], x[q + S], typename CountLanes<n>::type{});
-    transpose_square<T, 2 * S>(x);
+// Piece A, of four also piece A + 2, of a and then of b.
+template <int P, int A, class V, int... I>
+PYDLN_INLINE V pieces(V a, V b, Lanes<I...>) {
+  constexpr int n = sizeof...(I), half = n / P / 2;
+  return __builtin_shufflevector(a, b, ((I / P % half * 2 + A) * P + I % P + (I / P / half ? n : 0))...);
+}
+// The first half: of P vectors, inside every piece.
+template <class T, class V = typename Vector<T>::type>
+PYDLN_INLINE void transpose_pieces(V* x) {
+  constexpr int n = static_cast<int>(lanes_of<T>), P = kPiece<T>;
+  constexpr typename CountLanes<n>::type all;
+  if constexpr (P == 2) {
+    const V a = x[0], b = x[1];
+    x[0] = interleave<P, 1, false>(a, b, all), x[1] = interleave<P, 1, true>(a, b, all);
+  } else {
+    const V a = interleave<P, 1, false>(x[0], x[1], all), b = interleave<P, 1, true>(x[0], x[1], all);
+    const V c = interleave<P, 1, false>(x[2], x[3], all), d = interleave<P, 1, true>(x[2], x[3], all);
+    x[0] = interleave<P, 2, false>(a, c, all), x[1] = interleave<P, 2, true>(a, c, all);
+    x[2] = interleave<P, 2, false>(b, d, all), x[3] = interleave<P, 2, true>(b, d, all);
+  }
+}
+// The second: of all vectors, piece by piece.
+template <class T, class V = typename Vector<T>::type>
+PYDLN_INLINE void exchange_pieces(V* x) {
+  constexpr int n = static_cast<int>(lanes_of<T>), P = kPiece<T>;
+  constexpr typename CountLanes<n>::type all;
+  if constexpr (n == 2 * P) {
+#pragma GCC unroll 4
+    for (int q = 0; q < P; ++q) {
+      const V a = x[q], b = x[q + P];
+      x[q] = pieces<P, 0>(a, b, all), x[q + P] = pieces<P, 1>(a, b, all);
+    }
+  } else if constexpr (n == 4 * P) {
+#pragma GCC unroll 4
+    for (int q = 0; q < P; ++q) {
+      const V a = pieces<P, 0>(x[q], x[q + P], all), b = pieces<P, 1>(x[q], x[q + P], all);
+      const V c = pieces<P, 0>(x[q + 2 * P], x[q + 3 * P], all), d = pieces<P, 1>(x[q + 2 * P], x[q + 3 * P], all);
+      x[q] = pieces<P, 0>(a, c, all), x[q + 2 * P] = pieces<P, 1>(a, c, all);
+      x[q + P] = pieces<P, 0>(b, d, all), x[q + 3 * P] = pieces<P, 1>(b, d, all);
+    }
   }
 }
 
