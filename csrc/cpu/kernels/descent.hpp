@@ -166,6 +166,13 @@ class DescentWorker : Network<L, G> {
     }
     if (fresh && op_.drift) start_drift();
     until_event_ = 0;
+    lead_ = -1;
+    alike_ = true;
+    for (int64_t lane = 0; lane < kMembers; ++lane) {
+      if (lanes_[lane].member < 0) continue;
+      if (lead_ < 0) lead_ = lane;
+      alike_ &= lanes_[lane].step == lanes_[lead_].step;
+    }
   }
 
   void store_end(int64_t lane, Status status) {
@@ -228,8 +235,12 @@ class DescentWorker : Network<L, G> {
   PYDLN_INLINE void square_forward(bool with_product = false) {
     if constexpr (S > 0) {
       for (int64_t l = D_ - 2; l >= 1; --l) L::template product<S>(products_[l + 1], weights_[l], products_[l]);
-      L::template residual<S>(train_.sigma_yx, products_[1], weights_[0], carried_[0]);
-      if (with_product) L::template product<S>(products_[1], weights_[0], products_[0]);
+      if (with_product) {
+        L::template product<S>(products_[1], weights_[0], products_[0]);
+        L::subtract(train_.sigma_yx, products_[0], carried_[0], S, S);
+      } else {
+        L::template residual<S>(train_.sigma_yx, products_[1], weights_[0], carried_[0]);
+      }
     }
   }
   template <int S>
@@ -312,6 +323,7 @@ class DescentWorker : Network<L, G> {
   // Loss, records, stopping. Returns whether some lane came to its end; decides nothing once the run is cancelled.
   bool events() {
     const Value loss = loss_of(train_, carried_[0]);
+    if (alike_ && active_ > 0 && between(loss)) return false;
     bool any_record = false, any_start = false, looked_at[kMembers];
     for (int64_t lane = 0; lane < kMembers; ++lane) {
       looked_at[lane] = lanes_[lane].member >= 0 && due(lanes_[lane]);
@@ -338,12 +350,33 @@ class DescentWorker : Network<L, G> {
         ended = true;
         continue;
       }
-      int64_t next = (state.step / kCheckEvery + 1) * kCheckEvery;
-      if (state.record < op_.records && op_.record_at[state.record] < next) next = op_.record_at[state.record];
-      if (op_.steps < next) next = op_.steps;
-      if (next - state.step < until_event_) until_event_ = next - state.step;
+      const int64_t next = next_event(state) - state.step;
+      if (next < until_event_) until_event_ = next;
     }
     return ended;
+  }
+
+  // The same where all members are in the same step, neither the first nor the last, and nothing ends any of them: decided
+  // once for all. One by one they take 300 cycles, as long as a step of small networks.
+  bool between(const Value& loss) {
+    Lane& lead = lanes_[lead_];
+    if (lead.step == 0 || lead.step == op_.steps || every_step() || tangent_.wanted() || !L::finite(loss)) return false;
+    if (record_due(lead)) {
+      if (op_.strengths) strengths();
+      record(loss);
+    }
+    const int64_t steps = lead.step - lead.reported;
+    if (steps >= kCheckEvery) {
+      add_steps(control_, steps * active_);
+      for (auto& lane : lanes_) lane.reported = lane.step;
+    }
+    until_event_ = next_event(lead) - lead.step;
+    return true;
+  }
+  int64_t next_event(const Lane& lane) const {
+    int64_t next = (lane.step / kCheckEvery + 1) * kCheckEvery;
+    if (lane.record < op_.records && op_.record_at[lane.record] < next) next = op_.record_at[lane.record];
+    return op_.steps < next ? op_.steps : next;
   }
 
   bool ends(int64_t lane, T loss, Status& status) const {
@@ -369,14 +402,19 @@ class DescentWorker : Network<L, G> {
       test = loss_of(test_, test_residual_);
     }
     if (cancelled(control_)) return;  // perhaps in the middle of one of the products: unrecorded is NaN
-    for_due([&](int64_t lane, int64_t at) {
-      if (op_.loss) op_.loss[at] = L::get(loss, lane);
-      if (op_.test_loss) op_.test_loss[at] = L::get(test, lane);
-      if (op_.strengths)
+    find_due();
+    if (op_.loss) for_due([&](int64_t lane, int64_t at) { op_.loss[at] = L::get(loss, lane); });
+    if (op_.test_loss) for_due([&](int64_t lane, int64_t at) { op_.test_loss[at] = L::get(test, lane); });
+    if (op_.strengths)
+      for_due([&](int64_t lane, int64_t at) {
         for (int64_t a = 0; a < op_.modes; ++a) op_.strengths[at * op_.modes + a] = L::element(strengths_, a, lane);
-      if (op_.kernel_distance) op_.kernel_distance[at] = tangent_.distance(lane);
-      if (op_.product) L::store(products_[0], lane, op_.product + at * m_ * n_, m_, n_, flipped_);
-    });
+      });
+    if (op_.kernel_distance)
+      for_due([&](int64_t lane, int64_t at) { op_.kernel_distance[at] = tangent_.distance(lane); });
+    if (op_.product)
+      for_due([&](int64_t lane, int64_t at) {
+        L::store(products_[0], lane, op_.product + at * m_ * n_, m_, n_, flipped_);
+      });
     for (int64_t l = 0; l < D_; ++l) {
       const int64_t rows = width(l + 1), cols = width(l), to = outer_layer(l);
       if (op_.layer_norms) {
@@ -401,15 +439,21 @@ class DescentWorker : Network<L, G> {
           op_.drift[at * (D_ - 1) + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane)));
         });
       }
-    for (auto& lane : lanes_)
-      if (lane.member >= 0 && record_due(lane)) ++lane.record;
+    for_due([&](int64_t lane, int64_t) { ++lanes_[lane].record; });
   }
 
+  // The lanes that have something to record, and the place of each one's record.
+  void find_due() {
+    due_count_ = 0;
+    for (int64_t lane = 0; lane < kMembers; ++lane)
+      if (lanes_[lane].member >= 0 && record_due(lanes_[lane])) {
+        due_[due_count_] = lane;
+        place_[due_count_++] = lanes_[lane].member * op_.records + lanes_[lane].record;
+      }
+  }
   template <class F>
   void for_due(F f) {
-    for (int64_t lane = 0; lane < kMembers; ++lane)
-      if (lanes_[lane].member >= 0 && record_due(lanes_[lane]))
-        f(lane, lanes_[lane].member * op_.records + lanes_[lane].record);
+    for (int64_t i = 0; i < due_count_; ++i) f(due_[i], place_[i]);
   }
 
   void tangent_kernel() {
@@ -439,9 +483,12 @@ class DescentWorker : Network<L, G> {
   const ops::Descent<T>& op_;
 
   Lane lanes_[kMembers];
+  int64_t due_[kMembers], place_[kMembers], due_count_ = 0;
   int64_t active_ = 0;
   int64_t until_event_ = 0;
   bool exhausted_ = false;
+  int64_t lead_ = -1;   // the first lane that has a member
+  bool alike_ = false;  // all lanes that have one are in the same step
   bool general_ = false;
   const bool reads_product_;  // whether something that is recorded or waited for is read off Omega
   int64_t uncounted_ = 0;     // steps that no lane has counted yet

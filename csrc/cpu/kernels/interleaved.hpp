@@ -17,6 +17,12 @@ struct Interleaved {
 
   static PYDLN_INLINE T get(const Value& v, int64_t lane) { return v[lane]; }
   static PYDLN_INLINE void set(Value& v, int64_t lane, T x) { v[lane] = x; }
+  static PYDLN_INLINE bool finite(const Value& v) {
+    const auto differs = v - v != V{};
+    bool none = true;
+    for (int64_t lane = 0; lane < members; ++lane) none &= differs[lane] == 0;
+    return none;
+  }
 
   static int64_t stride(int64_t cols) { return cols; }
   static int64_t cells(int64_t rows, int64_t cols) { return rows * cols; }
@@ -215,9 +221,19 @@ struct Interleaved {
   // diag(U^T P): out[a] = sum_i U_ia P_ia, i from first to last
   template <class G>
   static void column_dots(const G* u, const V* p, V* out, int64_t rows, int64_t cols) {
-    for (int64_t j = 0; j < cols; ++j) {
+    constexpr int kSide = 4;  // sums side by side, or each waits for itself
+    int64_t j = 0;
+    for (; cols - j >= kSide; j += kSide) {
+      V sum[kSide] = {};
+      for (int64_t q = j; q < rows * cols; q += cols)
+#pragma GCC unroll 4
+        for (int s = 0; s < kSide; ++s) sum[s] = fma(V(at(u + q + s)), p[q + s], sum[s]);
+#pragma GCC unroll 4
+      for (int s = 0; s < kSide; ++s) out[j + s] = sum[s];
+    }
+    for (; j < cols; ++j) {
       V sum{};
-      for (int64_t i = 0; i < rows; ++i) sum = fma(V(at(u + i * cols + j)), p[i * cols + j], sum);
+      for (int64_t q = j; q < rows * cols; q += cols) sum = fma(V(at(u + q)), p[q], sum);
       out[j] = sum;
     }
   }
@@ -237,8 +253,14 @@ struct Interleaved {
   template <int64_t P, class F>
   static PYDLN_INLINE V canonical_of(int64_t rows, int64_t cols, F f) {
     V p[P] = {};
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < cols; ++j) p[j % P] = f(i * cols + j, p[j % P]);
+    if (cols % P == 0) {  // the partial sums stay in registers
+      for (int64_t q = 0; q < rows * cols; q += P)
+#pragma GCC unroll 16
+        for (int64_t j = 0; j < P; ++j) p[j] = f(q + j, p[j]);
+    } else {
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < cols; ++j) p[j % P] = f(i * cols + j, p[j % P]);
+    }
     return add_tree<P>(p);
   }
 

@@ -175,7 +175,9 @@ inline constexpr int64_t kPartialSums = 16;
 
 template <int64_t P = kPartialSums, class V>
 PYDLN_INLINE V add_tree(V* p) {
+#pragma GCC unroll 4
   for (int64_t half = P / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
     for (int64_t i = 0; i < half; ++i) p[i] = p[i] + p[i + half];
   return p[0];
 }
