@@ -31,7 +31,8 @@ class Part:
     widths : tuple of int
         n_0 … n_D of these.
     layout : str
-        ``interleaved``: as many networks at once as a vector has lanes; ``rows``: one network, its rows in vectors.
+        ``interleaved``: as many networks at once as a vector has lanes; ``rows``: one network, its rows in vectors, and
+        where at most 12 outputs (or inputs) are carried, a backward pass that visits every weight once.
     carried : str
         Side from which products are carried through the layers, the cheaper by counted work: ``inputs`` or ``outputs``.
     flops : float

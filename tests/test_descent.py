@@ -91,7 +91,7 @@ def test_every_record_of_every_shape(widths, whiten) -> None:
 
 
 # Wider than the tiles of the inner dimension, the groups of rows and the strips of the row layout, thin and square.
-WIDE = [(530, 20, 3), (3, 40, 530, 4), (140, 40, 270, 150)]
+WIDE = [(530, 20, 3), (3, 40, 530, 4), (95, 70, 50, 11), (140, 40, 270, 150)]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])

@@ -101,6 +101,13 @@ int main() {
         compare_all({a, b, c}, 1 + shape % 3, options);
         ++shape;
       }
+  // Few rows above strips of several squares, and what is left of both: each number of rows has a kernel of its own.
+  for (std::int64_t rows = 1; rows <= 13; ++rows)
+    for (const auto& [inputs, hidden] : std::vector<std::pair<std::int64_t, std::int64_t>>{{64, 16}, {33, 35}, {50, 17}}) {
+      Options options;
+      options.whitened = rows % 2 == 0;
+      compare_all({inputs, hidden, rows}, 1, options);
+    }
   // Depths, batches that do not fill a vector, tasks of each member's own, every path.
   for (const auto& widths : std::vector<std::vector<std::int64_t>>{
            {1, 1}, {5, 3}, {1, 7}, {33, 2}, {2, 3, 2, 3}, {3, 5, 1, 2}, {4, 1, 1, 4}})
