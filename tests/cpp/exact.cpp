@@ -103,7 +103,8 @@ int main() {
       }
   // Few rows above strips of several squares, and what is left of both: each number of rows has a kernel of its own.
   for (std::int64_t rows = 1; rows <= 13; ++rows)
-    for (const auto& [inputs, hidden] : std::vector<std::pair<std::int64_t, std::int64_t>>{{64, 16}, {33, 35}, {50, 17}}) {
+    for (const auto& [inputs, hidden] :
+         std::vector<std::pair<std::int64_t, std::int64_t>>{{64, 16}, {33, 35}, {50, 17}}) {
       Options options;
       options.whitened = rows % 2 == 0;
       compare_all({inputs, hidden, rows}, 1, options);
