@@ -359,7 +359,7 @@ class DescentWorker : Network<L, G> {
   // The same where all members are in the same step, neither the first nor the last, and nothing ends any of them: decided
   // once for all. One by one they take 300 cycles, as long as a step of small networks.
   bool between(const Value& loss) {
-    Lane& lead = lanes_[lead_];
+    const Lane& lead = lanes_[lead_];
     if (lead.step == 0 || lead.step == op_.steps || every_step() || tangent_.wanted() || !L::finite(loss)) return false;
     if (record_due(lead)) {
       if (op_.strengths) strengths();

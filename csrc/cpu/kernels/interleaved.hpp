@@ -225,9 +225,10 @@ struct Interleaved {
     int64_t j = 0;
     for (; cols - j >= kSide; j += kSide) {
       V sum[kSide] = {};
-      for (int64_t q = j; q < rows * cols; q += cols)
+      for (int64_t q = j; q < rows * cols; q += cols) {
 #pragma GCC unroll 4
         for (int s = 0; s < kSide; ++s) sum[s] = fma(V(at(u + q + s)), p[q + s], sum[s]);
+      }
 #pragma GCC unroll 4
       for (int s = 0; s < kSide; ++s) out[j + s] = sum[s];
     }
@@ -254,9 +255,10 @@ struct Interleaved {
   static PYDLN_INLINE V canonical_of(int64_t rows, int64_t cols, F f) {
     V p[P] = {};
     if (cols % P == 0) {  // the partial sums stay in registers
-      for (int64_t q = 0; q < rows * cols; q += P)
+      for (int64_t q = 0; q < rows * cols; q += P) {
 #pragma GCC unroll 16
         for (int64_t j = 0; j < P; ++j) p[j] = f(q + j, p[j]);
+      }
     } else {
       for (int64_t i = 0; i < rows; ++i)
         for (int64_t j = 0; j < cols; ++j) p[j % P] = f(i * cols + j, p[j % P]);
