@@ -140,11 +140,12 @@ def test_very_long_times_end_in_the_limit() -> None:
             np.testing.assert_allclose(solution.limit[0], best, atol=1e-13)
 
 
-def test_determinants_of_opposite_sign_end_in_a_saddle() -> None:
+@pytest.mark.parametrize("seed", range(30))
+def test_determinants_of_opposite_sign_end_in_a_saddle(seed) -> None:
     # det W_2 W_1 keeps its sign as long as it is balanced and square: the weakest mode is out of reach.
     S = np.diag([3.0, 2.0, 1.0])
     task = dln.Task.from_covariances(None, S, 20.0)
-    first, second = balanced_start((3, 3, 3), 0.0, 0.5, 4)
+    first, second = balanced_start((3, 3, 3), 0.0, 0.5, seed)
     if np.linalg.det(second @ first) > 0:
         U = np.linalg.svd(second)[0]
         second = (np.eye(3) - 2 * np.outer(U[:, 0], U[:, 0])) @ second

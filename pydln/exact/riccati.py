@@ -120,6 +120,7 @@ def _eliminate(m: Floats, logarithm: Floats, floor: Floats) -> NDArray[np.intp]:
     batch, times, rows, n = m.shape
     member, time = np.indices((batch, times))
     pivots = np.zeros((batch, times, n), dtype=np.intp)
+    left = np.broadcast_to(floor[:, None, :, None], m.shape).copy()
     closed = np.zeros(m.shape, dtype=bool)  # rows and columns that had their pivot
     for _ in range(n):
         with np.errstate(divide="ignore"):
@@ -130,8 +131,15 @@ def _eliminate(m: Floats, logarithm: Floats, floor: Floats) -> NDArray[np.intp]:
         closed[member, time, :, column] = True
         ratio = m[member, time, row] / m[member, time, row, column][..., None]
         ratio[member, time, column] = 0.0
-        change = m[member, time, :, column][..., None] * ratio[..., None, :]
+        taken = m[member, time, :, column][..., None]
+        # What rounding has left of an entry grows with the entries it is combined with: a remainder below it is none.
+        of_ratio = (left[member, time, row] + np.abs(ratio) * left[member, time, row, column][..., None]) / np.abs(
+            m[member, time, row, column][..., None]
+        )
+        of_taken = left[member, time, :, column][..., None]
+        change = taken * ratio[..., None, :]
+        left += of_taken * np.abs(ratio)[..., None, :] + np.abs(taken) * of_ratio[..., None, :]
         m -= change
-        m[(change != 0) & (np.abs(m) <= floor[:, None, :, None])] = 0.0
+        m[(change != 0) & (np.abs(m) <= left)] = 0.0
         m[member, time, row] = np.where(np.arange(n) == column[..., None], m[member, time, row], 0.0)
     return pivots
