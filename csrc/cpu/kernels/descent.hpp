@@ -403,7 +403,11 @@ class DescentWorker : Network<L, G> {
     }
     if (cancelled(control_)) return;  // perhaps in the middle of one of the products: unrecorded is NaN
     find_due();
-    if (op_.loss) for_due([&](int64_t lane, int64_t at) { op_.loss[at] = L::get(loss, lane); });
+    if (op_.loss)
+      for_due([&](int64_t lane, int64_t at) {
+        op_.loss[at] = L::get(loss, lane);
+        __builtin_prefetch(op_.loss + at + 1, 1);
+      });
     if (op_.test_loss) for_due([&](int64_t lane, int64_t at) { op_.test_loss[at] = L::get(test, lane); });
     if (op_.strengths)
       for_due([&](int64_t lane, int64_t at) {
