@@ -246,14 +246,15 @@ class DescentWorker : Network<L, G> {
   template <int S>
   PYDLN_INLINE void square_backward() {
     if constexpr (S > 0) {
-      Cell *r = carried_[0], *after = carried_[1];
-      for (int64_t l = 0; l + 1 < D_; ++l) {
-        L::template layer_step<S>(products_[l + 1], r, after, weights_[l], lr_);
-        Cell* t = r;
-        r = after;
-        after = t;
-      }
-      L::template update_all<S>(weights_[D_ - 1], r, lr_);
+      int from = 0;
+      for (int64_t l = 0; l + 2 < D_; ++l, from = 1 - from)
+        L::template layer_step<S>(products_[l + 1], carried_[from], carried_[1 - from], weights_[l], lr_);
+      Cell*& top = weights_[D_ - 1];
+      Cell*& spare = carried_[1 - from];
+      L::template last_step<S>(top, carried_[from], spare, weights_[D_ - 2], lr_);
+      Cell* t = top;
+      top = products_[D_ - 1] = spare;
+      spare = t;
     }
   }
   void count_steps() {

@@ -148,10 +148,11 @@ struct Interleaved {
     multiply_square<S>(Own{r, S, 1}, Own{w, 1, S}, Store{next, S});
     multiply_square<S>(Own{a, 1, S}, Own{r, S, 1}, Step{w, w, S, rate});
   }
+  // The last two layers: W' = V + rate R W^T beside V, the top layer, and W <- W + rate V^T R.
   template <int S>
-  static PYDLN_INLINE void update_all(V* w, const V* g, V rate) {
-#pragma GCC unroll 8
-    for (int q = 0; q < S * S; ++q) w[q] = fma(rate, g[q], w[q]);
+  static PYDLN_INLINE void last_step(const V* top, const V* r, V* to, V* w, V rate) {
+    multiply_square<S>(Own{r, S, 1}, Own{w, 1, S}, Step{to, top, S, rate});
+    multiply_square<S>(Own{top, 1, S}, Own{r, S, 1}, Step{w, w, S, rate});
   }
 
   // ---- element by element ---------------------------------------------------------------------------------------
