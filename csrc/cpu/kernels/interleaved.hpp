@@ -342,7 +342,11 @@ struct Interleaved {
 
   template <int S, class A, class B, class Out>
   static PYDLN_INLINE void multiply_square(A a, B b, Out out) {
-    if constexpr (S % 4 == 0) {
+    if constexpr (S == 4 && PYDLN_REGISTERS == 32) {
+      // Two rows after two: a product that reads this one begins with the first while the others are made.
+#pragma GCC unroll 1
+      for (int i = 0; i < S; i += 2) block<2, 4, S>(a, b, i, 0, S, out);
+    } else if constexpr (S % 4 == 0) {
       constexpr int NR = kCols[4];
 #pragma GCC unroll 1
       for (int i = 0; i < S; i += 4)
