@@ -71,6 +71,14 @@ struct Interleaved {
     PYDLN_INLINE Step from(int64_t i, int64_t j) const { return {c + i * ld + j, w + i * ld + j, ld, rate}; }
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[i * ld + j] = fma(rate, acc, w[i * ld + j]); }
   };
+  template <class G>
+  struct Dots {  // C_j += U_ij (AB)_ij
+    V* c;
+    const G* u;
+    int64_t ldu;
+    PYDLN_INLINE Dots from(int64_t i, int64_t j) const { return {c + j, u + i * ldu + j, ldu}; }
+    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[j] = fma(V(at(u + i * ldu + j)), acc, c[j]); }
+  };
 
   // ---- products -----------------------------------------------------------------------------------------------
   // C (M × N) = A B; element (i, j) sums over k from first to last. Networks in this layout are small: their products never
@@ -219,25 +227,13 @@ struct Interleaved {
     });
   }
 
-  // diag(U^T P): out[a] = sum_i U_ia P_ia, i from first to last
+  // out = diag(U^T A B): out[a] = sum_i U_ia (AB)_ia, i from first to last; no product is kept
+  static int64_t strengths_cells(int64_t, int64_t) { return 0; }
   template <class G>
-  static void column_dots(const G* u, const V* p, V* out, int64_t rows, int64_t cols) {
-    constexpr int kSide = 4;  // sums side by side, or each waits for itself
-    int64_t j = 0;
-    for (; cols - j >= kSide; j += kSide) {
-      V sum[kSide] = {};
-      for (int64_t q = j; q < rows * cols; q += cols) {
-#pragma GCC unroll 4
-        for (int s = 0; s < kSide; ++s) sum[s] = fma(V(at(u + q + s)), p[q + s], sum[s]);
-      }
-#pragma GCC unroll 4
-      for (int s = 0; s < kSide; ++s) out[j + s] = sum[s];
-    }
-    for (; j < cols; ++j) {
-      V sum{};
-      for (int64_t q = j; q < rows * cols; q += cols) sum = fma(V(at(u + q)), p[q], sum);
-      out[j] = sum;
-    }
+  static void strengths(const Control*, const V* a, int64_t lda, const G* b, const G* u, int64_t ldu, V*, V* out, int64_t M,
+                        int64_t N, int64_t K) {
+    for (int64_t j = 0; j < N; ++j) out[j] = V{};
+    multiply(factor(a, lda, 1), factor(b, ldu, 1), M, N, K, Dots<G>{out, u, ldu});
   }
   static PYDLN_INLINE T element(const V* x, int64_t q, int64_t lane) { return x[q][lane]; }
 

@@ -53,7 +53,7 @@ class Network {
     if (measures_strengths) {
       mode_u_ = arena.take<G>(task_cells<L, G>(m_, op.modes));
       mode_v_ = arena.take<G>(task_cells<L, G>(n_, op.modes));
-      mode_product_ = arena.take<Cell>(L::cells(m_, op.modes));
+      mode_product_ = arena.take<Cell>(L::strengths_cells(m_, op.modes));
       strengths_ = arena.take<Cell>(L::cells(1, op.modes));
     }
   }
@@ -164,8 +164,7 @@ class Network {
 
   void strengths() {
     const int64_t modes = training_.modes;
-    L::product(watch_, products_[0], ld(n_), mode_v_, ld(modes), mode_product_, m_, modes, n_);
-    L::column_dots(mode_u_, mode_product_, strengths_, m_, modes);
+    L::strengths(watch_, products_[0], ld(n_), mode_v_, mode_u_, ld(modes), mode_product_, strengths_, m_, modes, n_);
   }
 
   bool strengths_reached(int64_t lane, int64_t member) const {
