@@ -24,28 +24,35 @@ struct Interleaved {
     return none;
   }
 
-  static int64_t stride(int64_t cols) { return cols; }
-  static int64_t cells(int64_t rows, int64_t cols) { return rows * cols; }
+  // Rows of a multiple of 1 KiB would share few sets of the first cache: they are a line longer, which stays zero.
+  static constexpr PYDLN_INLINE int64_t stride(int64_t cols) {
+    constexpr int64_t size = sizeof(V), line = size < 64 ? 64 / size : 1;
+    return cols * size % 1024 == 0 ? cols + line : cols;
+  }
+  static int64_t cells(int64_t rows, int64_t cols) { return rows * stride(cols); }
 
   // ---- in and out of the group ------------------------------------------------------------------------------
   static void load(V* dst, int64_t lane, const T* src, int64_t rows, int64_t cols, bool transposed) {
+    const int64_t ld = stride(cols);
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < cols; ++j) dst[i * cols + j][lane] = transposed ? src[j * rows + i] : src[i * cols + j];
+      for (int64_t j = 0; j < cols; ++j) dst[i * ld + j][lane] = transposed ? src[j * rows + i] : src[i * cols + j];
   }
   static void store(const V* src, int64_t lane, T* dst, int64_t rows, int64_t cols, bool transposed) {
+    const int64_t ld = stride(cols);
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < cols; ++j) (transposed ? dst[j * rows + i] : dst[i * cols + j]) = src[i * cols + j][lane];
+      for (int64_t j = 0; j < cols; ++j) (transposed ? dst[j * rows + i] : dst[i * cols + j]) = src[i * ld + j][lane];
   }
   // A matrix shared by all members stays scalar and is broadcast where it is read.
   static void load(T* dst, int64_t, const T* src, int64_t rows, int64_t cols, bool transposed) {
+    const int64_t ld = stride(cols);
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < cols; ++j) dst[i * cols + j] = transposed ? src[j * rows + i] : src[i * cols + j];
+      for (int64_t j = 0; j < cols; ++j) dst[i * ld + j] = transposed ? src[j * rows + i] : src[i * cols + j];
   }
   static void copy_lane(V* dst, const V* src, int64_t lane, int64_t rows, int64_t cols) {
-    for (int64_t q = 0; q < rows * cols; ++q) dst[q][lane] = src[q][lane];
+    for (int64_t q = 0; q < cells(rows, cols); ++q) dst[q][lane] = src[q][lane];
   }
   static void clear_lane(V* dst, int64_t lane, int64_t rows, int64_t cols) {
-    for (int64_t q = 0; q < rows * cols; ++q) dst[q][lane] = 0;
+    for (int64_t q = 0; q < cells(rows, cols); ++q) dst[q][lane] = 0;
   }
 
   // ---- what becomes of an element of a product --------------------------------------------------------------
@@ -80,23 +87,26 @@ struct Interleaved {
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[j] = fma(V(at(u + i * ldu + j)), acc, c[j]); }
   };
 
+  template <int S>
+  static constexpr int64_t ld = stride(S);
+
   // ---- products -----------------------------------------------------------------------------------------------
   // C (M × N) = A B; element (i, j) sums over k from first to last. Networks in this layout are small: their products never
   // watch whether the run is cancelled.
   template <class A, class B>
   static void product(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
                       int64_t K) {
-    multiply(factor(a, lda, 1), factor(b, ldb, 1), M, N, K, Store{c, N});
+    multiply(factor(a, lda, 1), factor(b, ldb, 1), M, N, K, Store{c, stride(N)});
   }
   template <class A, class B>
   static void product_tn(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
                          int64_t K) {
-    multiply(factor(a, 1, lda), factor(b, ldb, 1), M, N, K, Store{c, N});
+    multiply(factor(a, 1, lda), factor(b, ldb, 1), M, N, K, Store{c, stride(N)});
   }
   template <class G, class A, class B>
   static void residual(const Control*, const G* s, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M,
                        int64_t N, int64_t K) {
-    multiply(factor(a, lda, 1), factor(b, ldb, 1), M, N, K, Residual<G>{c, s, N});
+    multiply(factor(a, lda, 1), factor(b, ldb, 1), M, N, K, Residual<G>{c, s, stride(N)});
   }
 
   // ---- one layer of the backward pass ----------------------------------------------------------------------------
@@ -106,13 +116,13 @@ struct Interleaved {
     const V* from;
     V* to;
     V rate;
-    PYDLN_INLINE Step at(int64_t cols) const { return {to, from, cols, rate}; }
+    PYDLN_INLINE Step at(int64_t cols) const { return {to, from, stride(cols), rate}; }
   };
   struct Slope {  // the gradient itself goes to `to`
     static constexpr bool fused = true;
     const V* from;
     V* to;
-    PYDLN_INLINE Store at(int64_t cols) const { return {to, cols}; }
+    PYDLN_INLINE Store at(int64_t cols) const { return {to, stride(cols)}; }
   };
   struct Momentum {
     static constexpr bool fused = false;
@@ -132,12 +142,13 @@ struct Interleaved {
   template <class Update>
   static PYDLN_INLINE void layer_step(const Control*, const Space& space, const V* a, const V* r, V* next,
                                       const Update& update, int64_t rows, int64_t cols, int64_t m) {
-    multiply(factor(r, cols, 1), factor(update.from, 1, cols), m, rows, cols, Store{next, rows});
-    const Own left{a, 1, rows}, right{r, cols, 1};
+    const int64_t over = stride(rows), across = stride(cols);
+    multiply(factor(r, across, 1), factor(update.from, 1, across), m, rows, cols, Store{next, over});
+    const Own left{a, 1, over}, right{r, across, 1};
     if constexpr (Update::fused) {
       multiply(left, right, rows, cols, m, update.at(cols));
     } else {
-      multiply(left, right, rows, cols, m, Store{space.gradient, cols});
+      multiply(left, right, rows, cols, m, Store{space.gradient, across});
       update_all(update, space.gradient, rows, cols);
     }
   }
@@ -145,34 +156,34 @@ struct Interleaved {
   // ---- the same where all matrices are S × S, S known when compiled -----------------------------------------------
   template <int S>
   static PYDLN_INLINE void product(const V* a, const V* b, V* c) {
-    multiply_square<S>(Own{a, S, 1}, Own{b, S, 1}, Store{c, S});
+    multiply_square<S>(Own{a, ld<S>, 1}, Own{b, ld<S>, 1}, Store{c, ld<S>});
   }
   template <int S, class G>
   static PYDLN_INLINE void residual(const G* s, const V* a, const V* b, V* c) {
-    multiply_square<S>(Own{a, S, 1}, Own{b, S, 1}, Residual<G>{c, s, S});
+    multiply_square<S>(Own{a, ld<S>, 1}, Own{b, ld<S>, 1}, Residual<G>{c, s, ld<S>});
   }
   template <int S>
   static PYDLN_INLINE void layer_step(const V* a, const V* r, V* next, V* w, V rate) {
-    multiply_square<S>(Own{r, S, 1}, Own{w, 1, S}, Store{next, S});
-    multiply_square<S>(Own{a, 1, S}, Own{r, S, 1}, Step{w, w, S, rate});
+    multiply_square<S>(Own{r, ld<S>, 1}, Own{w, 1, ld<S>}, Store{next, ld<S>});
+    multiply_square<S>(Own{a, 1, ld<S>}, Own{r, ld<S>, 1}, Step{w, w, ld<S>, rate});
   }
   // The last two layers: W' = V + rate R W^T beside V, the top layer, and W <- W + rate V^T R.
   template <int S>
   static PYDLN_INLINE void last_step(const V* top, const V* r, V* to, V* w, V rate) {
-    multiply_square<S>(Own{r, S, 1}, Own{w, 1, S}, Step{to, top, S, rate});
-    multiply_square<S>(Own{top, 1, S}, Own{r, S, 1}, Step{w, w, S, rate});
+    multiply_square<S>(Own{r, ld<S>, 1}, Own{w, 1, ld<S>}, Step{to, top, ld<S>, rate});
+    multiply_square<S>(Own{top, 1, ld<S>}, Own{r, ld<S>, 1}, Step{w, w, ld<S>, rate});
   }
 
   // ---- element by element ---------------------------------------------------------------------------------------
   static void update_all(const Plain& u, const V* g, int64_t rows, int64_t cols) {
-    for (int64_t q = 0; q < rows * cols; ++q) u.to[q] = fma(u.rate, g[q], u.from[q]);
+    for (int64_t q = 0; q < cells(rows, cols); ++q) u.to[q] = fma(u.rate, g[q], u.from[q]);
   }
   static void update_all(const Slope& u, const V* g, int64_t rows, int64_t cols) {
-    for (int64_t q = 0; q < rows * cols; ++q) u.to[q] = g[q];
+    for (int64_t q = 0; q < cells(rows, cols); ++q) u.to[q] = g[q];
   }
   static void update_all(const Momentum& u, const V* g, int64_t rows, int64_t cols) {
     V most = *u.largest;
-    for (int64_t q = 0; q < rows * cols; ++q) {
+    for (int64_t q = 0; q < cells(rows, cols); ++q) {
       const V weight = u.from[q], pull = fma(V(-u.decay), weight, g[q]);
       const V velocity = fma(u.momentum, u.velocity[q], pull);
       u.velocity[q] = velocity;
@@ -182,23 +193,25 @@ struct Interleaved {
     *u.largest = most;
   }
   static void scale(V* x, T factor, int64_t rows, int64_t cols) {
-    for (int64_t q = 0; q < rows * cols; ++q) x[q] = x[q] * factor;
+    for (int64_t q = 0; q < cells(rows, cols); ++q) x[q] = x[q] * factor;
   }
   static void transpose(const V* a, V* c, int64_t rows, int64_t cols) {
+    const int64_t from = stride(cols), to = stride(rows);
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < cols; ++j) c[j * rows + i] = a[i * cols + j];
+      for (int64_t j = 0; j < cols; ++j) c[j * to + i] = a[i * from + j];
   }
 
   template <class G>
   static void subtract(const G* s, const V* a, V* c, int64_t rows, int64_t cols) {
-    for (int64_t q = 0; q < rows * cols; ++q) c[q] = at(s + q) - a[q];
+    for (int64_t q = 0; q < cells(rows, cols); ++q) c[q] = at(s + q) - a[q];
   }
   // C = S - A diag(d), or S - diag(d) A
   template <class G>
   static void subtract_scaled(const G* s, const V* a, const G* d, bool by_row, V* c, int64_t rows, int64_t cols) {
+    const int64_t ld = stride(cols);
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < cols; ++j) {
-        const int64_t q = i * cols + j;
+        const int64_t q = i * ld + j;
         c[q] = fma(V(-at(d + (by_row ? i : j))), a[q], at(s + q));
       }
   }
@@ -217,7 +230,7 @@ struct Interleaved {
   }
   static V trace(const V* x, int64_t n) {
     V sum{};
-    for (int64_t i = 0; i < n; ++i) sum = sum + x[i * n + i];
+    for (int64_t i = 0; i < n; ++i) sum = sum + x[i * stride(n) + i];
     return sum;
   }
   static V distance2(const V* x, const V* y, int64_t rows, int64_t cols) {
@@ -251,14 +264,16 @@ struct Interleaved {
   template <int64_t P, class F>
   static PYDLN_INLINE V canonical_of(int64_t rows, int64_t cols, F f) {
     V p[P] = {};
+    const int64_t ld = stride(cols);
     if (cols % P == 0) {  // the partial sums stay in registers
-      for (int64_t q = 0; q < rows * cols; q += P) {
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t q = i * ld; q < i * ld + cols; q += P) {
 #pragma GCC unroll 16
-        for (int64_t j = 0; j < P; ++j) p[j] = f(q + j, p[j]);
-      }
+          for (int64_t j = 0; j < P; ++j) p[j] = f(q + j, p[j]);
+        }
     } else {
       for (int64_t i = 0; i < rows; ++i)
-        for (int64_t j = 0; j < cols; ++j) p[j % P] = f(i * cols + j, p[j % P]);
+        for (int64_t j = 0; j < cols; ++j) p[j % P] = f(i * ld + j, p[j % P]);
     }
     return add_tree<P>(p);
   }

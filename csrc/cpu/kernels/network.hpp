@@ -1,5 +1,6 @@
-// A group of networks and their task: shapes, storage, forward pass, loss, strengths. L is the layout; G is how the task's
-// matrices are stored, see kernels/task.hpp.
+// A group of networks and their task: shapes, storage, forward pass, loss, strengths. L is the layout; the task's matrices are
+// stored as G: L::Cell where members have tasks of their own, the bare scalar where all share one. Then a group holds a single
+// copy, and its elements are broadcast where they are read.
 //
 // The chain is carried along the output side (math/cost.hpp). When the input side is cheaper, the transposed chain
 // W_D^T, ..., W_1^T with the transposed task is run instead: "flipped" below; only loading, storing and the side on
@@ -7,7 +8,6 @@
 #pragma once
 
 #include "core/control.hpp"
-#include "cpu/kernels/task.hpp"
 #include "cpu/kernels/vector.hpp"
 #include "math/cost.hpp"
 #include "ops/training.hpp"
@@ -41,18 +41,19 @@ class Network {
         n_(width(0)) {
     products_ = arena.take<Cell*>(D_);
     for (int64_t l = 0; l + 1 < D_; ++l) matrix(arena, products_, l, m_, width(l));  // A_l = W_D ... W_{l+1}
-    int64_t widest = n_, cells = 0;
+    int64_t widest = n_, cells = 0, carried = 0;
     for (int64_t l = 0; l < D_; ++l) {
       widest = width(l) > widest ? width(l) : widest;
-      const int64_t here = L::cells(width(l + 1), width(l));
+      const int64_t here = L::cells(width(l + 1), width(l)), rows = L::cells(m_, width(l));
       cells = here > cells ? here : cells;
+      carried = rows > carried ? rows : carried;
     }
-    for (auto& r : carried_) r = arena.take<Cell>(L::cells(m_, widest));
+    for (auto& r : carried_) r = arena.take<Cell>(carried);
     space_ = L::make_space(arena, widest, cells);
     moments(arena, train_, op.train);
     if (measures_strengths) {
-      mode_u_ = arena.take<G>(task_cells<L, G>(m_, op.modes));
-      mode_v_ = arena.take<G>(task_cells<L, G>(n_, op.modes));
+      mode_u_ = arena.take<G>(L::cells(m_, op.modes));
+      mode_v_ = arena.take<G>(L::cells(n_, op.modes));
       mode_product_ = arena.take<Cell>(L::strengths_cells(m_, op.modes));
       strengths_ = arena.take<Cell>(L::cells(1, op.modes));
     }
@@ -75,10 +76,10 @@ class Network {
     return list;
   }
   void moments(Arena& arena, Moments& to, const ops::Moments<T>& from) {
-    if (from.sigma_xx) to.sigma_xx = arena.take<G>(task_cells<L, G>(inputs(), inputs()));
-    if (from.variances) to.variances = arena.take<G>(task_cells<L, G>(1, inputs()));
-    to.sigma_yx = arena.take<G>(task_cells<L, G>(m_, n_));
-    if (!from.whitened()) to.anchor = arena.take<G>(task_cells<L, G>(m_, n_));
+    if (from.sigma_xx) to.sigma_xx = arena.take<G>(L::cells(inputs(), inputs()));
+    if (from.variances) to.variances = arena.take<G>(L::cells(1, inputs()));
+    to.sigma_yx = arena.take<G>(L::cells(m_, n_));
+    if (!from.whitened()) to.anchor = arena.take<G>(L::cells(m_, n_));
   }
 
   // ---- in and out of lanes ------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@
 
 #include "core/control.hpp"
 #include "cpu/kernels/random.hpp"
-#include "cpu/kernels/task.hpp"
 #include "ops/descent.hpp"
 
 namespace pydln::PYDLN_ISA {
@@ -26,7 +25,7 @@ class NoiseSource {
         out_(op.chain.widths[op.chain.depth]),
         piece_(piece_of(op.noise.size)) {
     if (noise_.kind == ops::NoiseKind::none) return;
-    if (noise_.root) root_ = arena.take<G>(task_cells<L, G>(in_, in_));
+    if (noise_.root) root_ = arena.take<G>(L::cells(in_, in_));
     if (noise_.kind == ops::NoiseKind::labels) {
       drawn_y_ = arena.take<T>(out_ * in_);
       y_ = arena.take<Cell>(L::cells(rows(), cols()));
@@ -42,7 +41,7 @@ class NoiseSource {
     other_ = arena.take<Cell>(y_cells);
     if (piece_ < noise_.size) sum_ = arena.take<Cell>(L::cells(rows(), cols()));
     if (noise_.kind == ops::NoiseKind::online) {
-      labels_ = arena.take<G>(task_cells<L, G>(rows(), cols()));
+      labels_ = arena.take<G>(L::cells(rows(), cols()));
       if (noise_.root) z_ = arena.take<Cell>(L::cells(in_, piece_));
     } else if (!noise_.replace) {
       for (auto& order : order_) order = arena.take<std::int32_t>(noise_.samples);

@@ -6,7 +6,6 @@
 #pragma once
 
 #include "core/control.hpp"
-#include "cpu/kernels/task.hpp"
 #include "cpu/kernels/vector.hpp"
 #include "ops/descent.hpp"
 
@@ -23,7 +22,7 @@ class TangentKernel {
   TangentKernel(const ops::Descent<T>& op, bool flipped, Arena& arena)
       : op_(op), flipped_(flipped), D_(op.chain.depth), m_(width(D_)), n_(width(0)) {
     if (!wanted()) return;
-    if (op.root) root_ = arena.take<G>(task_cells<L, G>(inputs(), inputs()));
+    if (op.root) root_ = arena.take<G>(L::cells(inputs(), inputs()));
     Kernel* const both[] = {&now_, &start_};
     for (Kernel* k : both) {
       k->below = arena.take<Cell*>(D_);
@@ -33,10 +32,13 @@ class TangentKernel {
         gram(arena, k->above, l, m_, l + 1 < D_ || roots_above());
       }
     }
-    std::int64_t widest = 0;
-    for (std::int64_t l = 1; l < D_; ++l) widest = width(l) > widest ? width(l) : widest;
+    std::int64_t widest = 0, rooted = 0;
+    for (std::int64_t l = 1; l < D_; ++l) {
+      widest = width(l) > widest ? width(l) : widest;
+      rooted = L::cells(m_, width(l)) > rooted ? L::cells(m_, width(l)) : rooted;
+    }
     for (auto& p : carried_) p = arena.take<Cell>(L::cells(widest, n_));
-    if (roots_above()) rooted_ = arena.take<Cell>(L::cells(m_, widest));
+    if (roots_above()) rooted_ = arena.take<Cell>(rooted);
     turned_ = arena.take<Cell>(L::cells(widest, m_));
   }
 

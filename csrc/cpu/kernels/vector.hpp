@@ -182,8 +182,8 @@ PYDLN_INLINE V add_tree(V* p) {
   return p[0];
 }
 
-// Bump allocator over one block; with a null base it only measures. Every piece starts on a cache line, and pieces that
-// fill pages are moved against each other: at one offset of the page a load waits for an unrelated store.
+// Bump allocator over one block; with a null base it only measures. Every piece is zero and starts on a cache line, and pieces
+// that fill pages are moved against each other: at one offset of the page a load waits for an unrelated store.
 struct Arena {
   static constexpr std::size_t kStagger = 320;
   char* base;
@@ -196,6 +196,7 @@ struct Arena {
     if (__builtin_mul_overflow(static_cast<std::size_t>(count), sizeof(C), &bytes) ||
         __builtin_add_overflow(bytes, 63, &bytes) || __builtin_add_overflow(used, bytes / 64 * 64 + kStagger, &used))
       used = SIZE_MAX / 2;  // no computer has this much: the caller refuses
+    if (p) __builtin_memset(static_cast<void*>(p), 0, bytes);
     return p;
   }
 };
