@@ -91,7 +91,8 @@ def test_every_record_of_every_shape(widths, whiten) -> None:
 
 
 # Wider than the tiles of the inner dimension, the groups of rows and the strips of the row layout, thin and square.
-WIDE = [(530, 20, 3), (3, 40, 530, 4), (95, 70, 50, 11), (140, 40, 270, 150)]
+# Rows of 32, 64 and 96 elements are padded in the interleaved layout.
+WIDE = [(530, 20, 3), (3, 40, 530, 4), (95, 70, 50, 11), (140, 40, 270, 150), (64, 96, 32, 48)]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
@@ -108,9 +109,9 @@ def test_wide_layers(widths, momentum) -> None:
             same_bits(first.setdefault(isa, run), run)
 
 
-@pytest.mark.parametrize("n", range(1, 10))
+@pytest.mark.parametrize("n", [*range(1, 10), 12, 16, 24, 32])
 def test_square_networks_of_few_units(n) -> None:
-    """Widths up to 8 have products of their own in the interleaved layout."""
+    """All these widths but 9 have products of their own in the interleaved layout."""
     for depth, batch in ((1, 3), (2, 17), (4, 9)):
         widths = (n,) * (depth + 1)
         task, weights = some_task(n, n, whiten=True), starts(widths, batch)

@@ -10,48 +10,46 @@
 namespace pydln::cpu {
 namespace {
 
-// Percent of the multiply-add probe, square networks of depth 3 and 4.
+// Percent of the multiply-add probe (Zen 4), mean of square networks of depth 3 and 4; loss at every tenth step.
 struct Measured {
   double extent, interleaved, rows;
 };
 using Table = std::array<Measured, 11>;
-// Vectors of 32 bytes and less: float64 on AVX2 (Zen 3); float32 lies within a few percent of it, and the two curves cross
-// at the same width.
-constexpr Table kNarrow = {{{1, 0.4, 0.1},
-                            {2, 20, 0.8},
-                            {4, 40, 5},
-                            {8, 62, 18},
-                            {12, 57, 36},
-                            {16, 56, 44},
-                            {24, 58, 56},
-                            {32, 61, 60},
-                            {48, 56, 63},
-                            {64, 51, 64},
-                            {96, 50, 68}}};
-// AVX-512 (Zen 5): float64 and float32, whose rows are half as many vectors. Interleaved matrices of 32 and 64 columns have
-// rows of 2 and 4 KiB, which share few cache sets.
-constexpr Table kWide64 = {{{1, 0.4, 0.1},
-                            {2, 20, 0.8},
-                            {4, 46, 5},
-                            {8, 58, 22},
-                            {12, 61, 35},
-                            {16, 66, 57},
-                            {24, 65, 70},
-                            {32, 55, 76},
-                            {48, 65, 82},
-                            {64, 55, 85},
-                            {96, 60, 88}}};
-constexpr Table kWide32 = {{{1, 0.4, 0.05},
-                            {2, 20, 0.4},
-                            {4, 39, 3},
-                            {8, 47, 11},
-                            {12, 61, 24},
-                            {16, 60, 40},
-                            {24, 62, 49},
-                            {32, 53, 71},
-                            {48, 62, 80},
-                            {64, 52, 83},
-                            {96, 58, 88}}};
+// Vectors of 32 bytes and less: float64 on AVX2; float32 crosses at the same width.
+constexpr Table kNarrow = {{{1, 4, 0.2},
+                            {2, 23, 1.1},
+                            {4, 77, 13},
+                            {8, 85, 41},
+                            {12, 90, 54},
+                            {16, 90, 73},
+                            {24, 90, 81},
+                            {32, 88, 85},
+                            {48, 86, 88},
+                            {64, 87, 85},
+                            {96, 80, 91}}};
+// AVX-512: float64 and float32, whose rows are half as many vectors.
+constexpr Table kWide64 = {{{1, 6, 0.1},
+                            {2, 31, 1.0},
+                            {4, 73, 7},
+                            {8, 84, 43},
+                            {12, 87, 44},
+                            {16, 89, 64},
+                            {24, 91, 80},
+                            {32, 93, 83},
+                            {48, 89, 89},
+                            {64, 86, 90},
+                            {96, 84, 92}}};
+constexpr Table kWide32 = {{{1, 4, 0.1},
+                            {2, 22, 0.4},
+                            {4, 66, 2},
+                            {8, 83, 15},
+                            {12, 87, 36},
+                            {16, 87, 57},
+                            {24, 92, 56},
+                            {32, 93, 82},
+                            {48, 88, 86},
+                            {64, 85, 86},
+                            {96, 81, 87}}};
 
 const Table& table_of(Vectors vectors) {
   if (vectors.bytes < 64) return kNarrow;

@@ -101,6 +101,10 @@ int main() {
         compare_all({a, b, c}, 1 + shape % 3, options);
         ++shape;
       }
+  // Widths with a kernel of their own beyond these, and padded rows.
+  for (const auto& widths : std::vector<std::vector<std::int64_t>>{
+           {12, 12, 12}, {16, 16, 16}, {24, 24, 24}, {32, 32, 32}, {32, 16, 64}, {64, 32, 16}, {16, 64, 32}})
+    compare_all(widths, 9, Options{});
   // Few rows above strips of several squares, and what is left of both: each number of rows has a kernel of its own.
   for (std::int64_t rows = 1; rows <= 13; ++rows)
     for (const auto& [inputs, hidden] :

@@ -243,8 +243,8 @@ struct Interleaved {
   // out = diag(U^T A B): out[a] = sum_i U_ia (AB)_ia, i from first to last; no product is kept
   static int64_t strengths_cells(int64_t, int64_t) { return 0; }
   template <class G>
-  static void strengths(const Control*, const V* a, int64_t lda, const G* b, const G* u, int64_t ldu, V*, V* out, int64_t M,
-                        int64_t N, int64_t K) {
+  static void strengths(const Control*, const V* a, int64_t lda, const G* b, const G* u, int64_t ldu, V*, V* out,
+                        int64_t M, int64_t N, int64_t K) {
     for (int64_t j = 0; j < N; ++j) out[j] = V{};
     multiply(factor(a, lda, 1), factor(b, ldu, 1), M, N, K, Dots<G>{out, u, ldu});
   }

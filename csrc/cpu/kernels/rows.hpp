@@ -235,8 +235,8 @@ struct Rows {
 
   // out = diag(U^T A B) by way of P = AB: out[a] = sum_i U_ia P_ia, i from first to last
   static int64_t strengths_cells(int64_t rows, int64_t modes) { return cells(rows, modes); }
-  static void strengths(const Control* watch, const T* a, int64_t lda, const T* b, const T* u, int64_t ldu, T* p, T* out,
-                        int64_t M, int64_t N, int64_t K) {
+  static void strengths(const Control* watch, const T* a, int64_t lda, const T* b, const T* u, int64_t ldu, T* p,
+                        T* out, int64_t M, int64_t N, int64_t K) {
     product(watch, a, lda, b, ldu, p, M, N, K);
     for (int64_t j = 0; j < vectors(N) * L; j += L) {
       V sum{};
