@@ -331,12 +331,11 @@ struct Interleaved {
     block<MR, NR, 0>(a, b, i, j, K, out);
   }
 
-  // MR rows of C, in blocks of nearly equal width: a block of a single column would wait for its own sums.
+  // MR rows of C, in blocks of nearly equal width: a block of a single column would wait for its own sums. A function for each
+  // number of rows: all in one spill their addresses before they begin (3 x 3 x 3: 110 -> 55 FMA slots on Zen 4).
   template <int MR, class A, class B, class Out>
-  static PYDLN_INLINE void block_row(int64_t rows, A a, B b, int64_t i, int64_t N, int64_t K, Out out) {
-    if constexpr (MR > 1) {
-      if (rows < MR) return block_row<MR - 1>(rows, a, b, i, N, K, out);
-    }
+  static __attribute__((noinline)) void block_row(const A& a, const B& b, int64_t i, int64_t N, int64_t K,
+                                                  const Out& out) {
     constexpr int NR = kCols[MR];
     int64_t j = 0;
     if constexpr (NR == 2) {  // pairs, and three where one would be left over
@@ -380,10 +379,21 @@ struct Interleaved {
   }
   template <class A, class B, class Out>
   static void multiply(A a, B b, int64_t M, int64_t N, int64_t K, Out out) {
-    constexpr int MR = 4;
     for (int64_t i = 0; i < M;) {
-      const int64_t rows = next_block<MR>(M - i);
-      block_row<MR>(rows, a, b, i, N, K, out);
+      const int64_t rows = next_block<4>(M - i);
+      switch (rows) {
+        case 1:
+          block_row<1>(a, b, i, N, K, out);
+          break;
+        case 2:
+          block_row<2>(a, b, i, N, K, out);
+          break;
+        case 3:
+          block_row<3>(a, b, i, N, K, out);
+          break;
+        default:
+          block_row<4>(a, b, i, N, K, out);
+      }
       i += rows;
     }
   }
