@@ -63,6 +63,23 @@ double typical_extent(const Chain& chain) {
   return chain.depth > 1 ? std::cbrt(work) : std::sqrt(static_cast<double>(chain.widths[0] * chain.widths[1]));
 }
 
+// What part of the row layout's arithmetic is on elements of the layers, not on what fills their rows to whole vectors.
+double filled(const Chain& chain, std::int64_t lanes) {
+  const bool flipped = carry_input_side(chain);
+  std::int64_t elements = 0, padded = 0;
+  for (std::int64_t l = 0; l < chain.depth; ++l) {
+    const std::int64_t rows = chain.widths[flipped ? l : l + 1], cols = chain.widths[flipped ? l + 1 : l];
+    elements += rows * cols;
+    padded += rows * ((cols + lanes - 1) / lanes * lanes);
+  }
+  return static_cast<double>(elements) / static_cast<double>(padded);
+}
+double filled(double extent, std::int64_t lanes) {
+  const auto width = static_cast<std::int64_t>(extent);
+  const std::int64_t widths[] = {width, width};
+  return filled(Chain{1, widths}, lanes);
+}
+
 }  // namespace
 
 Rates expected_rates(const Chain& chain, std::int64_t batch, Vectors vectors) {
@@ -70,16 +87,14 @@ Rates expected_rates(const Chain& chain, std::int64_t batch, Vectors vectors) {
   const double extent = typical_extent(chain);
   const auto* const above =
       std::find_if(table.begin(), table.end(), [=](const Measured& m) { return m.extent >= extent; });
-  Measured at = table.back();
-  if (above == table.begin()) {
-    at = *above;
-  } else if (above != table.end()) {
-    const Measured &low = above[-1], &high = *above;
-    const double x = std::log(extent / low.extent) / std::log(high.extent / low.extent);
-    at = {extent, low.interleaved + x * (high.interleaved - low.interleaved), low.rows + x * (high.rows - low.rows)};
-  }
+  const Measured& high = above == table.end() ? table.back() : *above;
+  const Measured& low = above == table.begin() || above == table.end() ? high : above[-1];
+  const double x = &low == &high ? 0 : std::log(extent / low.extent) / std::log(high.extent / low.extent);
+  const auto between = [x](double a, double b) { return 0.01 * (a + x * (b - a)); };
   const std::int64_t lanes = vectors.lanes, groups = (batch + lanes - 1) / lanes;
-  return {0.01 * at.interleaved * static_cast<double>(batch) / static_cast<double>(groups * lanes), 0.01 * at.rows};
+  const double taken = static_cast<double>(batch) / static_cast<double>(groups * lanes);
+  return {taken * between(low.interleaved, high.interleaved),
+          filled(chain, lanes) * between(low.rows / filled(low.extent, lanes), high.rows / filled(high.extent, lanes))};
 }
 
 Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, Vectors vectors) {
