@@ -215,7 +215,6 @@ class DescentWorker : Network<L, G> {
         forward((due && reads_product_) || noise_.samples_drawn(), due || !noise_.samples_drawn());
       if (cancelled(control_)) return abandon();
       if (due) {
-        count_steps();
         const bool ended = events();
         if (cancelled(control_)) return abandon();
         if (ended) {  // the successor starts with a forward pass of its own
@@ -267,8 +266,12 @@ class DescentWorker : Network<L, G> {
     }
   }
   void count_steps() {
-    for (auto& lane : lanes_) lane.step += uncounted_;
-    uncounted_ = 0;
+    for (auto& lane : lanes_) {
+      lane.step += uncounted_;
+      lane.record += uncounted_records_;
+    }
+    uncounted_ = uncounted_records_ = 0;
+    together_ = false;
   }
 
   // The residual of this step's noise in place of the task's.
@@ -333,7 +336,8 @@ class DescentWorker : Network<L, G> {
   // Loss, records, stopping. Returns whether some lane came to its end; decides nothing once the run is cancelled.
   bool events() {
     const Value loss = loss_of(train_, carried_[0]);
-    if (alike_ && active_ > 0 && between(loss)) return false;
+    if (alike_ && between(loss)) return false;
+    count_steps();
     bool any_record = false, any_start = false, looked_at[kMembers];
     for (int64_t lane = 0; lane < kMembers; ++lane) {
       looked_at[lane] = lanes_[lane].member >= 0 && due(lanes_[lane]);
@@ -342,7 +346,11 @@ class DescentWorker : Network<L, G> {
     }
     if (tangent_.wanted() && (any_record || any_start)) tangent_kernel();
     if (op_.stop_strengths || (any_record && op_.strengths)) strengths();
-    if (any_record) record(loss);
+    if (any_record) {
+      find_due();
+      record(loss);
+      for_due([&](int64_t lane, int64_t) { ++lanes_[lane].record; });
+    }
     if (cancelled(control_)) return false;
 
     bool ended = false;
@@ -367,20 +375,30 @@ class DescentWorker : Network<L, G> {
   }
 
   // The same where all members are in the same step, neither the first nor the last, and nothing ends any of them: decided
-  // once for all. One by one they take 300 cycles, as long as a step of small networks.
+  // once for all, and counted when they part. One by one they take 300 cycles, as long as a step of small networks.
   bool between(const Value& loss) {
-    const Lane& lead = lanes_[lead_];
-    if (lead.step == 0 || lead.step == op_.steps || every_step() || tangent_.wanted() || !L::finite(loss)) return false;
-    if (record_due(lead)) {
+    Lane now = lanes_[lead_];
+    now.step += uncounted_;
+    now.record += uncounted_records_;
+    if (now.step == 0 || now.step == op_.steps || every_step() || tangent_.wanted() || !L::finite(loss)) return false;
+    if (record_due(now)) {
+      if (!together_) {
+        count_steps();
+        find_due();
+        together_ = true;
+      }
       if (op_.strengths) strengths();
       record(loss);
+      for (int64_t i = 0; i < due_count_; ++i) ++place_[i];
+      ++uncounted_records_;
+      ++now.record;
     }
-    const int64_t steps = lead.step - lead.reported;
+    const int64_t steps = now.step - now.reported;
     if (steps >= kCheckEvery) {
       add_steps(control_, steps * active_);
-      for (auto& lane : lanes_) lane.reported = lane.step;
+      for (auto& lane : lanes_) lane.reported = now.step;
     }
-    until_event_ = next_event(lead) - lead.step;
+    until_event_ = next_event(now) - now.step;
     return true;
   }
   int64_t next_event(const Lane& lane) const {
@@ -412,7 +430,6 @@ class DescentWorker : Network<L, G> {
       test = loss_of(test_, test_residual_);
     }
     if (cancelled(control_)) return;  // perhaps in the middle of one of the products: unrecorded is NaN
-    find_due();
     if (op_.loss)
       for_due([&](int64_t lane, int64_t at) {
         op_.loss[at] = L::get(loss, lane);
@@ -453,7 +470,6 @@ class DescentWorker : Network<L, G> {
           op_.drift[at * (D_ - 1) + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane)));
         });
       }
-    for_due([&](int64_t lane, int64_t) { ++lanes_[lane].record; });
   }
 
   // The lanes that have something to record, and the place of each one's record.
@@ -504,8 +520,9 @@ class DescentWorker : Network<L, G> {
   int64_t lead_ = -1;   // the first lane that has a member
   bool alike_ = false;  // all lanes that have one are in the same step
   bool general_ = false;
-  const bool reads_product_;  // whether something that is recorded or waited for is read off Omega
-  int64_t uncounted_ = 0;     // steps that no lane has counted yet
+  const bool reads_product_;                       // whether something that is recorded or waited for is read off Omega
+  int64_t uncounted_ = 0, uncounted_records_ = 0;  // steps and records that no lane has counted yet
+  bool together_ = false;  // all lanes that have a member are due, and place_ is where their next records belong
   Value lr_{}, momentum_{}, decay_{};
 
   Moments test_;

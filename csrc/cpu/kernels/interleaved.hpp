@@ -18,10 +18,11 @@ struct Interleaved {
   static PYDLN_INLINE T get(const Value& v, int64_t lane) { return v[lane]; }
   static PYDLN_INLINE void set(Value& v, int64_t lane, T x) { v[lane] = x; }
   static PYDLN_INLINE bool finite(const Value& v) {
-    const auto differs = v - v != V{};
-    bool none = true;
-    for (int64_t lane = 0; lane < members; ++lane) none &= differs[lane] == 0;
-    return none;
+    const auto differs = reinterpret_cast<SignedBits>(v - v != V{});
+    int64_t any = 0;
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < sizeof(V) / sizeof(int64_t); ++i) any |= differs[i];
+    return any == 0;
   }
 
   // Rows of a multiple of 1 KiB would share few sets of the first cache: they are a line longer, which stays zero.

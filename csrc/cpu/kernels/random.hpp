@@ -8,8 +8,6 @@
 
 namespace pydln::PYDLN_ISA {
 
-typedef std::uint64_t Bits __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias));
-typedef std::int64_t SignedBits __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias));
 using Doubles = Vector<double>::type;
 
 enum class Stream : std::uint64_t { indices = 0, inputs = 1, labels = 2 };

@@ -23,6 +23,9 @@ struct Vector<float> {
   typedef float type __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias));
 };
 
+typedef std::uint64_t Bits __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias));
+typedef std::int64_t SignedBits __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias));
+
 template <class T>
 inline constexpr int64_t lanes_of = PYDLN_VECTOR_BYTES / static_cast<int64_t>(sizeof(T));
 
