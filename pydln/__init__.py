@@ -7,6 +7,7 @@ with the inputs first, ``weights`` start with W_1, ``product`` is Ω = W_D ⋯ W
 
 from pydln import analysis, datasets, exact, init, plot, reduce
 from pydln._backend import version as _version
+from pydln.end_to_end import end_to_end_flow
 from pydln.errors import (
     BackendUnavailable,
     DataNotFound,
@@ -51,6 +52,7 @@ __all__ = [
     "__version__",
     "analysis",
     "datasets",
+    "end_to_end_flow",
     "exact",
     "gradient_descent",
     "gradient_flow",

@@ -1,0 +1,254 @@
+"""Gradient flow of balanced networks of any depth, through the end-to-end map alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pydln import _validate
+from pydln.balanced import Balanced, Learned, OneLayer, ranks
+from pydln.flow import Progress, _batch, _empty, _progress, _refuse_too_large, _settings
+from pydln.integrate import _AT_ONCE, _Ended, _Integrator, _judged, _Recorder, _times
+from pydln.reduce.problem import Ensemble, blocks, input_spectrum, take, transposed
+from pydln.stepping import follow
+from pydln.task import Task
+from pydln.trajectory import QUANTITIES, Status, Trajectory
+from pydln.weights import Weights
+
+__all__ = ["end_to_end_flow"]
+
+Floats = NDArray[Any]
+Integers = NDArray[np.int64]
+
+RECORDS = ("loss", "test_loss", "strengths", "product")
+"""What the map tells; the rest of `QUANTITIES` belongs to layers."""
+
+
+def end_to_end_flow(
+    task: Task,
+    product: ArrayLike,
+    t: ArrayLike,
+    *,
+    depth: float,
+    record: str | Sequence[str] = ("loss", "strengths"),
+    method: str = "tsit5",
+    rtol: float | None = None,
+    atol: float = 0.0,
+    step: float | None = None,
+    max_step: float | None = None,
+    max_steps: int = 100_000,
+    throw: bool = True,
+    progress: Progress = False,
+) -> Trajectory:
+    """Gradient flow of balanced deep linear networks, W_{l+1}ᵀW_{l+1} = W_lW_lᵀ, without their layers.
+
+        dΩ/dt = Σ_{j=1}^{D} (ΩΩᵀ)^{(D-j)/D} E (ΩᵀΩ)^{(j-1)/D},   E = Σ_yx - ΩΣ_xx
+
+    (Arora, Cohen & Hazan 2018, theorem 1; t in units of τ.) The work does not depend on the depth, nor on hidden widths:
+    they must only reach the rank of Ω(0). In the singular basis of Ω = U diag(σ) Vᵀ entry (i, k) of UᵀEV is multiplied by
+    (σ_i² - σ_k²) / (σ_i^{2/D} - σ_k^{2/D}), D σ_i^{2-2/D} where these are equal: a form in which any real D >= 2 has a
+    meaning. What is integrated, see `pydln.balanced`, is smooth where singular values meet, and keeps the rank of Ω and
+    the sign of its determinant, which a balanced flow of two and more layers cannot change: singular values reach zero
+    only in infinite time, and those that are zero stay. Singular values of any size are followed to `rtol` of
+    themselves.
+
+    Parameters
+    ----------
+    task : Task
+        What is learned.
+    product : (n_D, n_0) or (batch, n_D, n_0) array
+        Ω at t = 0. A single one is used for every member of a batched task, and a single task for every one. Singular
+        values below max(n_0, n_D) eps of the largest count as zero where D >= 2.
+    t : (time,) array
+        Times to record at, in units of τ = 1/lr, >= 0 and increasing; the run ends at the last.
+    depth : float
+        D, the number of weight matrices: 1 or a number >= 2. (Between 1 and 2 the equation has more than one solution
+        from a singular start.)
+    record : sequence of str
+        Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV) with U, V of the task, signed), ``product``.
+    method : {"tsit5", "dopri5", "dop853", "rk4"}
+        Runge–Kutta method, as in `gradient_flow`.
+    rtol, atol : float
+        Error of a step that is tolerated. With two and more layers, a_i = σ_i^{1/D}: atol + rtol √(a_i a_k) in entry
+        (i, k) of M = diag(a), which has the size of a layer, and atol + rtol in the entries of singular vectors. With
+        one layer: atol + rtol max |Ω|. rtol is 1e-8 by default.
+    step, max_step, max_steps, throw
+        As in `gradient_flow`.
+    progress : bool or callable
+        As in `gradient_flow`.
+
+    Returns
+    -------
+    Trajectory
+        As that of `gradient_flow`, in float64. `Trajectory.final` is None: there are no layers.
+        ``settings["rank"]`` is the rank of Ω, which is that of Ω(0) all the time where D >= 2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument, before any work is done; also when the recording would not fit in memory.
+    IntegrationError
+        Members were given up and `throw` is true; ``.trajectory`` holds everything that was computed.
+    Interrupted
+        Ctrl-C; ``.trajectory`` holds everything that was computed.
+
+    See Also
+    --------
+    pydln.singular_flow : the singular values and vectors along the same flow.
+    pydln.init.balanced : the layers of a network that moves so.
+    """
+    names = _validate.names(record, "record", QUANTITIES)
+    for name in names:
+        if name not in RECORDS:
+            raise ValueError(f"record: expected names out of {', '.join(RECORDS)}, got {name}, which belongs to layers")
+    how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
+    run = Followed(task, product, t, depth, how)
+    if "test_loss" in names and task.test is None:
+        raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
+    maps, batch, times, modes = run.maps, run.batch, run.times, task.modes.s.shape[-1]
+    _refuse_too_large(names, maps, batch, len(times), modes)
+    ensemble = Ensemble(task, maps, batch)
+    records = {name: _empty(name, maps, batch, len(times), modes) for name in names}
+    recorder = _Recorder(ensemble, records, threads=1)
+    kept = np.empty(0)
+    before = 0
+
+    def write(path: Balanced | OneLayer, members: Integers, at: Integers, y: Floats) -> None:
+        kept[members - before, at] = run.unturned(path.product(y), members)
+
+    interrupted = False
+    with _progress(progress) as tick:
+        for members in blocks(batch, ensemble.bytes_of_one * (len(times) + 1), at_once=_AT_ONCE, at_least=16):
+            kept, before = np.full((len(members), len(times), *maps.layers[0].shape[1:]), np.nan), int(members[0])
+            try:
+                run(members, write, tick)
+            except KeyboardInterrupt:
+                interrupted = True
+            recorder(members, ensemble.problem(members, test="test_loss" in names), [kept])
+            if interrupted:
+                break
+    made = Trajectory(
+        t=times,
+        steps=None,
+        records=records,
+        status=run.ended.status,
+        stopped_at=run.ended.accepted,
+        settings=run.settings,
+        source="end_to_end_flow",
+    )
+    return _judged(made, interrupted, throw)
+
+
+class Followed:
+    """Maps and what they learn, checked; called, it follows some members."""
+
+    def __init__(self, task: Task, product: ArrayLike, t: ArrayLike, depth: float, how: _Integrator) -> None:
+        self.maps, self.depth = maps_of(task, product), depth_of(depth)
+        self.task, self.how, self.times = task, how, _times(t)
+        self.batch = _batch({"product": self.maps.batch, "task": task.batch or 1})
+        self.ended = _Ended(self.batch)
+        self.learned, self.basis = learned_by(task)
+        omega = self.maps.layers[0]
+        self.turned = omega if self.basis is None else omega @ self.basis
+        self.U, self.sigma, Vt = np.linalg.svd(self.turned, full_matrices=False)
+        self.V = transposed(Vt)
+        self.rank = np.broadcast_to(ranks(self.sigma, omega.shape), (self.batch,))
+        self.done = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the trajectory tells."""
+        depth = int(self.depth) if self.depth == int(self.depth) else self.depth
+        own = {"depth": depth, "rank": np.array(self.rank)}
+        return _settings(self.task, self.maps, {}, 0, None) | self.how.settings | self.ended.settings | own
+
+    def unturned(self, columns: Floats, members: Integers) -> Floats:
+        """Maps, or rows, in the input coordinates of the task."""
+        if self.basis is None:
+            return columns
+        basis = self.basis if len(self.basis) == 1 else self.basis[members]
+        return np.asarray(columns @ transposed(basis))
+
+    def __call__(
+        self,
+        members: Integers,
+        record: Callable[[Any, Integers, Integers, Floats], None],
+        tick: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Follows consecutive members, those of one rank together; `record` gets members, indices of times, states."""
+        for rank in np.unique(self.rank[members]):
+            own = members[self.rank[members] == rank]
+            path, y = self._start(own, int(rank))
+
+            def seen(path: Any, which: Integers, at: Integers, y: Floats, own: Integers = own) -> None:
+                record(path, own[which], at, y)
+                self.done += len(at)
+                if tick is not None:
+                    tick(self.done, self.batch * len(self.times))
+
+            ended = {n: np.zeros(len(own), dtype=a.dtype) for n, a in self.ended.of(members).items()}
+            ended["status"][:] = Status.INTERRUPTED
+            try:
+                follow(
+                    path,
+                    y,
+                    self.times,
+                    self.how.method,
+                    rtol=self.how.rtol,
+                    atol=self.how.atol,
+                    step=self.how.step,
+                    max_step=self.how.max_step,
+                    max_steps=self.how.max_steps,
+                    ended=ended,
+                    record=seen,
+                )
+            finally:
+                self.ended.status[own], self.ended.stopped_time[own] = ended["status"], ended["stopped_at"]
+                self.ended.accepted[own], self.ended.rejected[own] = ended["accepted"], ended["rejected"]
+
+    def _start(self, members: Integers, rank: int) -> tuple[OneLayer | Balanced, Floats]:
+        shape, count = self.maps.layers[0].shape[1:], len(members)
+        learned = Learned(*(None if a is None else take(a, members) for a in self.learned))
+        if self.depth == 1 or not rank:
+            omega = np.broadcast_to(take(self.turned, members), (count, *shape))
+            # Without singular values nothing moves: as if nothing was learned.
+            path = OneLayer(learned if self.depth == 1 else Learned(np.zeros((1, *shape)), None), shape)
+            return path, omega.reshape(count, -1)
+        U, sigma, V = (
+            np.broadcast_to(a, (count, *a.shape[1:]))
+            for a in (take(a[..., :rank], members) for a in (self.U, self.sigma, self.V))
+        )
+        balanced = Balanced(learned, shape, rank, self.depth)
+        return balanced, balanced.start(U, sigma, V)
+
+
+def depth_of(depth: float) -> float:
+    """D, checked."""
+    result = _validate.number(depth, "depth", at_least=1)
+    if 1 < result < 2:
+        raise ValueError(f"depth: expected 1 or a number >= 2, got {result:g}")
+    return result
+
+
+def maps_of(task: Task, product: ArrayLike) -> Weights:
+    """Ω(0), checked against the task: networks of one layer."""
+    _validate.instance(task, "task", Task)
+    omega = _validate.array(product, "product")
+    shape = (task.n_out, task.n_in)
+    if omega.ndim not in (2, 3) or omega.shape[-2:] != shape or not omega.size:
+        raise ValueError(f"product: expected {shape} or (batch, {shape[0]}, {shape[1]}) like the task, got {omega.shape}")
+    return Weights._adopt([np.array(omega.reshape(-1, *shape))])
+
+
+def learned_by(task: Task) -> tuple[Learned, Floats | None]:
+    """What a task teaches, in coordinates in which its Σ_xx is diagonal, and these: columns, None if they are its own."""
+    yx = task.sigma_yx if task.batch is not None else task.sigma_yx[None]
+    if task.whitened:
+        return Learned(yx, None), None
+    variances, basis = input_spectrum(task)
+    if basis.ndim == 2:
+        variances, basis = variances[None], basis[None]
+    return Learned(yx @ basis, variances), basis
