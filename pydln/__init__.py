@@ -23,6 +23,7 @@ from pydln.flow import Stop, gradient_descent
 from pydln.integrate import gradient_flow, mode_flow
 from pydln.noise import LabelNoise, Minibatch, Online
 from pydln.plan import Plan, plan
+from pydln.singular import SingularFlow, SingularRates, singular_flow, singular_rates
 from pydln.task import Modes, Task
 from pydln.trajectory import Status, Trajectory
 from pydln.weights import Weights
@@ -44,6 +45,8 @@ __all__ = [
     "Online",
     "Plan",
     "PydlnError",
+    "SingularFlow",
+    "SingularRates",
     "Status",
     "Stop",
     "Task",
@@ -61,4 +64,6 @@ __all__ = [
     "plan",
     "plot",
     "reduce",
+    "singular_flow",
+    "singular_rates",
 ]

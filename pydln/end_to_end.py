@@ -100,50 +100,15 @@ def end_to_end_flow(
     pydln.singular_flow : the singular values and vectors along the same flow.
     pydln.init.balanced : the layers of a network that moves so.
     """
-    names = _validate.names(record, "record", QUANTITIES)
-    for name in names:
-        if name not in RECORDS:
-            raise ValueError(f"record: expected names out of {', '.join(RECORDS)}, got {name}, which belongs to layers")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
-    run = Followed(task, product, t, depth, how)
-    if "test_loss" in names and task.test is None:
-        raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
-    maps, batch, times, modes = run.maps, run.batch, run.times, task.modes.s.shape[-1]
-    _refuse_too_large(names, maps, batch, len(times), modes)
-    ensemble = Ensemble(task, maps, batch)
-    records = {name: _empty(name, maps, batch, len(times), modes) for name in names}
-    recorder = _Recorder(ensemble, records, threads=1)
-    kept = np.empty(0)
-    before = 0
+    return Followed(task, product, t, depth, how).recorded(record, "end_to_end_flow", throw, progress)
 
-    def write(path: Balanced | OneLayer, members: Integers, at: Integers, y: Floats) -> None:
-        kept[members - before, at] = run.unturned(path.product(y), members)
 
-    interrupted = False
-    with _progress(progress) as tick:
-        for members in blocks(batch, ensemble.bytes_of_one * (len(times) + 1), at_once=_AT_ONCE, at_least=16):
-            kept, before = np.full((len(members), len(times), *maps.layers[0].shape[1:]), np.nan), int(members[0])
-            try:
-                run(members, write, tick)
-            except KeyboardInterrupt:
-                interrupted = True
-            recorder(members, ensemble.problem(members, test="test_loss" in names), [kept])
-            if interrupted:
-                break
-    made = Trajectory(
-        t=times,
-        steps=None,
-        records=records,
-        status=run.ended.status,
-        stopped_at=run.ended.accepted,
-        settings=run.settings,
-        source="end_to_end_flow",
-    )
-    return _judged(made, interrupted, throw)
+Observer = Callable[[Any, Integers, Integers, Floats], None]
 
 
 class Followed:
-    """Maps and what they learn, checked; called, it follows some members."""
+    """Maps and what they learn, checked, and what became of them."""
 
     def __init__(self, task: Task, product: ArrayLike, t: ArrayLike, depth: float, how: _Integrator) -> None:
         self.maps, self.depth = maps_of(task, product), depth_of(depth)
@@ -172,13 +137,63 @@ class Followed:
         basis = self.basis if len(self.basis) == 1 else self.basis[members]
         return np.asarray(columns @ transposed(basis))
 
-    def __call__(
-        self,
-        members: Integers,
-        record: Callable[[Any, Integers, Integers, Floats], None],
-        tick: Callable[[int, int], object] | None = None,
+    def recorded(
+        self, record: object, source: str, throw: bool, progress: Progress, also: Observer | None = None
+    ) -> Trajectory:
+        """Follows everybody; `also` is shown what is recorded: coordinates, members, indices of times, states."""
+        names, task, batch, times = _validate.names(record, "record", QUANTITIES), self.task, self.batch, self.times
+        for name in names:
+            if name not in RECORDS:
+                listed = ", ".join(RECORDS)
+                raise ValueError(f"record: expected names out of {listed}, got {name}, which belongs to layers")
+        if "test_loss" in names and task.test is None:
+            raise ValueError(
+                "record: expected a task with held-out covariances for test_loss, got one whose test is None"
+            )
+        modes, shape = task.modes.s.shape[-1], self.maps.layers[0].shape[1:]
+        _refuse_too_large(names, self.maps, batch, len(times), modes)
+        ensemble = Ensemble(task, self.maps, batch)
+        records = {name: _empty(name, self.maps, batch, len(times), modes) for name in names}
+        recorder = _Recorder(ensemble, records, threads=1)
+        interrupted = False
+        with _progress(progress) as tick:
+            for members in blocks(batch, ensemble.bytes_of_one * (len(times) + 1), at_once=_AT_ONCE, at_least=16):
+                kept = np.full((len(members), len(times), *shape), np.nan)
+
+                def write(
+                    path: Balanced | OneLayer,
+                    which: Integers,
+                    at: Integers,
+                    y: Floats,
+                    kept: Floats = kept,
+                    first: int = int(members[0]),
+                ) -> None:
+                    kept[which - first, at] = self.unturned(path.product(y), which)
+                    if also is not None:
+                        also(path, which, at, y)
+
+                try:
+                    self._follow(members, write, tick)
+                except KeyboardInterrupt:
+                    interrupted = True
+                recorder(members, ensemble.problem(members, test="test_loss" in names), [kept])
+                if interrupted:
+                    break
+        made = Trajectory(
+            t=times,
+            steps=None,
+            records=records,
+            status=self.ended.status,
+            stopped_at=self.ended.accepted,
+            settings=self.settings,
+            source=source,
+        )
+        return _judged(made, interrupted, throw)
+
+    def _follow(
+        self, members: Integers, record: Observer, tick: Callable[[int, int], object] | None
     ) -> None:
-        """Follows consecutive members, those of one rank together; `record` gets members, indices of times, states."""
+        """Consecutive members, those of one rank together."""
         for rank in np.unique(self.rank[members]):
             own = members[self.rank[members] == rank]
             path, y = self._start(own, int(rank))
