@@ -4,10 +4,10 @@ A balanced network, W_{l+1}ᵀW_{l+1} = W_lW_lᵀ, moves its product Ω = U diag
 
     dΩ/dt = Σ_{j=1}^{D} (ΩΩᵀ)^{(D-j)/D} E (ΩᵀΩ)^{(j-1)/D},   E = Σ_yx - ΩΣ_xx
 
-(Arora, Cohen & Hazan 2018, theorem 1). Powers between 0 and 1 are not smooth at σ = 0, and an integrator that leaves the
-maps of rank r by a rounding error may see a singular value grow that is none. Here Ω = P M^D Qᵀ with orthonormal P, Q of
-r = rank Ω columns and M symmetric and positive: what rank and sign are cannot change, M has the size of a layer, and
-with M = R diag(a) Rᵀ the singular values a^D and vectors PR, QR of Ω are those of a matrix of r rows. With
+(Arora, Cohen & Hazan 2018, theorem 1). Powers between 0 and 1 are not smooth at σ = 0, and an integrator that leaves
+the maps of rank r by a rounding error may see a singular value grow that is none. Here Ω = P M^D Qᵀ with orthonormal P,
+Q of r = rank Ω columns and M symmetric and positive: what rank and sign are cannot change, M has the size of a layer,
+and with M = R diag(a) Rᵀ the singular values a^D and vectors PR, QR of Ω are those of a matrix of r rows. With
 e = (PR)ᵀ E (QR), s and k its symmetric and antisymmetric parts,
 
     α_ij = (a_i^D + a_j^D) / (a_i + a_j),   β_ij = (a_i^D - a_j^D) / (a_i - a_j),
@@ -21,6 +21,7 @@ of M between a large and a small a stay as small as the small one, which is then
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -29,7 +30,7 @@ from scipy.optimize import linear_sum_assignment
 
 from pydln.reduce.problem import dots, transposed
 
-__all__ = ["CONFLUENT", "Balanced", "Learned", "OneLayer", "divided", "ranks"]
+__all__ = ["CONFLUENT", "Balanced", "Learned", "OneLayer", "confluent", "divided", "ranks"]
 
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
@@ -221,26 +222,30 @@ def _eigen(M: Floats) -> tuple[Floats, Floats]:
     """Eigenvalues, decreasing, and vectors of nearly diagonal matrices, small ones to their own last digits.
 
     NaN where a matrix is not positive. LAPACK's tridiagonal form keeps the small entries of a matrix whose large ones
-    come first; a Rayleigh quotient is exact to the square of the error of its vector.
+    come first, and is given that; a Rayleigh quotient is exact to the square of the error of its vector.
     """
+    good = np.asarray(np.isfinite(M).all(axis=(1, 2)))
+    if not good.all():
+        M = np.where(good[:, None, None], M, np.eye(M.shape[-1]))
     diagonal = np.diagonal(M, axis1=1, axis2=2)
-    good = np.isfinite(M).all(axis=(1, 2))
-    order = np.argsort(-diagonal, axis=1, kind="stable")
-    sorted_M = np.take_along_axis(np.take_along_axis(M, order[:, :, None], axis=1), order[:, None, :], axis=2)
-    sorted_M = np.where(good[:, None, None], sorted_M, np.eye(M.shape[-1]))
-    _, vectors = np.linalg.eigh(sorted_M)
-    vectors = np.ascontiguousarray(vectors[:, :, ::-1])
-    a = dots(vectors, sorted_M @ vectors)
-    R = np.empty_like(vectors)
-    np.put_along_axis(R, order[:, :, None], vectors, axis=1)
-    return np.where(good[:, None] & (a > 0).all(axis=1)[:, None], a, np.nan), R
+    sorted_already = bool((diagonal[:, :-1] >= diagonal[:, 1:]).all())  # the bits are the same either way
+    if not sorted_already:
+        order = np.argsort(-diagonal, axis=1, kind="stable")
+        M = np.take_along_axis(np.take_along_axis(M, order[:, :, None], axis=1), order[:, None, :], axis=2)
+    R = np.ascontiguousarray(np.linalg.eigh(M)[1][:, :, ::-1])
+    a = dots(R, M @ R)
+    if not sorted_already:
+        vectors, R = R, np.empty_like(R)
+        np.put_along_axis(R, order[:, :, None], vectors, axis=1)
+    positive = np.asarray((a > 0).all(axis=1))
+    return np.where((good & positive)[:, None], a, np.nan), R
 
 
 def confluent(a: Floats) -> list[slice]:
     """Runs of decreasing numbers, one after the other no further than `CONFLUENT` below the last."""
     ends = np.flatnonzero(a[:-1] - a[1:] > CONFLUENT * a[:-1]) + 1
     cuts = [0, *ends.tolist(), len(a)]
-    return [slice(first, last) for first, last in zip(cuts, cuts[1:], strict=False)]
+    return [slice(first, last) for first, last in pairwise(cuts)]
 
 
 def _followed(a: Floats, R: Floats) -> Floats:

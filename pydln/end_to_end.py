@@ -47,12 +47,12 @@ def end_to_end_flow(
 
         dΩ/dt = Σ_{j=1}^{D} (ΩΩᵀ)^{(D-j)/D} E (ΩᵀΩ)^{(j-1)/D},   E = Σ_yx - ΩΣ_xx
 
-    (Arora, Cohen & Hazan 2018, theorem 1; t in units of τ.) The work does not depend on the depth, nor on hidden widths:
-    they must only reach the rank of Ω(0). In the singular basis of Ω = U diag(σ) Vᵀ entry (i, k) of UᵀEV is multiplied by
-    (σ_i² - σ_k²) / (σ_i^{2/D} - σ_k^{2/D}), D σ_i^{2-2/D} where these are equal: a form in which any real D >= 2 has a
-    meaning. What is integrated, see `pydln.balanced`, is smooth where singular values meet, and keeps the rank of Ω and
-    the sign of its determinant, which a balanced flow of two and more layers cannot change: singular values reach zero
-    only in infinite time, and those that are zero stay. Singular values of any size are followed to `rtol` of
+    (Arora, Cohen & Hazan 2018, theorem 1; t in units of τ.) The work depends neither on the depth nor on hidden widths,
+    which must only reach the rank of Ω(0). In the singular basis of Ω = U diag(σ) Vᵀ entry (i, k) of UᵀEV is multiplied
+    by (σ_i² - σ_k²) / (σ_i^{2/D} - σ_k^{2/D}), by D σ_i^{2-2/D} where these are equal: a form in which any real D >= 2
+    has a meaning. What is integrated, see `pydln.balanced`, is smooth where singular values meet, and keeps the rank of
+    Ω and the sign of its determinant, which a balanced flow of two and more layers cannot change: singular values reach
+    zero only in infinite time, and those that are zero stay. Singular values of any size are followed to `rtol` of
     themselves.
 
     Parameters
@@ -190,13 +190,10 @@ class Followed:
         )
         return _judged(made, interrupted, throw)
 
-    def _follow(
-        self, members: Integers, record: Observer, tick: Callable[[int, int], object] | None
-    ) -> None:
+    def _follow(self, members: Integers, record: Observer, tick: Callable[[int, int], object] | None) -> None:
         """Consecutive members, those of one rank together."""
         for rank in np.unique(self.rank[members]):
             own = members[self.rank[members] == rank]
-            path, y = self._start(own, int(rank))
 
             def seen(path: Any, which: Integers, at: Integers, y: Floats, own: Integers = own) -> None:
                 record(path, own[which], at, y)
@@ -207,26 +204,27 @@ class Followed:
             ended = {n: np.zeros(len(own), dtype=a.dtype) for n, a in self.ended.of(members).items()}
             ended["status"][:] = Status.INTERRUPTED
             try:
-                follow(
-                    path,
-                    y,
-                    self.times,
-                    self.how.method,
-                    rtol=self.how.rtol,
-                    atol=self.how.atol,
-                    step=self.how.step,
-                    max_step=self.how.max_step,
-                    max_steps=self.how.max_steps,
-                    ended=ended,
-                    record=seen,
-                )
+                with np.errstate(all="ignore"):  # a step too long may lead anywhere, and is not kept
+                    follow(
+                        *self._start(own, int(rank)),
+                        self.times,
+                        self.how.method,
+                        rtol=self.how.rtol,
+                        atol=self.how.atol,
+                        step=self.how.step,
+                        max_step=self.how.max_step,
+                        max_steps=self.how.max_steps,
+                        ended=ended,
+                        record=seen,
+                    )
             finally:
                 self.ended.status[own], self.ended.stopped_time[own] = ended["status"], ended["stopped_at"]
                 self.ended.accepted[own], self.ended.rejected[own] = ended["accepted"], ended["rejected"]
 
     def _start(self, members: Integers, rank: int) -> tuple[OneLayer | Balanced, Floats]:
         shape, count = self.maps.layers[0].shape[1:], len(members)
-        learned = Learned(*(None if a is None else take(a, members) for a in self.learned))
+        yx, variances = self.learned
+        learned = Learned(take(yx, members), None if variances is None else take(variances, members))
         if self.depth == 1 or not rank:
             omega = np.broadcast_to(take(self.turned, members), (count, *shape))
             # Without singular values nothing moves: as if nothing was learned.
@@ -251,15 +249,19 @@ def depth_of(depth: float) -> float:
 def maps_of(task: Task, product: ArrayLike) -> Weights:
     """Ω(0), checked against the task: networks of one layer."""
     _validate.instance(task, "task", Task)
+    if isinstance(product, Weights):
+        raise TypeError("product: expected an array, got Weights: weights.product() is theirs, if they are balanced")
     omega = _validate.array(product, "product")
     shape = (task.n_out, task.n_in)
     if omega.ndim not in (2, 3) or omega.shape[-2:] != shape or not omega.size:
-        raise ValueError(f"product: expected {shape} or (batch, {shape[0]}, {shape[1]}) like the task, got {omega.shape}")
+        raise ValueError(
+            f"product: expected {shape} or (batch, {shape[0]}, {shape[1]}) like the task, got {omega.shape}"
+        )
     return Weights._adopt([np.array(omega.reshape(-1, *shape))])
 
 
 def learned_by(task: Task) -> tuple[Learned, Floats | None]:
-    """What a task teaches, in coordinates in which its Σ_xx is diagonal, and these: columns, None if they are its own."""
+    """What a task teaches where Σ_xx is diagonal, and these coordinates: columns, None if they are the task's own."""
     yx = task.sigma_yx if task.batch is not None else task.sigma_yx[None]
     if task.whitened:
         return Learned(yx, None), None

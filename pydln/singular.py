@@ -31,16 +31,16 @@ class SingularRates(NamedTuple):
     ----------
     U, sigma, V : (batch, n_D, k), (batch, k) and (batch, n_0, k) arrays
         σ decreasing.
-    dU, dsigma, dV : arrays of the same shapes
+    U_dot, sigma_dot, V_dot : arrays of the same shapes
         U', σ' and V'; always dΩ/dt = U' diag(σ) Vᵀ + U diag(σ') Vᵀ + U diag(σ) V'ᵀ.
     """
 
     U: Floats
     sigma: Floats
     V: Floats
-    dU: Floats
-    dsigma: Floats
-    dV: Floats
+    U_dot: Floats
+    sigma_dot: Floats
+    V_dot: Floats
 
 
 def singular_rates(task: Task, product: ArrayLike, *, depth: float) -> SingularRates:
@@ -118,9 +118,9 @@ def _rates(omega: Floats, E: Floats, D: float) -> SingularRates:
         U=U,
         sigma=sigma,
         V=V,
-        dU=U @ (F * (e * column + row * e.T) + against) + (E @ V - U @ e) * beside,
-        dsigma=D * sigma ** (2 - 2 / D) * np.diag(e),
-        dV=V @ (F * (row * e + e.T * column) - against) + (E.T @ U - V @ e.T) * beside,
+        U_dot=U @ (F * (e * column + row * e.T) + against) + (E @ V - U @ e) * beside,
+        sigma_dot=D * sigma ** (2 - 2 / D) * np.diag(e),
+        V_dot=V @ (F * (row * e + e.T * column) - against) + (E.T @ U - V @ e.T) * beside,
     )
 
 

@@ -77,16 +77,16 @@ def follow(
     now, previous, grows = np.zeros(len(y)), np.full(len(y), _SMALL_ERROR), np.ones(len(y), dtype=bool)
     accepted, rejected = np.zeros(len(y), dtype=np.int64), np.zeros(len(y), dtype=np.int64)
     first = path.slope(y)
-    with np.errstate(all="ignore"):
-        speed = np.abs(first / path.weight(y)).max(axis=1)
-        following = np.full(len(y), step) if step else 0.01 / speed
-        following = np.where(np.isfinite(following) & (following > 0), following, 1e-6 * end)
+    speed = np.abs(first / path.weight(y)).max(axis=1)
+    following = np.full(len(y), step) if step else 0.01 / speed
+    following = np.where(np.isfinite(following) & (following > 0), following, 1e-6 * end)
     limit = np.inf if max_step is None else max_step
     following = np.minimum(following, limit)
     if times[0] == 0:
         record(path, who, np.zeros(len(y), dtype=np.int64), y)
         count += 1
     status = np.full(len(y), Status.COMPLETED if len(times) == count[:1].sum() else -1)
+    status[~np.isfinite(first).all(axis=1)] = Status.DIVERGED
     p = 1 / method.exponent
     while True:
         over = status >= 0
@@ -102,32 +102,31 @@ def follow(
             return
         ends = now + following * (1 + 1e-8) >= end
         h = np.where(ends, end - now, following)
-        with np.errstate(all="ignore"):  # a step too long may lead anywhere, and is not kept
-            slopes = [first]
-            point = before = y
-            for row in method.a[1 : method.stages]:
-                before, point = point, _moved(y, h[:, None], row, slopes)
-                slopes.append(path.slope(point))
-            error = _error(path, y, point, h, slopes, method, rtol, atol)
-            error = np.where(np.isfinite(slopes[-1]).all(axis=1), error, np.nan)
-            finite = np.isfinite(error)
-            kept = finite & (error <= 1)
-            accepted, rejected = accepted + kept, rejected + ~kept
-            status = np.full(len(who), -1)
-            if len(method.error):
-                e = np.maximum(error, _SMALL_ERROR)
-                ratio = e ** (0.85 * p) / previous ** (0.2 * p) / 0.9
-                longer = np.minimum(h / np.clip(ratio, np.where(grows, 0.1, 1.0), 5), limit)
-                shorter = h / np.where(finite, np.clip(error**p / 0.9, 1, 5), 10)
-                following, previous = np.where(kept, longer, shorter), np.where(kept, e, previous)
-                grows = kept
-                stuck = ~kept & ~(now + following > now)
-                status[stuck] = np.where(finite, Status.STIFF, Status.DIVERGED)[stuck]
-            else:
-                status[~kept] = Status.DIVERGED
-            spent = (status < 0) & ~(kept & ends) & (accepted + rejected >= max_steps)
-            # At the edge of the region of stability h times the largest eigenvalue that the last two stages see is ~3.
-            held = h * np.abs(slopes[-1] - slopes[-2]).max(axis=1) > 2.5 * np.abs(point - before).max(axis=1)
+        slopes = [first]
+        point = before = y
+        for row in method.a[1 : method.stages]:
+            before, point = point, _moved(y, h[:, None], row, slopes)
+            slopes.append(path.slope(point))
+        error = _error(path, y, point, h, slopes, method, rtol, atol)
+        error = np.where(np.isfinite(slopes[-1]).all(axis=1), error, np.nan)
+        finite = np.isfinite(error)
+        kept = finite & (error <= 1)
+        accepted, rejected = accepted + kept, rejected + ~kept
+        status = np.full(len(who), -1)
+        if len(method.error):
+            e = np.maximum(error, _SMALL_ERROR)
+            ratio = e ** (0.85 * p) / previous ** (0.2 * p) / 0.9
+            longer = np.minimum(h / np.clip(ratio, np.where(grows, 0.1, 1.0), 5), limit)
+            shorter = h / np.where(finite, np.clip(error**p / 0.9, 1, 5), 10)
+            following, previous = np.where(kept, longer, shorter), np.where(kept, e, previous)
+            grows = kept
+            stuck = ~kept & ~(now + following > now)
+            status[stuck] = np.where(finite, Status.STIFF, Status.DIVERGED)[stuck]
+        else:
+            status[~kept] = Status.DIVERGED
+        spent = (status < 0) & ~(kept & ends) & (accepted + rejected >= max_steps)
+        # At the edge of the region of stability h times the largest eigenvalue that the last two stages see is ~3.
+        held = h * np.abs(slopes[-1] - slopes[-2]).max(axis=1) > 2.5 * np.abs(point - before).max(axis=1)
         status[spent] = np.where(held, Status.STIFF, Status.STEP_LIMIT)[spent]
         status[kept & ends] = Status.COMPLETED
 
@@ -175,7 +174,7 @@ def _error(
     if len(sizes) == 1:
         return np.asarray(sizes[0])
     e, f = sizes
-    return np.where(e > 0, e * e / np.sqrt(e * e + 0.01 * f * f), e)
+    return np.asarray(np.where(e > 0, e * e / np.sqrt(e * e + 0.01 * f * f), e))
 
 
 def _record_between(
