@@ -26,7 +26,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from pydln.reduce.problem import dots, transposed
 
@@ -258,6 +257,8 @@ def _followed(a: Floats, R: Floats) -> Floats:
     places = np.argmax(np.abs(R), axis=1)
     clear = (np.sort(places, axis=1) == np.arange(R.shape[-1])).all(axis=1)
     for member in np.flatnonzero(several | ~clear):
+        from scipy.optimize import linear_sum_assignment
+
         own = R[member]
         places[member] = linear_sum_assignment(-(own * own).T)[1]
         for block in confluent(a[member]):
