@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _validate
 from pydln.balanced import Balanced, Learned, OneLayer, ranks
 from pydln.flow import Progress, _batch, _empty, _progress, _refuse_too_large, _settings
-from pydln.integrate import _AT_ONCE, _Ended, _Integrator, _judged, _Recorder, _times
+from pydln.integrate import _AT_ONCE, _Ended, _Integrator, _judged, _times, records_of
 from pydln.reduce.problem import Ensemble, blocks, input_spectrum, take, transposed
 from pydln.stepping import follow
 from pydln.task import Task
@@ -154,7 +154,6 @@ class Followed:
         _refuse_too_large(names, self.maps, batch, len(times), modes)
         ensemble = Ensemble(task, self.maps, batch)
         records = {name: _empty(name, self.maps, batch, len(times), modes) for name in names}
-        recorder = _Recorder(ensemble, records, threads=1)
         interrupted = False
         with _progress(progress) as tick:
             for members in blocks(batch, ensemble.bytes_of_one * (len(times) + 1), at_once=_AT_ONCE, at_least=16):
@@ -176,7 +175,9 @@ class Followed:
                     self._follow(members, write, tick)
                 except KeyboardInterrupt:
                     interrupted = True
-                recorder(members, ensemble.problem(members, test="test_loss" in names), [kept])
+                problem = ensemble.problem(members, test="test_loss" in names)
+                for name, values in records_of(problem, [kept], [], names, None, threads=1).items():
+                    records[name][members] = values
                 if interrupted:
                     break
         made = Trajectory(

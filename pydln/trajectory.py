@@ -312,11 +312,11 @@ class Trajectory:
                 text = value if isinstance(value, str) else json.dumps(value)
             text = " ".join(text.split())
             shown.append(f"{name} = {text if len(text) <= 60 else text[:57] + '...'}")
+        if len(shown) > 16:
+            shown = [*shown[:16], f"and {len(shown) - 16} more"]
         if self._reduced:
             counts = (f"{name} {int(members.sum())}" for name, members in self._reduced.items())
             shown.append(f"reduced = {', '.join(counts)} of {_plural(self.batch, 'member')}")
-        if len(shown) > 16:
-            shown = [*shown[:16], f"and {len(shown) - 16} more"]
         lines: list[str] = []
         for one in shown:
             if lines and len(lines[-1]) + len(one) < 110:

@@ -76,7 +76,8 @@ def test_is_the_flow_of_balanced_layers(case, depth, whiten):
     n_in, n_out, sigmas = CASES[case]
     task, start = some_task(n_in, n_out, whiten=whiten), maps(n_in, n_out, sigmas)
     run = dln.end_to_end_flow(task, start, T, depth=depth, record=RECORDS, **TIGHT)
-    layers = dln.gradient_flow(task, dln.init.balanced(start, depth=depth), T, record=RECORDS, **TIGHT)
+    balanced = dln.init.balanced(start, depth=depth)
+    layers = dln.gradient_flow(task, balanced, T, record=RECORDS, reduce="none", **TIGHT)
     assert run.names == layers.names
     for name in RECORDS:
         np.testing.assert_allclose(getattr(run, name), getattr(layers, name), atol=1e-9, err_msg=name)
@@ -106,7 +107,8 @@ def test_a_hundred_layers_take_no_more_work():
     task, start = some_task(4, 3, whiten=True), maps(4, 3, [[0.9, 0.8, 0.7]])
     t = np.linspace(0, 0.2, 5)
     run = dln.end_to_end_flow(task, start, t, depth=100, record="product", rtol=1e-11)
-    layers = dln.gradient_flow(task, dln.init.balanced(start, depth=100), t, record="product", rtol=1e-11)
+    balanced = dln.init.balanced(start, depth=100)
+    layers = dln.gradient_flow(task, balanced, t, record="product", rtol=1e-11, reduce="none")
     np.testing.assert_allclose(run.product, layers.product, atol=1e-9)
     assert run.stopped_at[0] < 2 * layers.stopped_at[0]
 

@@ -220,8 +220,8 @@ class Decoupled:
         """Strengths tell everything about Ω; the layers are kept for whatever else is asked, and for an interrupt."""
         return ("loss", "strengths", "weights")
 
-    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Integers) -> Kernel:
-        """The sum of the modes; members of which a mode diverged are left to be run whole."""
+    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Floats) -> Kernel:
+        """The sum of the modes; members of which a mode diverged or was given up are left to be run whole."""
         members, count, r = self.members[part], len(part), self.networks
         status, stopped_at = kernel.status.reshape(count, r), kernel.stopped_at.reshape(count, r)
         a = [w.reshape(count, r, len(at)).swapaxes(1, 2) for w in kernel.records["weights"]]
@@ -229,7 +229,7 @@ class Decoupled:
         u = kernel.records["strengths"].reshape(count, r, len(at)).swapaxes(1, 2)
         loss = kernel.records["loss"].reshape(count, r, len(at)).swapaxes(1, 2)
         own_status, own_stop = status[:, 0].copy(), stopped_at.min(axis=1)
-        diverged = (status == Status.DIVERGED).any(axis=1)
+        diverged = np.isin(status, (Status.DIVERGED, Status.STEP_LIMIT, Status.STIFF)).any(axis=1)
         broken = (status == Status.INTERRUPTED).any(axis=1)
         own_status[broken] = Status.INTERRUPTED
         own_status[diverged] = -1
