@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from pydln.reduce.problem import dots, transposed
 
-__all__ = ["CONFLUENT", "Balanced", "Learned", "OneLayer", "confluent", "divided", "ranks"]
+__all__ = ["CONFLUENT", "Balanced", "Learned", "OneLayer", "confluent", "divided", "orthonormal", "ranks"]
 
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
@@ -53,6 +53,16 @@ class Learned(NamedTuple):
     def spread(self, Q: Floats) -> Floats:
         """Σ_xx Q."""
         return Q if self.variances is None else self.variances[:, :, None] * Q
+
+
+class Turning(NamedTuple):
+    """Within a slope: a and R of M, the symmetric and antisymmetric part of e, the turn that P and Q have in common."""
+
+    a: Floats
+    R: Floats
+    s: Floats
+    k: Floats
+    common: Floats
 
 
 def _picked(a: Floats, members: Integers) -> Floats:
@@ -128,20 +138,21 @@ class Balanced:
     def start(self, U: Floats, sigma: Floats, V: Floats) -> Floats:
         """The state for Ω = U diag(σ) Vᵀ, turned within equal σ to the vectors along which they part."""
         a = sigma ** (1 / self.depth)
-        M = a[:, :, None] * np.eye(self.rank)
-        P, Q = U, V
-        apart = np.flatnonzero((a[:, :-1] - a[:, 1:] <= CONFLUENT * a[:, :-1]).any(axis=1))
-        if apart.size:
-            R = np.broadcast_to(np.eye(self.rank), (len(apart), self.rank, self.rank)).copy()
-            e = self.of(apart)._pull(U[apart], sigma[apart], V[apart])[0]
-            for turn, own, pull in zip(R, a[apart], e, strict=True):
-                for block in confluent(own):
+        R = self.parting(U, a, V)
+        return self.joined(U @ R, transposed(R * a[:, :, None]) @ R, V @ R)
+
+    def parting(self, U: Floats, a: Floats, V: Floats) -> Floats:
+        """Turns within equal `a`, (members, r, r), to where the symmetric part of e is diagonal, the largest first."""
+        R = np.broadcast_to(np.eye(self.rank), (len(a), self.rank, self.rank)).copy()
+        equal = np.flatnonzero((a[:, :-1] - a[:, 1:] <= CONFLUENT * a[:, :-1]).any(axis=1))
+        if equal.size:
+            e = self.of(equal)._pull(U[equal], a[equal] ** self.depth, V[equal])[0]
+            for member, pull in zip(equal, e, strict=True):
+                for block in confluent(a[member]):
                     if block.stop - block.start > 1:
                         inner = pull[block, block]
-                        turn[block, block] = np.linalg.eigh(0.5 * (inner + inner.T))[1][:, ::-1]
-            P, M, Q = P.copy(), M.copy(), Q.copy()
-            P[apart], M[apart], Q[apart] = U[apart] @ R, transposed(R) @ M[apart] @ R, V[apart] @ R
-        return self.joined(P, M, Q)
+                        R[member, block, block] = np.linalg.eigh(0.5 * (inner + inner.T))[1][:, ::-1]
+        return R
 
     def _pull(self, U: Floats, sigma: Floats, V: Floats) -> tuple[Floats, Floats, Floats]:
         """e = UᵀEV, EV and EᵀU for Ω = U diag(σ) Vᵀ."""
@@ -153,6 +164,10 @@ class Balanced:
 
     def slope(self, y: Floats) -> Floats:
         """P', M', Q'; not finite where M is not positive."""
+        return self.moving(y)[0]
+
+    def moving(self, y: Floats) -> tuple[Floats, Turning]:
+        """The slope, and what it was made from."""
         P, M, Q = self.parts(y)
         a, R = _eigen(M)
         U, V, Rt = P @ R, Q @ R, transposed(R)
@@ -173,7 +188,8 @@ class Balanced:
             dU = dU + (right - U @ e) * beside
         if self.rank < n_in:
             dV = dV + (left - V @ et) * beside
-        return self.joined(dU @ Rt, R @ (4 * row * column * pushed) @ Rt, dV @ Rt)
+        slope = self.joined(dU @ Rt, R @ (4 * row * column * pushed) @ Rt, dV @ Rt)
+        return slope, Turning(a, R, s, k, common)
 
     def weight(self, y: Floats) -> Floats:
         """1 for P and Q, whose columns have length 1; √(a_i a_j) for M, which is nearly diagonal."""
@@ -188,13 +204,15 @@ class Balanced:
         Columns keep their places: a vector goes on as the one that it overlaps most. Within equal singular values
         nothing turns.
         """
+        return self._turned(y, slope, _followed(*_eigen(self.parts(y)[1])))
+
+    def _turned(self, y: Floats, slope: Floats, R: Floats) -> tuple[Floats, Floats]:
         P, M, Q = self.parts(y)
-        R = _followed(*_eigen(M))
         Rt = transposed(R)
         M = Rt @ M @ R
         dP, dM, dQ = self.parts(slope)
         return (
-            self.joined(_orthonormal(P) @ R, 0.5 * (M + transposed(M)), _orthonormal(Q) @ R),
+            self.joined(orthonormal(P) @ R, 0.5 * (M + transposed(M)), orthonormal(Q) @ R),
             self.joined(dP @ R, Rt @ dM @ R, dQ @ R),
         )
 
@@ -209,10 +227,10 @@ class Balanced:
         P, M, Q = self.parts(y)
         R = _followed(*_eigen(M))
         a = np.diagonal(transposed(R) @ M @ R, axis1=1, axis2=2)
-        return _orthonormal(P) @ R, a**self.depth, _orthonormal(Q) @ R
+        return orthonormal(P) @ R, a**self.depth, orthonormal(Q) @ R
 
 
-def _orthonormal(P: Floats) -> Floats:
+def orthonormal(P: Floats) -> Floats:
     """The nearest matrix with orthonormal columns, to second order: one step of Newton's iteration for it."""
     return np.asarray(1.5 * P - 0.5 * (P @ (transposed(P) @ P)))
 
