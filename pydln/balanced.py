@@ -27,9 +27,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln.reduce.problem import dots, transposed
+from pydln.reduce.problem import dots, input_spectrum, transposed
+from pydln.task import Task
 
-__all__ = ["CONFLUENT", "Balanced", "Learned", "OneLayer", "confluent", "divided", "orthonormal", "ranks"]
+__all__ = ["CONFLUENT", "Balanced", "Learned", "OneLayer", "confluent", "divided", "learned_by", "orthonormal", "ranks"]
 
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
@@ -70,13 +71,24 @@ def _picked(a: Floats, members: Integers) -> Floats:
     return a if len(a) == 1 else a[members]
 
 
+def learned_by(task: Task) -> tuple[Learned, Floats | None]:
+    """What a task teaches where Σ_xx is diagonal, and these coordinates: columns, None if they are the task's own."""
+    yx = task.sigma_yx if task.batch is not None else task.sigma_yx[None]
+    if task.whitened:
+        return Learned(yx, None), None
+    variances, basis = input_spectrum(task)
+    if basis.ndim == 2:
+        variances, basis = variances[None], basis[None]
+    return Learned(yx @ basis, variances), basis
+
+
 def ranks(sigma: Floats, shape: tuple[int, ...]) -> Integers:
     """How many of the singular values, (members, k), of matrices of this shape are more than rounding."""
     rounding = max(shape[-2:]) * np.finfo(np.float64).eps
     return np.asarray((sigma > rounding * sigma[:, :1]).sum(axis=1))
 
 
-def divided(large: Floats, small: Floats, depth: float) -> Floats:
+def divided(large: Floats, small: Floats, depth: float | NDArray[Any]) -> Floats:
     """(x^D - y^D) / (x - y) for x >= y >= 0, x > 0, without cancellation; D x^(D-1) where they are equal."""
     with np.errstate(divide="ignore", invalid="ignore"):
         log = np.log1p(-(large - small) / large)
@@ -127,9 +139,9 @@ class Balanced:
 
     def parts(self, y: Floats) -> tuple[Floats, Floats, Floats]:
         """P, M, Q as views of states or slopes."""
-        a, b, _ = self.cuts
+        a, b, c = self.cuts
         r = self.rank
-        return y[:, :a].reshape(len(y), -1, r), y[:, a:b].reshape(len(y), r, r), y[:, b:].reshape(len(y), -1, r)
+        return y[:, :a].reshape(len(y), -1, r), y[:, a:b].reshape(len(y), r, r), y[:, b:c].reshape(len(y), -1, r)
 
     def joined(self, P: Floats, M: Floats, Q: Floats) -> Floats:
         """The inverse of `parts`."""
@@ -204,9 +216,14 @@ class Balanced:
         Columns keep their places: a vector goes on as the one that it overlaps most. Within equal singular values
         nothing turns.
         """
-        return self._turned(y, slope, _followed(*_eigen(self.parts(y)[1])))
+        return self.turned(y, slope, self.turn(y))
 
-    def _turned(self, y: Floats, slope: Floats, R: Floats) -> tuple[Floats, Floats]:
+    def turn(self, y: Floats) -> Floats:
+        """R, in the order of `renewed`."""
+        return _followed(*_eigen(self.parts(y)[1]))
+
+    def turned(self, y: Floats, slope: Floats, R: Floats) -> tuple[Floats, Floats]:
+        """PR, RᵀMR, QR, and their slope."""
         P, M, Q = self.parts(y)
         Rt = transposed(R)
         M = Rt @ M @ R
@@ -225,7 +242,7 @@ class Balanced:
     def singular(self, y: Floats) -> tuple[Floats, Floats, Floats]:
         """U, σ and V, columns in the order in which `renewed` keeps them."""
         P, M, Q = self.parts(y)
-        R = _followed(*_eigen(M))
+        R = self.turn(y)
         a = np.diagonal(transposed(R) @ M @ R, axis1=1, axis2=2)
         return orthonormal(P) @ R, a**self.depth, orthonormal(Q) @ R
 

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
-from pydln.balanced import Balanced, Learned, OneLayer, ranks
+from pydln.balanced import Balanced, Learned, OneLayer, learned_by, ranks
 from pydln.flow import Progress, _batch, _empty, _progress, _refuse_too_large, _settings
 from pydln.integrate import _AT_ONCE, _Ended, _Integrator, _judged, _times, records_of
-from pydln.reduce.problem import Ensemble, blocks, input_spectrum, take, transposed
-from pydln.stepping import follow
+from pydln.reduce.problem import Ensemble, blocks, take, transposed
+from pydln.stepping import Recorder
 from pydln.task import Task
-from pydln.trajectory import QUANTITIES, Status, Trajectory
+from pydln.trajectory import QUANTITIES, Trajectory
 from pydln.weights import Weights
 
 __all__ = ["end_to_end_flow"]
@@ -104,9 +104,6 @@ def end_to_end_flow(
     return Followed(task, product, t, depth, how).recorded(record, "end_to_end_flow", throw, progress)
 
 
-Observer = Callable[[Any, Integers, Integers, Floats], None]
-
-
 class Followed:
     """Maps and what they learn, checked, and what became of them."""
 
@@ -138,7 +135,7 @@ class Followed:
         return np.asarray(columns @ transposed(basis))
 
     def recorded(
-        self, record: object, source: str, throw: bool, progress: Progress, also: Observer | None = None
+        self, record: object, source: str, throw: bool, progress: Progress, also: Recorder | None = None
     ) -> Trajectory:
         """Follows everybody; `also` is shown what is recorded: coordinates, members, indices of times, states."""
         names, task, batch, times = _validate.names(record, "record", QUANTITIES), self.task, self.batch, self.times
@@ -191,41 +188,30 @@ class Followed:
         )
         return _judged(made, interrupted, throw)
 
-    def _follow(self, members: Integers, record: Observer, tick: Callable[[int, int], object] | None) -> None:
+    def _follow(self, members: Integers, record: Recorder, tick: Callable[[int, int], object] | None) -> None:
         """Consecutive members, those of one rank together."""
         for rank in np.unique(self.rank[members]):
             own = members[self.rank[members] == rank]
 
             def seen(path: Any, which: Integers, at: Integers, y: Floats, own: Integers = own) -> None:
                 record(path, own[which], at, y)
-                self.done += len(at)
-                if tick is not None:
-                    tick(self.done, self.batch * len(self.times))
 
-            ended = {n: np.zeros(len(own), dtype=a.dtype) for n, a in self.ended.of(members).items()}
-            ended["status"][:] = Status.INTERRUPTED
+            def told(done: int, _: int, before: int = self.done) -> object:
+                assert tick is not None
+                return tick(before + done, self.batch * len(self.times))
+
+            ended = _Ended(len(own))
             try:
-                with np.errstate(all="ignore"):  # a step too long may lead anywhere, and is not kept
-                    follow(
-                        *self._start(own, int(rank)),
-                        self.times,
-                        self.how.method,
-                        rtol=self.how.rtol,
-                        atol=self.how.atol,
-                        step=self.how.step,
-                        max_step=self.how.max_step,
-                        max_steps=self.how.max_steps,
-                        ended=ended,
-                        record=seen,
-                    )
+                self.how.following(self.times, ended, None if tick is None else told)(
+                    *self._start(own, int(rank)), seen
+                )
             finally:
-                self.ended.status[own], self.ended.stopped_time[own] = ended["status"], ended["stopped_at"]
-                self.ended.accepted[own], self.ended.rejected[own] = ended["accepted"], ended["rejected"]
+                self.ended.take(own, ended)
+            self.done += len(own) * len(self.times)
 
     def _start(self, members: Integers, rank: int) -> tuple[OneLayer | Balanced, Floats]:
         shape, count = self.maps.layers[0].shape[1:], len(members)
-        yx, variances = self.learned
-        learned = Learned(take(yx, members), None if variances is None else take(variances, members))
+        learned = self.learned.of(members)
         if self.depth == 1 or not rank:
             omega = np.broadcast_to(take(self.turned, members), (count, *shape))
             # Without singular values nothing moves: as if nothing was learned.
@@ -259,14 +245,3 @@ def maps_of(task: Task, product: ArrayLike) -> Weights:
             f"product: expected {shape} or (batch, {shape[0]}, {shape[1]}) like the task, got {omega.shape}"
         )
     return Weights._adopt([np.array(omega.reshape(-1, *shape))])
-
-
-def learned_by(task: Task) -> tuple[Learned, Floats | None]:
-    """What a task teaches where Σ_xx is diagonal, and these coordinates: columns, None if they are the task's own."""
-    yx = task.sigma_yx if task.batch is not None else task.sigma_yx[None]
-    if task.whitened:
-        return Learned(yx, None), None
-    variances, basis = input_spectrum(task)
-    if basis.ndim == 2:
-        variances, basis = variances[None], basis[None]
-    return Learned(yx @ basis, variances), basis

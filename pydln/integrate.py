@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
 from pydln import reduce as reductions
+from pydln.balanced_layers import BalancedGroup, balanced_groups
 from pydln.errors import IntegrationError, Interrupted
 from pydln.exact.tangent_kernel import kernel_distance
 from pydln.flow import (
@@ -42,6 +43,7 @@ from pydln.reduce.problem import (
     input_root,
     transposed,
 )
+from pydln.stepping import Coordinates, Recorder, follow
 from pydln.task import Task
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
@@ -143,7 +145,7 @@ def gradient_flow(
         raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, dtype)
     threads = _threads(n_threads)
-    wanted = reductions.asked(reduce)
+    wanted = reductions.asked(reduce, also=("balanced",))
     if "kernel_distance" in names:
         if isinstance(wanted, tuple):
             raise ValueError(f"reduce: expected auto or none with kernel_distance, got {', '.join(wanted)}")
@@ -312,6 +314,11 @@ class _Ended:
             "rejected": self.rejected[span],
         }
 
+    def take(self, members: NDArray[np.int64], other: _Ended) -> None:
+        """How `members` ended, from those who are all of `other`."""
+        self.status[members], self.stopped_time[members] = other.status, other.stopped_time
+        self.accepted[members], self.rejected[members] = other.accepted, other.rejected
+
     def forget(self, members: NDArray[np.int64]) -> None:
         """Members that are not begun."""
         self.status[members], self.stopped_time[members] = Status.INTERRUPTED, 0
@@ -354,6 +361,38 @@ class _Integrator:
         adaptive = {"rtol": self.rtol, "atol": self.atol} if len(self.method.error) else {}
         limits = {"step": self.step, "max_step": self.max_step, "max_steps": self.max_steps}
         return {"method": self.method.name, **adaptive, **limits}
+
+    def following(
+        self, times: NDArray[np.float64], ended: _Ended, tick: Callable[[int, int], object] | None
+    ) -> Callable[[Coordinates, NDArray[Any], Recorder], NDArray[Any]]:
+        """What `pydln.stepping.follow` does of coordinates, starts and a recorder; `tick` gets records."""
+
+        def run(path: Coordinates, y: NDArray[Any], record: Recorder) -> NDArray[Any]:
+            done = 0
+
+            def seen(path: Any, which: NDArray[np.int64], at: NDArray[np.int64], y: NDArray[Any]) -> None:
+                nonlocal done
+                record(path, which, at, y)
+                done += len(at)
+                if tick is not None:
+                    tick(done, len(times))
+
+            with np.errstate(all="ignore"):  # a step too long may lead anywhere, and is not kept
+                return follow(
+                    path,
+                    y,
+                    times,
+                    self.method,
+                    rtol=self.rtol,
+                    atol=self.atol,
+                    step=self.step,
+                    max_step=self.max_step,
+                    max_steps=self.max_steps,
+                    ended=ended.of(np.arange(len(y))),
+                    record=seen,
+                )
+
+        return run
 
     def __call__(
         self,
@@ -427,7 +466,10 @@ class _Run:
     def _groups(self, wanted: str | tuple[str, ...], tick: Callable[[int, int], object] | None) -> bool:
         ensemble = self.ensemble
         groups: list[Group] = [Whole(ensemble, np.arange(ensemble.batch))]
-        if wanted != "none":
+        stops = any(a is not None for a in self.limits.values())
+        if wanted == ("balanced",):
+            groups = [*balanced_groups(ensemble, stops=stops)]
+        elif wanted != "none":
             groups = reductions.find(
                 ensemble,
                 wanted,
@@ -438,7 +480,7 @@ class _Run:
                     strengths="strengths" in self.records or self.limits["strengths"] is not None,
                     test="test_loss" in self.records,
                 ),
-                stops=any(a is not None for a in self.limits.values()),
+                stops=stops,
                 steady=self.limits["steady"] is not None,
             ).groups
         while groups:
@@ -487,15 +529,24 @@ class _Run:
             own = _validate.one_for_all(values, 0, ndim=name == "strengths")
             return own if own.ndim == (name == "strengths") else own[members]
 
-        interrupted = self.how(
-            problem,
-            times,
-            kept,
-            ended.of(np.arange(count)),
-            stop={n: limit(a, n) for n, a in self.limits.items()},
-            threads=self.threads,
-            tick=None if tick is None else lambda done, _: tick(before + done // networks, total),
-        )
+        def told(done: int, _: int) -> object:
+            assert tick is not None
+            return tick(before + done // networks, total)
+
+        seen = None if tick is None else told
+        if isinstance(group, BalancedGroup):
+            interrupted = False
+            group.follow(part, kept, problem.weights, self.how.following(times, ended, seen))
+        else:
+            interrupted = self.how(
+                problem,
+                times,
+                kept,
+                ended.of(np.arange(count)),
+                stop={n: limit(a, n) for n, a in self.limits.items()},
+                threads=self.threads,
+                tick=seen,
+            )
         consecutive = members[-1] - members[0] == len(members) - 1
         span: Any = slice(members[0], members[-1] + 1) if consecutive else members
         out = {n: [a[span] for a in v] if n == "weights" else v[span] for n, v in self.records.items()}

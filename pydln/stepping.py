@@ -12,7 +12,7 @@ from pydln.methods import Method
 from pydln.reduce.problem import blocks
 from pydln.trajectory import Status
 
-__all__ = ["Coordinates", "follow"]
+__all__ = ["Coordinates", "Recorder", "follow"]
 
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
@@ -37,6 +37,10 @@ class Coordinates(Protocol):
         """Another state that stands for the same, and its slope: called after every step that is kept."""
 
 
+Recorder = Callable[[Any, Integers, Integers, Floats], object]
+"""Gets the coordinates, members and indices of times, (points,) each, and (points, numbers) states at these times."""
+
+
 def follow(
     path: Coordinates,
     y: Floats,
@@ -49,9 +53,11 @@ def follow(
     max_step: float | None,
     max_steps: int,
     ended: dict[str, NDArray[Any]],
-    record: Callable[[Coordinates, Integers, Integers, Floats], object],
-) -> None:
+    record: Recorder,
+) -> Floats:
     """Follows dy/dt = slope(y) from t = 0 to the last of `times`, with the step control of `gradient_flow`.
+
+    Returns the states where members ended.
 
     Nothing that is computed for a member depends on another one: sums run over stages, one after the other, largest
     entries take the place of root mean squares.
@@ -68,10 +74,9 @@ def follow(
         As in `gradient_flow`; the scale of an error is atol + rtol `Coordinates.weight`.
     ended : dict of arrays, (members,) each
         ``status``, ``stopped_at`` (time), ``accepted`` and ``rejected``: written when a member ends.
-    record : callable
-        Gets the coordinates, members and indices of times, (points,) each, and (points, numbers) states at these times.
+    record : Recorder
     """
-    end = float(times[-1])
+    end, final = float(times[-1]), y.copy()
     who = np.arange(len(y))
     count = np.zeros(len(y), dtype=np.int64)  # records made
     now, previous, grows = np.zeros(len(y)), np.full(len(y), _SMALL_ERROR), np.ones(len(y), dtype=bool)
@@ -92,6 +97,7 @@ def follow(
         over = status >= 0
         if over.any():
             gone = who[over]
+            final[gone] = y[over]
             ended["status"][gone], ended["stopped_at"][gone] = status[over], now[over]
             ended["accepted"][gone], ended["rejected"][gone] = accepted[over], rejected[over]
             left = np.flatnonzero(~over)
@@ -99,7 +105,7 @@ def follow(
             who, count, now, previous, grows = who[left], count[left], now[left], previous[left], grows[left]
             accepted, rejected, following = accepted[left], rejected[left], following[left]
         if not who.size:
-            return
+            return final
         ends = now + following * (1 + 1e-8) >= end
         h = np.where(ends, end - now, following)
         slopes = [first]
@@ -186,7 +192,7 @@ def _record_between(
     times: NDArray[np.float64],
     method: Method,
     kept: tuple[Floats, list[Floats]],
-    record: Callable[[Coordinates, Integers, Integers, Floats], object],
+    record: Recorder,
 ) -> None:
     """What lies within a step, from the interpolant of the method."""
     first, due = (a[some] for a in records)

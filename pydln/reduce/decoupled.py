@@ -36,7 +36,7 @@ from pydln.reduce.projected import in_blocks
 from pydln.reduce.width import tolerance_of
 from pydln.trajectory import Status
 
-__all__ = ["Decoupled", "Frames", "aligned_frames"]
+__all__ = ["Decoupled", "Frames", "aligned_frames", "carried"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,17 +130,17 @@ def _coupled(matrices: Floats, size: Floats) -> Floats:
 def _frames(layers: list[Floats], U: Floats, V: Floats, tolerance: float) -> list[Floats]:
     ahead, frame = [], U
     for W in layers[:0:-1]:
-        frame = _carried(transposed(W), frame, tolerance)
+        frame = carried(transposed(W), frame, tolerance)
         ahead.append(frame)
     frames = [V]
     for W in layers[:-1]:
-        frame = _carried(W, frames[-1], tolerance)
+        frame = carried(W, frames[-1], tolerance)
         other = ahead.pop()
         frames.append(np.where(lengths(frame)[:, None, :] > 0, frame, other))
     return [*frames, U]
 
 
-def _carried(W: Floats, frame: Floats, tolerance: float) -> Floats:
+def carried(W: Floats, frame: Floats, tolerance: float) -> Floats:
     """Orthonormal columns along W @ frame, the longest first to lose the least; zero for those that are rounding."""
     columns = W @ frame
     length, floor = lengths(columns), 4 * tolerance * lengths(np.abs(W) @ np.abs(frame))
