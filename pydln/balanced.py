@@ -92,7 +92,8 @@ def divided(large: Floats, small: Floats, depth: float | NDArray[Any]) -> Floats
     """(x^D - y^D) / (x - y) for x >= y >= 0, x > 0, without cancellation; D x^(D-1) where they are equal."""
     with np.errstate(divide="ignore", invalid="ignore"):
         log = np.log1p(-(large - small) / large)
-        quotient = np.where(log == 0, depth, np.expm1(depth * log) / np.expm1(log))
+        power = np.where(depth == 0, 0.0, depth * log)  # also at y = 0
+        quotient = np.where(log == 0, depth, np.expm1(power) / np.expm1(log))
     return np.asarray(large ** (depth - 1) * quotient)
 
 

@@ -108,8 +108,10 @@ def gradient_flow(
         Lets members stop at the moment when they get there, which is found between steps on the interpolant.
     reduce : str or sequence of str
         Smaller networks that follow the same flow, as in `gradient_descent`: ``auto``, ``none``, or out of ``inputs``,
-        ``width`` and ``decoupled``. Their steps are their own, so that results agree to the tolerance of the
-        integration, not to rounding.
+        ``width`` and ``decoupled``. Or, by name alone, ``balanced``: the product and the hidden frames of balanced
+        starts of two and more layers, see `pydln.balanced_layers`, without `stop`. It keeps rank, balance and the sign
+        of the determinant where rounding would end them, and takes longer: `end_to_end_flow` is what saves time.
+        Reduced networks make steps of their own, so that results agree to the tolerance of the integration.
     n_threads : int, optional
         Threads over the batch; the result does not depend on it. Default: PYDLN_NUM_THREADS, or all processors.
     throw : bool
@@ -467,6 +469,7 @@ class _Run:
         ensemble = self.ensemble
         groups: list[Group] = [Whole(ensemble, np.arange(ensemble.batch))]
         stops = any(a is not None for a in self.limits.values())
+        # Never in ``auto``: with 8 to 256 units, 4 to 100 layers, a step takes 3 to 50 times as long as the kernel's.
         if wanted == ("balanced",):
             groups = [*balanced_groups(ensemble, stops=stops)]
         elif wanted != "none":

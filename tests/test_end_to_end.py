@@ -13,7 +13,7 @@ from ensembles import some_task
 from scipy.stats import ortho_group
 
 import pydln as dln
-from pydln.balanced import Balanced, Learned
+from pydln.balanced import Balanced, Learned, divided
 from pydln.methods import METHODS
 
 T = np.array([0.0, 0.1, 0.4, 1.0, 1.01, 2.5, 6.0])
@@ -184,6 +184,18 @@ def test_the_slope_is_that_of_the_matrix_powers(depth):
         np.testing.assert_allclose(found, wanted, atol=1e-13 * np.abs(wanted).max() + 1e-14)
         for X, dX in ((P, dP), (Q, dQ)):
             np.testing.assert_allclose(X.T @ dX, -(dX.T @ X), atol=1e-13)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 2.5, 7, 100])
+def test_divided_differences_of_powers(depth):
+    pairs = [(1.0, 1.0), (1.0, 1 - 2e-16), (1.3, 1.3 - 1e-9), (0.9, 0.5), (2.0, 1e-20), (1e-3, 0.0), (1e-8, 1e-9)]
+    x, y = np.array(pairs).T
+    with mpmath.workdps(60):
+        X, Y = [mpmath.mpf(a) for a in x], [mpmath.mpf(a) for a in y]
+        wanted = [
+            depth * a ** (depth - 1) if a == b else (a**depth - b**depth) / (a - b) for a, b in zip(X, Y, strict=True)
+        ]
+    np.testing.assert_allclose(divided(x, y, depth), np.array(wanted, dtype=float), rtol=1e-14 * max(depth, 1))
 
 
 RATES = [

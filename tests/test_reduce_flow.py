@@ -10,6 +10,7 @@ import pytest
 from ensembles import RECORDS, same_bits, some_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_end_to_end import CASES, maps
 from test_reduce import aligned, low_rank, orthogonal, thin_task
 
 import pydln as dln
@@ -81,6 +82,86 @@ def test_aligned_starts_fall_into_modes(n_in, n_out, modes, depth, unbalanced) -
     record = tuple(name for name in RECORDS if name != "test_loss")
     run = both(task, weights, reduce="decoupled", record=record)
     assert run.reduced == (("decoupled",),) * 3
+
+
+@pytest.mark.parametrize("whiten", [True, False], ids=["whitened", "general"])
+@pytest.mark.parametrize("depth", [2, 3, 6])
+@pytest.mark.parametrize("case", CASES)
+def test_balanced_layers(case, depth, whiten) -> None:
+    n_in, n_out, sigmas = CASES[case]
+    task, start = some_task(n_in, n_out, whiten=whiten), maps(n_in, n_out, sigmas)
+    weights = dln.init.balanced(start, depth=depth, width=7 if n_in > 1 else 2)
+    run = both(task, weights, reduce="balanced", t=np.append(T, 6.0))
+    assert run.reduced == (("balanced",),) * len(start)
+    np.testing.assert_allclose(run.drift, 0, atol=1e-10)
+    np.testing.assert_allclose(run.weights[0][:, 0], weights.layers[0], atol=1e-15)
+    np.testing.assert_allclose(run.loss, dln.end_to_end_flow(task, start, run.t, depth=depth, **TIGHT).loss, atol=1e-9)
+
+
+def test_balanced_layers_stay_at_the_saddle_where_they_end() -> None:
+    """det Ω(0) has the wrong sign: layer by layer rounding grows as exp(2t), and has learned by t = 20."""
+    task = dln.Task.from_spectrum([3.0, 2.0], d_in=2, d_out=2, seed=3)
+    U, _, V = task.modes
+    R = np.array([[0.6, -0.8], [0.8, 0.6]])
+    weights = dln.init.balanced(U @ R @ np.diag([1, -0.3]) @ R.T @ V.T, depth=2)
+    run = dln.gradient_flow(task, weights, [20.0, 30.0], reduce="balanced", record=("loss", "weights"))
+    np.testing.assert_allclose(run.loss, 2, atol=1e-8)
+    layers = dln.gradient_flow(task, weights, [20.0, 30.0], reduce="none", rtol=1e-12)
+    assert layers.loss[0, -1] < 1e-6
+
+
+def test_balanced_members_of_any_company(monkeypatch) -> None:
+    tasks = dln.Task.stack([some_task(5, 4, whiten=False, seed=seed) for seed in range(6)])
+    sigmas = np.array([[1.5, 0.7, 0.2, 0.1], [1.0, 1.0, 0.5, 0.5], [0.9, 0.4, 0, 0]] * 2)
+    weights = dln.init.balanced(maps(5, 4, sigmas), depth=3, width=6)
+    how = {"record": RECORDS, "reduce": "balanced"}
+    run = dln.gradient_flow(tasks, weights, T, **how)
+    with monkeypatch.context() as patch:
+        patch.setattr(integrate, "_AT_ONCE", 1)
+        same_bits(dln.gradient_flow(tasks, weights, T, n_threads=1, **how), run)
+    for i in range(6):
+        same_bits(dln.gradient_flow(tasks[i], weights[i], T, **how), run[i])
+    one_start = dln.gradient_flow(tasks, weights[1], T, **how)
+    same_bits(dln.gradient_flow(tasks[3], weights[1], T, **how), one_start[3])
+    one_task = dln.gradient_flow(tasks[2], weights, T, **how)
+    same_bits(one_task[2], run[2])
+    both(tasks, weights[0], reduce="balanced")
+
+
+def test_balanced_members_that_do_not_get_there() -> None:
+    task = dln.Task.from_covariances(None, np.diag([100.0, 1.0]), 10001.0)
+    weights = dln.init.balanced(np.stack([np.diag([1e-3, 1e-3]), np.diag([99.0, 0.9])]), depth=2)
+    how = {"max_steps": 100, "rtol": 1e-4, "throw": False, "record": ("loss", "product")}
+    run = dln.gradient_flow(task, weights, [0.0, 0.05, 500.0], reduce="balanced", **how)
+    assert set(run.status) == {dln.Status.STIFF}
+    assert not np.isnan(run.loss[:, :2]).any()
+    assert np.isnan(run.loss[:, 2]).all()
+    # The weights are those of the time at which it stopped.
+    for i in range(2):
+        when = run.settings["stopped_time"][i]
+        there = dln.gradient_flow(task, weights[i], [when], rtol=1e-8, record="product")
+        np.testing.assert_allclose(run.final[i].product()[0], there.product[0, 0], atol=0.1)
+
+
+def test_what_is_not_balanced_is_refused() -> None:
+    task = some_task(4, 3, whiten=True)
+    balanced = dln.init.balanced(maps(4, 3, [[1.5, 0.7, 0.2]]), depth=3)
+    sound = {"task": task, "weights": balanced, "t": T, "reduce": "balanced"}
+    off = [np.array(w) for w in balanced.layers]
+    off[1][0, 0, 0] += 1e-10
+    for change, message in (
+        ({"weights": low_rank((4, 5, 3), 9)}, r"reduce: expected balanced starts, .* got member 0 with \d"),
+        ({"weights": dln.Weights(off)}, r"reduce: expected balanced starts, .* got member 0 with .*e-1[01] of it"),
+        ({"weights": dln.Weights([0 * w for w in balanced.layers])}, "reduce: expected balanced starts, .* not 0"),
+        ({"weights": low_rank((4, 3), 9)}, "reduce: expected two or more layers for 'balanced'"),
+        ({"stop": dln.Stop(loss=0.1)}, "reduce: expected a run without a stop for 'balanced'"),
+        ({"reduce": ("balanced", "width")}, "reduce: expected 'balanced' alone"),
+        ({"record": "kernel_distance"}, "reduce: expected auto or none with kernel_distance, got balanced"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dln.gradient_flow(**(sound | change))
+    with pytest.raises(ValueError, match="reduce: expected one of 'auto', 'none', 'inputs', 'width', 'decoupled', got"):
+        dln.gradient_descent(task, balanced, lr=0.1, steps=3, reduce="balanced")
 
 
 def test_auto_takes_what_is_worth_its_search() -> None:
@@ -168,6 +249,7 @@ def test_float32() -> None:
     for task, weights, reduce in (
         (some_task(4, 3, whiten=False), low_rank((4, 15, 3), 15, 2, dtype=np.float32), ("inputs", "width")),
         (modes, aligned(modes, 2, 6, 2, dtype=np.float32), "decoupled"),
+        (modes, dln.init.balanced(maps(4, 3, [[1.0, 0.5], [0.7, 0.1]]), depth=3, dtype=np.float32), "balanced"),
     ):
         how = {"record": ("loss", "product", "weights"), "rtol": 1e-6}
         run = dln.gradient_flow(task, weights, T, reduce=reduce, **how)
