@@ -147,11 +147,11 @@ class BalancedGroup:
         part: Integers,
         kept: list[Floats],
         final: list[Floats],
-        run: Callable[[BalancedLayers, Floats, Callable[[Any, Integers, Integers, Floats], None]], Floats],
+        run: Callable[[BalancedLayers, Floats, Callable[[Any, Integers, Integers, Floats], None]], None],
     ) -> None:
         """Writes the layers over time into `kept`, (part, time, …), and where they end into `final`.
 
-        `run` gets coordinates, starts and what to call with states on the way, and returns the states at the end.
+        `run` gets coordinates, starts, which it replaces by where they end, and what to call with states on the way.
         """
         frames = [take(F, part) for F in self.frames]
         basis = None if self.basis is None else take(self.basis, part)
@@ -173,10 +173,12 @@ class BalancedGroup:
                 for target, W in zip(kept, layers(y[some], which[some]), strict=True):
                     target[which[some], at[some]] = W
 
-        end = run(path, y, record)
-        for some in blocks(len(part), 2 * ensemble.bytes_of_one):
-            for target, W in zip(final, layers(end[some], some), strict=True):
-                target[some] = W
+        try:
+            run(path, y, record)
+        finally:  # also of those who have ended when Ctrl-C ends the others
+            for some in blocks(len(part), 2 * ensemble.bytes_of_one):
+                for target, W in zip(final, layers(y[some], some), strict=True):
+                    target[some] = W
 
 
 def balanced_groups(ensemble: Ensemble, *, stops: bool) -> list[BalancedGroup]:

@@ -216,7 +216,7 @@ class Followed:
             omega = np.broadcast_to(take(self.turned, members), (count, *shape))
             # Without singular values nothing moves: as if nothing was learned.
             path = OneLayer(learned if self.depth == 1 else Learned(np.zeros((1, *shape)), None), shape)
-            return path, omega.reshape(count, -1)
+            return path, np.array(omega.reshape(count, -1))
         U, sigma, V = (
             np.broadcast_to(a, (count, *a.shape[1:]))
             for a in (take(a[..., :rank], members) for a in (self.U, self.sigma, self.V))

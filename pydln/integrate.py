@@ -366,10 +366,10 @@ class _Integrator:
 
     def following(
         self, times: NDArray[np.float64], ended: _Ended, tick: Callable[[int, int], object] | None
-    ) -> Callable[[Coordinates, NDArray[Any], Recorder], NDArray[Any]]:
-        """What `pydln.stepping.follow` does of coordinates, starts and a recorder; `tick` gets records."""
+    ) -> Callable[[Coordinates, NDArray[Any], Recorder], None]:
+        """`pydln.stepping.follow` with coordinates, starts and a recorder left open; `tick` gets records."""
 
-        def run(path: Coordinates, y: NDArray[Any], record: Recorder) -> NDArray[Any]:
+        def run(path: Coordinates, y: NDArray[Any], record: Recorder) -> None:
             done = 0
 
             def seen(path: Any, which: NDArray[np.int64], at: NDArray[np.int64], y: NDArray[Any]) -> None:
@@ -380,7 +380,7 @@ class _Integrator:
                     tick(done, len(times))
 
             with np.errstate(all="ignore"):  # a step too long may lead anywhere, and is not kept
-                return follow(
+                follow(
                     path,
                     y,
                     times,
@@ -539,7 +539,10 @@ class _Run:
         seen = None if tick is None else told
         if isinstance(group, BalancedGroup):
             interrupted = False
-            group.follow(part, kept, problem.weights, self.how.following(times, ended, seen))
+            try:
+                group.follow(part, kept, problem.weights, self.how.following(times, ended, seen))
+            except KeyboardInterrupt:
+                interrupted = True
         else:
             interrupted = self.how(
                 problem,

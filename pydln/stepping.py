@@ -54,10 +54,8 @@ def follow(
     max_steps: int,
     ended: dict[str, NDArray[Any]],
     record: Recorder,
-) -> Floats:
+) -> None:
     """Follows dy/dt = slope(y) from t = 0 to the last of `times`, with the step control of `gradient_flow`.
-
-    Returns the states where members ended.
 
     Nothing that is computed for a member depends on another one: sums run over stages, one after the other, largest
     entries take the place of root mean squares.
@@ -66,7 +64,7 @@ def follow(
     ----------
     path : Coordinates
     y : (members, numbers) array
-        The starts.
+        The starts; replaced by the states where members end.
     times : (time,) array
         Increasing, >= 0.
     method : Method
@@ -76,7 +74,7 @@ def follow(
         ``status``, ``stopped_at`` (time), ``accepted`` and ``rejected``: written when a member ends.
     record : Recorder
     """
-    end, final = float(times[-1]), y.copy()
+    end, final = float(times[-1]), y
     who = np.arange(len(y))
     count = np.zeros(len(y), dtype=np.int64)  # records made
     now, previous, grows = np.zeros(len(y)), np.full(len(y), _SMALL_ERROR), np.ones(len(y), dtype=bool)
@@ -105,7 +103,7 @@ def follow(
             who, count, now, previous, grows = who[left], count[left], now[left], previous[left], grows[left]
             accepted, rejected, following = accepted[left], rejected[left], following[left]
         if not who.size:
-            return final
+            return
         ends = now + following * (1 + 1e-8) >= end
         h = np.where(ends, end - now, following)
         slopes = [first]

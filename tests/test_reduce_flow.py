@@ -143,6 +143,24 @@ def test_balanced_members_that_do_not_get_there() -> None:
         np.testing.assert_allclose(run.final[i].product()[0], there.product[0, 0], atol=0.1)
 
 
+def test_ctrl_c_keeps_balanced_members() -> None:
+    task = some_task(4, 4, whiten=True)
+    weights = dln.init.balanced(maps(4, 4, [[1.0, 0.7, 0.2, 0.1], [1.0, 0.5, 0.0, 0.0]]), depth=3)
+
+    def press(done, total):
+        if done > 60:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    t = np.linspace(0, 5, 50)
+    with pytest.raises(dln.Interrupted, match="1 of 2 members are complete") as caught:
+        dln.gradient_flow(task, weights, t, reduce="balanced", record=("loss", "weights"), progress=press)
+    run = caught.value.trajectory
+    assert run.status.tolist() == [dln.Status.INTERRUPTED, dln.Status.COMPLETED]
+    for w, kept, start in zip(run.final.layers, run.weights, weights.layers, strict=True):
+        np.testing.assert_allclose(w[1], kept[1, -1], atol=1e-14)
+        np.testing.assert_array_equal(w[0], start[0])
+
+
 def test_what_is_not_balanced_is_refused() -> None:
     task = some_task(4, 3, whiten=True)
     balanced = dln.init.balanced(maps(4, 3, [[1.5, 0.7, 0.2]]), depth=3)
