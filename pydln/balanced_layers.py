@@ -168,15 +168,17 @@ class BalancedGroup:
             found = path.layers(y, [own(F, which) for F in frames], None if basis is None else own(basis, which))
             return [own(C, which) + W for C, W in zip(rest, found, strict=True)]
 
+        size = 2 * ensemble.bytes_of_one + (0 if basis is None else 8 * basis[0].size)
+
         def record(_: Any, which: Integers, at: Integers, y: Floats) -> None:
-            for some in blocks(len(at), 2 * ensemble.bytes_of_one):
+            for some in blocks(len(at), size):
                 for target, W in zip(kept, layers(y[some], which[some]), strict=True):
                     target[which[some], at[some]] = W
 
         try:
             run(path, y, record)
         finally:  # also of those who have ended when Ctrl-C ends the others
-            for some in blocks(len(part), 2 * ensemble.bytes_of_one):
+            for some in blocks(len(part), size):
                 for target, W in zip(final, layers(y[some], some), strict=True):
                     target[some] = W
 

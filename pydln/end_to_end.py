@@ -84,7 +84,7 @@ def end_to_end_flow(
     -------
     Trajectory
         As that of `gradient_flow`, in float64. `Trajectory.final` is None: there are no layers.
-        ``settings["rank"]`` is the rank of Ω, which is that of Ω(0) all the time where D >= 2.
+        ``settings["rank"]`` is the rank of Ω(0), (batch,), which Ω keeps where D >= 2.
 
     Raises
     ------
@@ -101,16 +101,19 @@ def end_to_end_flow(
     pydln.init.balanced : the layers of a network that moves so.
     """
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
-    return Followed(task, product, t, depth, how).recorded(record, "end_to_end_flow", throw, progress)
+    return Followed(task, product, t, depth, record, how).recorded("end_to_end_flow", throw, progress)
 
 
 class Followed:
     """Maps and what they learn, checked, and what became of them."""
 
-    def __init__(self, task: Task, product: ArrayLike, t: ArrayLike, depth: float, how: _Integrator) -> None:
+    def __init__(
+        self, task: Task, product: ArrayLike, t: ArrayLike, depth: float, record: object, how: _Integrator
+    ) -> None:
         self.maps, self.depth = maps_of(task, product), depth_of(depth)
         self.task, self.how, self.times = task, how, _times(t)
         self.batch = _batch({"product": self.maps.batch, "task": task.batch or 1})
+        self.names = _names(record, task)
         self.ended = _Ended(self.batch)
         self.learned, self.basis = learned_by(task)
         omega = self.maps.layers[0]
@@ -134,23 +137,14 @@ class Followed:
         basis = self.basis if len(self.basis) == 1 else self.basis[members]
         return np.asarray(columns @ transposed(basis))
 
-    def recorded(
-        self, record: object, source: str, throw: bool, progress: Progress, also: Recorder | None = None
-    ) -> Trajectory:
+    def recorded(self, source: str, throw: bool, progress: Progress, also: Recorder | None = None) -> Trajectory:
         """Follows everybody; `also` is shown what is recorded: coordinates, members, indices of times, states."""
-        names, task, batch, times = _validate.names(record, "record", QUANTITIES), self.task, self.batch, self.times
-        for name in names:
-            if name not in RECORDS:
-                listed = ", ".join(RECORDS)
-                raise ValueError(f"record: expected names out of {listed}, got {name}, which belongs to layers")
-        if "test_loss" in names and task.test is None:
-            raise ValueError(
-                "record: expected a task with held-out covariances for test_loss, got one whose test is None"
-            )
+        names, task, batch, times = self.names, self.task, self.batch, self.times
         modes, shape = task.modes.s.shape[-1], self.maps.layers[0].shape[1:]
         _refuse_too_large(names, self.maps, batch, len(times), modes)
         ensemble = Ensemble(task, self.maps, batch)
         records = {name: _empty(name, self.maps, batch, len(times), modes) for name in names}
+        size = 8 * shape[1] * (shape[0] + shape[1] * (self.basis is not None and len(self.basis) > 1))
         interrupted = False
         with _progress(progress) as tick:
             for members in blocks(batch, ensemble.bytes_of_one * (len(times) + 1), at_once=_AT_ONCE, at_least=16):
@@ -164,7 +158,8 @@ class Followed:
                     kept: Floats = kept,
                     first: int = int(members[0]),
                 ) -> None:
-                    kept[which - first, at] = self.unturned(path.product(y), which)
+                    for some in blocks(len(at), size):
+                        kept[which[some] - first, at[some]] = self.unturned(path.product(y[some]), which[some])
                     if also is not None:
                         also(path, which, at, y)
 
@@ -223,6 +218,16 @@ class Followed:
         )
         balanced = Balanced(learned, shape, rank, self.depth)
         return balanced, balanced.start(U, sigma, V)
+
+
+def _names(record: object, task: Task) -> tuple[str, ...]:
+    names = _validate.names(record, "record", QUANTITIES)
+    for name in names:
+        if name not in RECORDS:
+            raise ValueError(f"record: expected names out of {', '.join(RECORDS)}, got {name}, which belongs to layers")
+    if "test_loss" in names and task.test is None:
+        raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
+    return names
 
 
 def depth_of(depth: float) -> float:

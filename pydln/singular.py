@@ -14,7 +14,7 @@ from pydln.balanced import Balanced, confluent, divided, ranks
 from pydln.end_to_end import Followed, depth_of, maps_of
 from pydln.flow import Progress, _batch
 from pydln.integrate import _Integrator
-from pydln.reduce.problem import Ensemble, transposed
+from pydln.reduce.problem import Ensemble, blocks, transposed
 from pydln.task import Task
 from pydln.trajectory import Trajectory
 
@@ -181,7 +181,7 @@ def singular_flow(
         As `end_to_end_flow`.
     """
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
-    run = Followed(task, product, t, _validate.number(depth, "depth", at_least=2), how)
+    run = Followed(task, product, t, _validate.number(depth, "depth", at_least=2), record, how)
     k, times = min(task.n_in, task.n_out), len(run.times)
     _validate.fits_in_memory(
         8 * run.batch * times * k * (task.n_in + task.n_out + 1),
@@ -197,7 +197,9 @@ def singular_flow(
             left, values, right = path.singular(y)
             sigma[members, at, : path.rank] = values
             U[members, at, :, : path.rank] = left
-            V[members, at, :, : path.rank] = transposed(run.unturned(transposed(right), members))
+            for some in blocks(len(at), 8 * task.n_in * (path.rank + task.n_in)):
+                own = run.unturned(transposed(right[some]), members[some])
+                V[members[some], at[some], :, : path.rank] = transposed(own)
 
-    trajectory = run.recorded(record, "singular_flow", throw, progress, write)
+    trajectory = run.recorded("singular_flow", throw, progress, write)
     return SingularFlow(trajectory=trajectory, sigma=sigma, U=U, V=V)

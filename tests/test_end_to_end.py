@@ -334,6 +334,31 @@ def test_small_singular_values_are_followed_to_their_own_last_digits():
     np.testing.assert_allclose(flow.sigma[0], dln.exact.balanced_mode(u0, task.modes.s, t[:, None], depth=2), rtol=1e-9)
 
 
+def test_small_singular_values_of_any_task_in_40_digits():
+    """Kutta's method on the two layers, extrapolated: in double precision they keep 4 digits of the smallest."""
+    task, start = some_task(3, 3, whiten=False), np.diag([1.0, 1e-6, 1e-12])
+
+    def slope(first, second):
+        error = yx - second * first * xx
+        return second.T * error, error * first.T
+
+    def product(steps):
+        y, h = (mpmath.diag([mpmath.sqrt(x) for x in np.diag(start)]),) * 2, mpmath.mpf(1) / steps
+        for _ in range(steps):
+            k = [slope(*y)]
+            for c in (h / 2, h / 2, h):
+                k.append(slope(*(w + c * d for w, d in zip(y, k[-1], strict=True))))
+            y = tuple(w + h / 6 * (a + 2 * b + 2 * c + d) for w, a, b, c, d in zip(y, *k, strict=True))
+        return y[1] * y[0]
+
+    with mpmath.workdps(40):
+        xx, yx = mpmath.matrix(task.sigma_xx.tolist()), mpmath.matrix(task.sigma_yx.tolist())
+        rough, fine = product(160), product(320)
+        wanted = np.array([float(s) for s in mpmath.svd_r(fine + (fine - rough) / 15, compute_uv=False)])
+    flow = dln.singular_flow(task, start, [1.0], depth=2, rtol=1e-11)
+    np.testing.assert_allclose(flow.sigma[0, 0], wanted, rtol=1e-10)
+
+
 # ---- singular values and vectors over time ---------------------------------------------------------------------------
 @pytest.mark.parametrize("whiten", [True, False])
 @pytest.mark.parametrize("case", ["inputs", "outputs", "square", "low rank", "equal", "zero"])
