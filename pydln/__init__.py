@@ -7,6 +7,7 @@ with the inputs first, ``weights`` start with W_1, ``product`` is Ω = W_D ⋯ W
 
 from pydln import analysis, datasets, exact, init, plot, reduce
 from pydln._backend import version as _version
+from pydln.end_to_end import end_to_end_flow
 from pydln.errors import (
     BackendUnavailable,
     DataNotFound,
@@ -22,6 +23,7 @@ from pydln.flow import Stop, gradient_descent
 from pydln.integrate import gradient_flow, mode_flow
 from pydln.noise import LabelNoise, Minibatch, Online
 from pydln.plan import Plan, plan
+from pydln.singular import SingularFlow, SingularRates, singular_flow, singular_rates
 from pydln.task import Modes, Task
 from pydln.trajectory import Status, Trajectory
 from pydln.weights import Weights
@@ -43,6 +45,8 @@ __all__ = [
     "Online",
     "Plan",
     "PydlnError",
+    "SingularFlow",
+    "SingularRates",
     "Status",
     "Stop",
     "Task",
@@ -51,6 +55,7 @@ __all__ = [
     "__version__",
     "analysis",
     "datasets",
+    "end_to_end_flow",
     "exact",
     "gradient_descent",
     "gradient_flow",
@@ -59,4 +64,6 @@ __all__ = [
     "plan",
     "plot",
     "reduce",
+    "singular_flow",
+    "singular_rates",
 ]

@@ -27,7 +27,7 @@ __all__ = ["Stop", "gradient_descent"]
 Progress = bool | Callable[[int, int], object]
 
 _DEFAULT_RECORDS = 200
-_RUN_WHOLE = -1  # instead of a Status: see Group.recover
+RUN_WHOLE = -1  # instead of a Status: see Group.recover
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -267,7 +267,7 @@ class _Run:
             interrupted = True
         if interrupted:
             self.final = self.final or self._starts()
-            begun = (self.status != Status.INTERRUPTED) & (self.status != _RUN_WHOLE) | (self.stopped_at > 0)
+            begun = (self.status != Status.INTERRUPTED) & (self.status != RUN_WHOLE) | (self.stopped_at > 0)
             self._forget(np.flatnonzero(~begun))
         return interrupted
 
@@ -294,7 +294,7 @@ class _Run:
                 if self._run(group, part, tick):
                     return True
                 members = group.members[part]
-                lost = members[self.status[members] == _RUN_WHOLE]
+                lost = members[self.status[members] == RUN_WHOLE]
                 if lost.size:
                     groups.append(Whole(ensemble, lost))
                     self._forget(lost)

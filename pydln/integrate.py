@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,12 +10,40 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
+from pydln import reduce as reductions
+from pydln.balanced_layers import BalancedGroup, balanced_groups
 from pydln.errors import IntegrationError, Interrupted
 from pydln.exact.tangent_kernel import kernel_distance
-from pydln.flow import Progress, Stop, _batch, _empty, _progress, _refuse_too_large, _settings, _stop_limits
+from pydln.flow import (
+    RUN_WHOLE,
+    Progress,
+    Stop,
+    _arrays,
+    _batch,
+    _empty,
+    _progress,
+    _refuse_too_large,
+    _settings,
+    _shapes,
+    _stop_limits,
+)
 from pydln.methods import METHODS, Method
 from pydln.methods import method as method_named
-from pydln.reduce.problem import NDIM, Ensemble, Problem, blocks, check_fit, input_root, transposed
+from pydln.reduce.decay import Decay
+from pydln.reduce.inputs import Needs
+from pydln.reduce.problem import (
+    NDIM,
+    Ensemble,
+    Group,
+    Kernel,
+    Problem,
+    Whole,
+    blocks,
+    check_fit,
+    input_root,
+    transposed,
+)
+from pydln.stepping import Coordinates, Recorder, follow
 from pydln.task import Task
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
@@ -39,6 +67,7 @@ def gradient_flow(
     max_step: float | None = None,
     max_steps: int = 100_000,
     stop: Stop | None = None,
+    reduce: str | Sequence[str] = "auto",
     n_threads: int | None = None,
     throw: bool = True,
     progress: Progress = False,
@@ -77,6 +106,12 @@ def gradient_flow(
         Steps, kept and rejected, after which a member is given up.
     stop : Stop, optional
         Lets members stop at the moment when they get there, which is found between steps on the interpolant.
+    reduce : str or sequence of str
+        Smaller networks that follow the same flow, as in `gradient_descent`: ``auto``, ``none``, or out of ``inputs``,
+        ``width`` and ``decoupled``. Or, by name alone, ``balanced``: the product and the hidden frames of balanced
+        starts of two and more layers, see `pydln.balanced_layers`, without `stop`. It keeps rank, balance and the sign
+        of the determinant where rounding would end them, and takes longer: `end_to_end_flow` is what saves time.
+        Reduced networks make steps of their own, so that results agree to the tolerance of the integration.
     n_threads : int, optional
         Threads over the batch; the result does not depend on it. Default: PYDLN_NUM_THREADS, or all processors.
     throw : bool
@@ -94,7 +129,8 @@ def gradient_flow(
     Raises
     ------
     TypeError, ValueError
-        A wrong argument, before any work is done; also when the recording would not fit in memory.
+        A wrong argument, before any work is done; also when the recording would not fit in memory, or a reduction asked
+        for by name does not hold for a member.
     IntegrationError
         Members were given up and `throw` is true; ``.trajectory`` holds everything that was computed.
     Interrupted
@@ -111,51 +147,29 @@ def gradient_flow(
         raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, dtype)
     threads = _threads(n_threads)
+    wanted = reductions.asked(reduce, also=("balanced",))
+    if "kernel_distance" in names:
+        if isinstance(wanted, tuple):
+            raise ValueError(f"reduce: expected auto or none with kernel_distance, got {', '.join(wanted)}")
+        wanted = "none"
     _refuse_too_large(names, weights, batch, len(times), modes)
 
-    ensemble = Ensemble(task, weights, batch)
     records = {name: _empty(name, weights, batch, len(times), modes) for name in names}
-    ended = _Ended(batch)
-    final = [np.array(np.broadcast_to(w, (batch, *w.shape[1:])), order="C") for w in weights.layers]
-    recorder = _Recorder(ensemble, records, threads)
-    interrupted = False
+    run = _Run(Ensemble(task, weights, batch), how, times, limits, records, threads)
     with _progress(progress) as tick:
-        for members in blocks(batch, ensemble.bytes_of_one * (len(times) + 1), at_once=_AT_ONCE, at_least=16 * threads):
-            problem = ensemble.problem(None if len(members) == batch else members, test="test_loss" in names)
-            kept = [np.full((len(members), len(times), *w.shape[1:]), np.nan, dtype=dtype) for w in weights.layers]
-            of_these = {
-                n: a if a is None or a.ndim == (n == "strengths") or len(a) == 1 else a[members]
-                for n, a in limits.items()
-            }
-            before = int(members[0]) * len(times)
-            try:
-                interrupted = how(
-                    problem,
-                    times,
-                    kept,
-                    ended.of(members),
-                    stop={n: _one(a, n) for n, a in of_these.items()},
-                    threads=threads,
-                    tick=None if tick is None else _shifted(tick, before, batch * len(times)),
-                )
-                recorder(members, problem, kept)
-            except KeyboardInterrupt:  # outside the kernel, which returns what it has
-                interrupted = True
-            for w, now in zip(final, problem.weights, strict=True):
-                w[members] = now
-            if interrupted:
-                break
-    run = Trajectory(
+        interrupted = run(wanted, tick)
+    made = Trajectory(
         t=times,
         steps=None,
         records=records,
-        status=ended.status,
-        stopped_at=ended.accepted,
-        final=Weights._adopt(final),
-        settings=_settings(task, weights, {}, 0, stop) | how.settings | ended.settings,
+        status=run.ended.status,
+        stopped_at=run.ended.accepted,
+        final=Weights._adopt(run.final),
+        settings=_settings(task, weights, {}, 0, stop) | how.settings | run.ended.settings | {"reduce": wanted},
         source="gradient_flow",
+        reduced=run.reduced,
     )
-    return _judged(run, interrupted, throw)
+    return _judged(made, interrupted, throw)
 
 
 def mode_flow(
@@ -302,6 +316,16 @@ class _Ended:
             "rejected": self.rejected[span],
         }
 
+    def take(self, members: NDArray[np.int64], other: _Ended) -> None:
+        """How `members` ended, from those who are all of `other`."""
+        self.status[members], self.stopped_time[members] = other.status, other.stopped_time
+        self.accepted[members], self.rejected[members] = other.accepted, other.rejected
+
+    def forget(self, members: NDArray[np.int64]) -> None:
+        """Members that are not begun."""
+        self.status[members], self.stopped_time[members] = Status.INTERRUPTED, 0
+        self.accepted[members], self.rejected[members] = 0, 0
+
     @property
     def settings(self) -> dict[str, Any]:
         return {"stopped_time": self.stopped_time, "rejected": self.rejected}
@@ -340,6 +364,38 @@ class _Integrator:
         limits = {"step": self.step, "max_step": self.max_step, "max_steps": self.max_steps}
         return {"method": self.method.name, **adaptive, **limits}
 
+    def following(
+        self, times: NDArray[np.float64], ended: _Ended, tick: Callable[[int, int], object] | None
+    ) -> Callable[[Coordinates, NDArray[Any], Recorder], None]:
+        """`pydln.stepping.follow` with coordinates, starts and a recorder left open; `tick` gets records."""
+
+        def run(path: Coordinates, y: NDArray[Any], record: Recorder) -> None:
+            done = 0
+
+            def seen(path: Any, which: NDArray[np.int64], at: NDArray[np.int64], y: NDArray[Any]) -> None:
+                nonlocal done
+                record(path, which, at, y)
+                done += len(at)
+                if tick is not None:
+                    tick(done, len(times))
+
+            with np.errstate(all="ignore"):  # a step too long may lead anywhere, and is not kept
+                follow(
+                    path,
+                    y,
+                    times,
+                    self.method,
+                    rtol=self.rtol,
+                    atol=self.atol,
+                    step=self.step,
+                    max_step=self.max_step,
+                    max_steps=self.max_steps,
+                    ended=ended.of(np.arange(len(y))),
+                    record=seen,
+                )
+
+        return run
+
     def __call__(
         self,
         problem: Problem,
@@ -376,63 +432,221 @@ class _Integrator:
         )
 
 
-class _Recorder:
-    """Records from weights over time: by the kernel of gradient descent, which makes no step."""
+class _Run:
+    """A run group by group: what is common to the calls of the kernel, and what they leave for the members."""
 
-    def __init__(self, ensemble: Ensemble, records: dict[str, Any], threads: int) -> None:
-        self.ensemble, self.records, self.threads = ensemble, records, threads
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        how: _Integrator,
+        times: NDArray[np.float64],
+        limits: dict[str, NDArray[Any] | None],
+        records: dict[str, Any],
+        threads: int,
+    ) -> None:
+        self.ensemble, self.how, self.times, self.limits = ensemble, how, times, limits
+        self.records, self.threads = records, threads
         self.root = input_root(ensemble.task) if "kernel_distance" in records else None
+        self.ended = _Ended(ensemble.batch)
+        self.final = [
+            np.array(np.broadcast_to(w, (ensemble.batch, *w.shape[1:])), order="C") for w in ensemble.weights.layers
+        ]
+        self.reduced: dict[str, NDArray[np.bool_]] = {}
+        self.done = 0  # records
 
-    def __call__(self, members: NDArray[np.int64], problem: Problem, kept: list[NDArray[Any]]) -> None:
-        times = kept[0].shape[1]
-        count = len(members) * times
-        span = slice(members[0], members[-1] + 1)
-        start = [w if len(w) == 1 else w[members] for w in self.ensemble.weights.layers]
+    def __call__(self, wanted: str | tuple[str, ...], tick: Callable[[int, int], object] | None) -> bool:
+        """Runs everything; whether Ctrl-C ended it."""
+        try:
+            interrupted = self._groups(wanted, tick)
+        except KeyboardInterrupt:  # outside the kernel, which returns what it has
+            interrupted = True
+        if interrupted:
+            begun = (self.ended.status != Status.INTERRUPTED) & (self.ended.status != RUN_WHOLE)
+            self._forget(np.flatnonzero(~begun & (self.ended.accepted == 0)))
+        return interrupted
 
-        def repeated(task: dict[str, Any]) -> dict[str, Any]:
-            return {
-                n: np.repeat(a, times, axis=0) if n in NDIM and a is not None and a.ndim > NDIM[n] else a
-                for n, a in task.items()
-            }
+    def _groups(self, wanted: str | tuple[str, ...], tick: Callable[[int, int], object] | None) -> bool:
+        ensemble = self.ensemble
+        groups: list[Group] = [Whole(ensemble, np.arange(ensemble.batch))]
+        stops = any(a is not None for a in self.limits.values())
+        # Never in ``auto``: with 8 to 256 units, 4 to 100 layers, a step takes 3 to 50 times as long as the kernel's.
+        if wanted == ("balanced",):
+            groups = [*balanced_groups(ensemble, stops=stops)]
+        elif wanted != "none":
+            groups = reductions.find(
+                ensemble,
+                wanted,
+                # Slopes: some tens of steps, and one for every few records.
+                steps=self.how.method.stages * (50 + len(self.times) // 4),
+                needs=Needs(
+                    product="product" in self.records,
+                    strengths="strengths" in self.records or self.limits["strengths"] is not None,
+                    test="test_loss" in self.records,
+                ),
+                stops=stops,
+                steady=self.limits["steady"] is not None,
+            ).groups
+        while groups:
+            group = groups.pop(0)
+            for name in group.names:
+                self.reduced.setdefault(name, np.zeros(ensemble.batch, dtype=bool))[group.members] = True
+            bytes_of_one = 8 * group.networks * sum(n * m for n, m in pairwise(group.widths))
+            count = len(group.members)
+            size = bytes_of_one * (len(self.times) + 1)
+            for part in blocks(count, size, at_once=_AT_ONCE, at_least=16 * self.threads):
+                if self._run(group, part, tick):
+                    return True
+                members = group.members[part]
+                lost = members[self.ended.status[members] == RUN_WHOLE]
+                self.done += len(self.times) * (len(members) - len(lost))
+                if lost.size:
+                    groups.append(Whole(ensemble, lost))
+                    self._forget(lost)
+        return False
 
-        wanted = [name for name in self.records if name in _BY_KERNEL]
-        made = {name: self.records[name][span].reshape(count, 1, *self.records[name].shape[2:]) for name in wanted}
-        if wanted:
-            core, dtype = _backend.core, self.ensemble.weights.dtype
-            call = core.descent_f32 if dtype == np.float32 else core.descent_f64
-            interrupted = call(
-                weights=[w.reshape(count, *w.shape[2:]) for w in kept],
-                task=repeated(problem.task),
-                test=None if problem.test is None else repeated(problem.test),
-                root=None,
-                lr=np.ones((), dtype=dtype),
-                momentum=None,
-                decay=None,
-                nesterov=False,
-                noise=None,
-                steps=0,
-                stop={"loss": None, "strengths": None, "steady": None},
-                record_at=np.zeros(1, dtype=np.int64),
-                records={name: made.get(name) for name in QUANTITIES},
-                status=np.zeros(count, dtype=np.int64),
-                stopped_at=np.zeros(count, dtype=np.int64),
+    def _forget(self, members: NDArray[np.int64]) -> None:
+        """Members as if they had not been run."""
+        self.ended.forget(members)
+        for reduced in self.reduced.values():
+            reduced[members] = False
+        for value in self.records.values():
+            for a in _arrays(value):
+                a[members] = np.nan
+        for w, start in zip(self.final, self.ensemble.weights.layers, strict=True):
+            w[members] = start if len(start) == 1 else start[members]
+
+    def _run(self, group: Group, part: NDArray[np.int64], tick: Callable[[int, int], object] | None) -> bool:
+        """Runs `part` of the members of a group and writes what they leave; whether Ctrl-C ended the kernel's call."""
+        members, networks = group.members[part], group.networks
+        batch, count, times = self.ensemble.batch, len(part) * group.networks, self.times
+        dtype = self.ensemble.weights.dtype
+        problem = group.problem(part, test="test_loss" in self.records)
+        kept = [np.full((count, len(times), n, m), np.nan, dtype=dtype) for m, n in pairwise(group.widths)]
+        start = [w.copy() for w in problem.weights] if {"drift", "kernel_distance"} & {*self.records} else []
+        ended = _Ended(count)
+        before, total = self.done, batch * len(times)
+
+        def limit(values: NDArray[Any] | None, name: str) -> NDArray[Any] | None:
+            if values is None:
+                return None
+            own = _validate.one_for_all(values, 0, ndim=name == "strengths")
+            return own if own.ndim == (name == "strengths") else own[members]
+
+        def told(done: int, _: int) -> object:
+            assert tick is not None
+            return tick(before + done // networks, total)
+
+        seen = None if tick is None else told
+        if isinstance(group, BalancedGroup):
+            interrupted = False
+            try:
+                group.follow(part, kept, problem.weights, self.how.following(times, ended, seen))
+            except KeyboardInterrupt:
+                interrupted = True
+        else:
+            interrupted = self.how(
+                problem,
+                times,
+                kept,
+                ended.of(np.arange(count)),
+                stop={n: limit(a, n) for n, a in self.limits.items()},
                 threads=self.threads,
-                memory=_validate.free_memory,
-                isa=_backend.isa(),
-                layout=_backend.layout(),
-                tick=None,
+                tick=seen,
             )
-            if interrupted:
-                raise KeyboardInterrupt
-        if "weights" in self.records:
-            for target, w in zip(self.records["weights"], kept, strict=True):
-                target[span] = w
-        if "drift" in self.records:
-            self.records["drift"][span] = _drift(kept, start)
-        if "kernel_distance" in self.records:
-            root = self.root if self.root is None or self.root.ndim == 2 else self.root[members % len(self.root)]
-            with np.errstate(invalid="ignore", divide="ignore"):  # a kernel of zero has no direction: NaN
-                self.records["kernel_distance"][span] = kernel_distance(kept, start, root)
+        consecutive = members[-1] - members[0] == len(members) - 1
+        span: Any = slice(members[0], members[-1] + 1) if consecutive else members
+        out = {n: [a[span] for a in v] if n == "weights" else v[span] for n, v in self.records.items()}
+        names = group.records(self.records)
+        root = self.root if self.root is None or self.root.ndim == 2 else self.root[members % len(self.root)]
+        kernel = Kernel(
+            records=records_of(problem, kept, start, names, root, self.threads),
+            final=problem.weights,
+            status=ended.status,
+            stopped_at=ended.stopped_time,
+        )
+        own = group.recover(part, kernel, out, _steady(len(part), dtype), times)
+        if not consecutive:
+            for name, value in self.records.items():
+                for a, b in zip(_arrays(value), _arrays(out[name]), strict=True):
+                    a[members] = b
+        for w, now in zip(self.final, own.final, strict=True):
+            w[members] = now
+        self.ended.stopped_time[members] = own.stopped_at
+        for mine, theirs in ((self.ended.accepted, ended.accepted), (self.ended.rejected, ended.rejected)):
+            mine[members] = theirs.reshape(len(part), networks).max(axis=1)
+        self.ended.status[members] = own.status  # last: Ctrl-C before this leaves members that are not begun
+        return interrupted
+
+
+def _steady(members: int, dtype: np.dtype[Any]) -> Decay:
+    """Without weight decay, what no gradient reaches stays as it is."""
+    zero = np.zeros(members, dtype=dtype)
+    return Decay(zero, zero, zero)
+
+
+def records_of(
+    problem: Problem,
+    kept: list[NDArray[Any]],
+    start: list[NDArray[Any]],
+    names: Iterable[str],
+    root: NDArray[Any] | None,
+    threads: int,
+) -> dict[str, Any]:
+    """Records from weights over time, (networks, time, …): by the kernel of gradient descent, which makes no step.
+
+    `start` and `root` are needed for ``drift`` and ``kernel_distance``, see `pydln.exact.tangent_kernel`.
+    """
+    networks, times = kept[0].shape[:2]
+    count, dtype = networks * times, kept[0].dtype
+    widths = (kept[0].shape[-1], *(w.shape[-2] for w in kept))
+
+    def repeated(task: dict[str, Any]) -> dict[str, Any]:
+        return {
+            n: np.repeat(a, times, axis=0) if n in NDIM and a is not None and a.ndim > NDIM[n] else a
+            for n, a in task.items()
+        }
+
+    made: dict[str, Any] = {
+        name: np.full((count, 1, *_shapes(name, widths, problem.task["modes"])[0]), np.nan, dtype=dtype)
+        for name in names
+        if name in _BY_KERNEL
+    }
+    if made:
+        core = _backend.core
+        call = core.descent_f32 if dtype == np.float32 else core.descent_f64
+        interrupted = call(
+            weights=[w.reshape(count, *w.shape[2:]) for w in kept],
+            task=repeated(problem.task),
+            test=None if problem.test is None else repeated(problem.test),
+            root=None,
+            lr=np.ones((), dtype=dtype),
+            momentum=None,
+            decay=None,
+            nesterov=False,
+            noise=None,
+            steps=0,
+            stop={"loss": None, "strengths": None, "steady": None},
+            record_at=np.zeros(1, dtype=np.int64),
+            records={name: made.get(name) for name in QUANTITIES},
+            status=np.zeros(count, dtype=np.int64),
+            stopped_at=np.zeros(count, dtype=np.int64),
+            threads=threads,
+            memory=_validate.free_memory,
+            isa=_backend.isa(),
+            layout=_backend.layout(),
+            tick=None,
+        )
+        if interrupted:
+            raise KeyboardInterrupt
+    made = {name: value.reshape(networks, times, *value.shape[2:]) for name, value in made.items()}
+    if "weights" in names:
+        made["weights"] = kept
+    if "drift" in names:
+        made["drift"] = _drift(kept, start)
+    if "kernel_distance" in names:
+        with np.errstate(invalid="ignore", divide="ignore"):  # a kernel of zero has no direction: NaN
+            made["kernel_distance"] = kernel_distance(kept, start, root)
+    return made
 
 
 def _drift(kept: list[NDArray[Any]], start: list[NDArray[Any]]) -> NDArray[Any]:
@@ -444,14 +658,6 @@ def _drift(kept: list[NDArray[Any]], start: list[NDArray[Any]]) -> NDArray[Any]:
     changes = [now - first[:, None] for now, first in zip(conserved(kept), conserved(start), strict=True)]
     norms = [np.sqrt((c * c).sum(axis=(-2, -1))) for c in changes]
     return np.stack(norms, axis=-1) if norms else np.zeros((*kept[0].shape[:2], 0), dtype=kept[0].dtype)
-
-
-def _one(limit: NDArray[Any] | None, name: str) -> NDArray[Any] | None:
-    return None if limit is None else _validate.one_for_all(limit, 0, ndim=name == "strengths")
-
-
-def _shifted(tick: Callable[[int, int], object], before: int, total: int) -> Callable[[int, int], object]:
-    return lambda done, _: tick(before + done, total)
 
 
 def _threads(n_threads: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Explicit Runge–Kutta methods as numbers: what `pydln.gradient_flow` and `pydln.mode_flow` integrate with."""
+"""Explicit Runge–Kutta methods as numbers: what `pydln.gradient_flow` and the other flows integrate with."""
 
 from __future__ import annotations
 

@@ -112,7 +112,8 @@ class Trajectory:
         What the run was made with: text, numbers, booleans, None, and lists and dictionaries of these. A NumPy array
         holds one entry per member along its first axis and follows the members when they are picked.
     source : str
-        ``"gradient_descent"``, ``"gradient_flow"``, ``"mode_flow"``, or ``"exact:"`` and the name of the solution.
+        ``"gradient_descent"``, ``"gradient_flow"``, ``"mode_flow"``, ``"end_to_end_flow"``, ``"singular_flow"``, or
+        ``"exact:"`` and the name of the solution.
     reduced : mapping, optional
         Name of a reduction to a boolean array, (batch,): which members were run so. See `reduced`.
 
@@ -311,11 +312,11 @@ class Trajectory:
                 text = value if isinstance(value, str) else json.dumps(value)
             text = " ".join(text.split())
             shown.append(f"{name} = {text if len(text) <= 60 else text[:57] + '...'}")
+        if len(shown) > 16:
+            shown = [*shown[:16], f"and {len(shown) - 16} more"]
         if self._reduced:
             counts = (f"{name} {int(members.sum())}" for name, members in self._reduced.items())
             shown.append(f"reduced = {', '.join(counts)} of {_plural(self.batch, 'member')}")
-        if len(shown) > 16:
-            shown = [*shown[:16], f"and {len(shown) - 16} more"]
         lines: list[str] = []
         for one in shown:
             if lines and len(lines[-1]) + len(one) < 110:

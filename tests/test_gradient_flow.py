@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pydln.methods import METHODS, method
 T = np.array([0.0, 0.1, 0.4, 1.0, 1.01, 2.5])
 SHAPES = [(3, 2), (4, 4, 4), (3, 5, 2), (2, 6, 5, 3), (9, 3, 3, 12)]
 RECORDS = ("loss", "test_loss", "strengths", "product", "layer_norms", "drift", "weights")
+flow = partial(dln.gradient_flow, reduce="none")  # the kernels on the whole networks
 
 
 def slope_of(task, member=None):
@@ -46,7 +48,7 @@ def accurate(task, weights, member, t):
 def test_takes_the_steps_of_the_reference(name, widths, whiten):
     task, weights = some_task(widths[0], widths[-1], whiten=whiten), starts(widths, 3)
     step = 0.02 if name == "rk4" else None
-    run = dln.gradient_flow(task, weights, T, method=name, rtol=1e-7, step=step, record=RECORDS)
+    run = flow(task, weights, T, method=name, rtol=1e-7, step=step, record=RECORDS)
     for i in range(3):
         layers = [w[i] for w in weights.layers]
         slow = reference.runge_kutta(slope_of(task), layers, method(name), T, rtol=1e-7, step=step)
@@ -102,11 +104,11 @@ def test_same_bits_whatever_the_kernel_and_the_company(widths, dtype):
     task, weights = some_task(widths[0], widths[-1], whiten=False), starts(widths, 21, dtype=dtype)
     stop = dln.Stop(loss=1.02 * task.floor + 0.1)
     how = {"record": ("loss", "weights"), "stop": stop, "rtol": 1e-5}
-    first = dln.gradient_flow(task, weights, T, n_threads=1, **how)
+    first = flow(task, weights, T, n_threads=1, **how)
     fused = [k for k in KERNELS if k[0] != "baseline"]
     for isa, layout in fused:
         with _backend.forced(isa=isa, layout=layout):
-            run = dln.gradient_flow(task, weights[3:20], T, n_threads=2, **how)
+            run = flow(task, weights[3:20], T, n_threads=2, **how)
         np.testing.assert_array_equal(run.stopped_at, first.stopped_at[3:20])
         np.testing.assert_array_equal(run.settings["stopped_time"], first.settings["stopped_time"][3:20])
         for a, b in zip(run.weights, first.weights, strict=True):

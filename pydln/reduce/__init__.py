@@ -1,4 +1,4 @@
-"""Exact reductions of gradient descent: smaller networks that take the same steps (Saxe, McClelland & Ganguli 2013).
+"""Exact reductions: smaller networks that take the same steps, or follow the same flow (Saxe et al. 2013).
 
 - ``inputs``: in the eigenbasis of Σ_xx general inputs cost what whitened ones do, and input directions that never move
   are left out.

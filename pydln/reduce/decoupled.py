@@ -36,7 +36,7 @@ from pydln.reduce.projected import in_blocks
 from pydln.reduce.width import tolerance_of
 from pydln.trajectory import Status
 
-__all__ = ["Decoupled", "Frames", "aligned_frames"]
+__all__ = ["Decoupled", "Frames", "aligned_frames", "carried"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,17 +130,17 @@ def _coupled(matrices: Floats, size: Floats) -> Floats:
 def _frames(layers: list[Floats], U: Floats, V: Floats, tolerance: float) -> list[Floats]:
     ahead, frame = [], U
     for W in layers[:0:-1]:
-        frame = _carried(transposed(W), frame, tolerance)
+        frame = carried(transposed(W), frame, tolerance)
         ahead.append(frame)
     frames = [V]
     for W in layers[:-1]:
-        frame = _carried(W, frames[-1], tolerance)
+        frame = carried(W, frames[-1], tolerance)
         other = ahead.pop()
         frames.append(np.where(lengths(frame)[:, None, :] > 0, frame, other))
     return [*frames, U]
 
 
-def _carried(W: Floats, frame: Floats, tolerance: float) -> Floats:
+def carried(W: Floats, frame: Floats, tolerance: float) -> Floats:
     """Orthonormal columns along W @ frame, the longest first to lose the least; zero for those that are rounding."""
     columns = W @ frame
     length, floor = lengths(columns), 4 * tolerance * lengths(np.abs(W) @ np.abs(frame))
@@ -220,8 +220,8 @@ class Decoupled:
         """Strengths tell everything about Ω; the layers are kept for whatever else is asked, and for an interrupt."""
         return ("loss", "strengths", "weights")
 
-    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Integers) -> Kernel:
-        """The sum of the modes; members of which a mode diverged are left to be run whole."""
+    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Floats) -> Kernel:
+        """The sum of the modes; members of which a mode diverged or was given up are left to be run whole."""
         members, count, r = self.members[part], len(part), self.networks
         status, stopped_at = kernel.status.reshape(count, r), kernel.stopped_at.reshape(count, r)
         a = [w.reshape(count, r, len(at)).swapaxes(1, 2) for w in kernel.records["weights"]]
@@ -229,7 +229,7 @@ class Decoupled:
         u = kernel.records["strengths"].reshape(count, r, len(at)).swapaxes(1, 2)
         loss = kernel.records["loss"].reshape(count, r, len(at)).swapaxes(1, 2)
         own_status, own_stop = status[:, 0].copy(), stopped_at.min(axis=1)
-        diverged = (status == Status.DIVERGED).any(axis=1)
+        diverged = np.isin(status, (Status.DIVERGED, Status.STEP_LIMIT, Status.STIFF)).any(axis=1)
         broken = (status == Status.INTERRUPTED).any(axis=1)
         own_status[broken] = Status.INTERRUPTED
         own_status[diverged] = -1

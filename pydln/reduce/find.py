@@ -145,17 +145,20 @@ class Findings:
         )
 
 
-def asked(reduce: object) -> str | tuple[str, ...]:
-    """``auto``, ``none`` or the names asked for."""
+def asked(reduce: object, *, also: tuple[str, ...] = ()) -> str | tuple[str, ...]:
+    """``auto``, ``none`` or the names asked for, out of `REDUCTIONS` and `also`."""
     if isinstance(reduce, str) and reduce in ("auto", "none"):
         return reduce
     if isinstance(reduce, str):
-        _validate.choice(reduce, "reduce", ("auto", "none", *REDUCTIONS))
-    names = _validate.names(reduce, "reduce", REDUCTIONS)
+        _validate.choice(reduce, "reduce", ("auto", "none", *REDUCTIONS, *also))
+    names = _validate.names(reduce, "reduce", (*REDUCTIONS, *also))
     if "decoupled" in names and len(names) > 1:
         raise ValueError(
             "reduce: expected 'decoupled' alone, its networks have one unit everywhere, got others with it"
         )
+    for name in also:
+        if name in names and len(names) > 1:
+            raise ValueError(f"reduce: expected {name!r} alone, it leaves no layers to reduce, got others with it")
     return names or "none"
 
 

@@ -304,7 +304,7 @@ class Kernel:
     records: dict[str, Any]
     final: list[Floats]
     status: Integers
-    stopped_at: Integers
+    stopped_at: Floats  # a step; of a flow, a time
 
 
 class Group(Protocol):
@@ -332,8 +332,8 @@ class Group(Protocol):
     def records(self, names: Iterable[str]) -> tuple[str, ...]:
         """What the kernel must record of them so that `names` can be recovered."""
 
-    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Integers) -> Kernel:
-        """Writes the records of the members into `out`; how they ended, with their full weights.
+    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Floats) -> Kernel:
+        """Writes the records of the members, at steps or times, into `out`; how they ended, with their full weights.
 
         A record of the kernel that has the shape of its entry of `out` may be that array itself. Members that the
         networks cannot speak for come back with the status -1: they must be run whole.
@@ -362,7 +362,7 @@ class Whole:
         """The same."""
         return tuple(names)
 
-    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Integers) -> Kernel:
+    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Floats) -> Kernel:
         """Nothing to recover, the kernel wrote into `out`."""
         for name, value in kernel.records.items():
             for a, b in zip(*((value, out[name]) if name == "weights" else ([value], [out[name]])), strict=True):

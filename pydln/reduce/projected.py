@@ -75,7 +75,7 @@ class Projected:
         """The same."""
         return tuple(names)
 
-    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Integers) -> Kernel:
+    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Floats) -> Kernel:
         """Back to the coordinates and widths of the members."""
         bases, start, names = self._bases(part), self._start(part), tuple(kernel.records)
         count = len(part)
