@@ -289,7 +289,10 @@ def test_not_applicable_names_the_condition_and_the_number():
     assert len(text.splitlines()) == 1
     start = dln.init.aligned(task, depth=2, strength=0.1)
     other = dln.Task.from_covariances(np.diag([1.0, 1.8, 1.0, 1.0]), task.sigma_yx, 50.0)
-    assert reason(other, start).startswith("inputs are not whitened: max|Sigma_xx - I| = 0.8 ")
+    assert reason(other, start).startswith("inputs are correlated between the modes of the task: |Sigma_xx v - d v|")
+    with pytest.raises(dln.NotApplicable) as caught:
+        solve(other, start)
+    assert caught.value.missed["balanced, two layers"].startswith("inputs are not whitened: max|Sigma_xx - I| = 0.8")
     nearly = dln.Task.from_covariances(np.eye(4) * (1 + 1e-14), task.sigma_yx, 50.0)
     assert solve(nearly, start).name == "aligned, two layers"
     text = reason(task, dln.init.gaussian([4, 6, 3], batch=2))
@@ -374,7 +377,7 @@ def test_inputs_that_only_want_scaling():
     assert solve(task, dln.init.aligned(task, depth=2, strength=0.1)).name == "aligned, two layers"
     assert solve(task, dln.init.aligned(task, depth=3, strength=0.1)).name == "aligned and balanced"
     other = dln.Task.from_covariances(np.diag([2.0, 1.0]), np.eye(2), 9.0)
-    assert "not whitened" in reason(other, dln.init.aligned(other, depth=2, strength=0.1))
+    assert solve(other, dln.init.aligned(other, depth=2, strength=0.1)).name == "aligned, two layers"
     same = dln.Task.from_covariances(2 * np.eye(2), np.eye(2), 9.0)
     assert "not aligned" in reason(same, dln.init.gaussian([2, 3, 2], seed=1))
 

@@ -40,6 +40,20 @@ def test_every_solution_satisfies_its_equation(name, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", STARTS)
+def test_every_solution_begins_at_its_start_and_is_the_integrated_flow(name) -> None:
+    weights, t = STARTS[name], np.array([0.0, 0.4, 1.5, 5.0])
+    record = ("loss", "strengths", "product", "layer_norms", "kernel_distance", "weights")
+    exact = solve(TASK, weights).evaluate(t, record=record)
+    flow = dln.gradient_flow(TASK, weights, t, record=record, method="dop853", rtol=1e-13, reduce="none")
+    for start, w in zip(weights.layers, exact.weights, strict=True):
+        np.testing.assert_allclose(w[0, 0], start[0], atol=1e-13)
+    for w, integrated in zip(exact.weights, flow.weights, strict=True):
+        np.testing.assert_allclose(w, integrated, atol=1e-10)
+    for quantity in record[:-1]:
+        np.testing.assert_allclose(getattr(exact, quantity), getattr(flow, quantity), atol=1e-10, err_msg=quantity)
+
+
+@pytest.mark.parametrize("name", STARTS)
 def test_every_solution_goes_on_from_where_it_is(name) -> None:
     there = solve(TASK, STARTS[name]).evaluate([0.8, 2.3], record=("weights", "product"))
     onward = solve(TASK, dln.Weights([w[:, 0] for w in there.weights]), tol=1e-9)

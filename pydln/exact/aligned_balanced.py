@@ -1,4 +1,4 @@
-"""Any depth above two, whitened inputs, a decoupled balanced start: every mode by du/dt = D u^(2-2/D) (s - u)."""
+"""Any depth above two, inputs uncorrelated between modes, a decoupled balanced start: du/dt = D u^(2-2/D) (s - d u)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class AlignedBalanced(ModeSolution):
 
     @classmethod
     def conditions(cls, start: Start) -> Iterator[Condition]:
-        """Depth, whitened inputs, a decoupled start, balance."""
+        """Depth, inputs uncorrelated between modes, a decoupled start, balance."""
         yield start.depth_is(start.depth > 2, "3 or more")
         yield from start.decoupled()
         yield start.balanced

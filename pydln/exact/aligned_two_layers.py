@@ -1,4 +1,4 @@
-"""Two layers, whitened inputs, a decoupled start: every mode by the closed form for any a_0, b_0 and s."""
+"""Two layers, inputs uncorrelated between modes, a decoupled start: the closed form for any a_0, b_0, s and d."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class AlignedTwoLayers(ModeSolution):
 
     @classmethod
     def conditions(cls, start: Start) -> Iterator[Condition]:
-        """Depth, whitened inputs, a decoupled start."""
+        """Depth, inputs uncorrelated between modes, a decoupled start."""
         yield start.depth_is(start.depth == 2, "2")
         yield from start.decoupled()
 

@@ -110,10 +110,11 @@ def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution
 
     Notes
     -----
-    Covered are one layer (any start and inputs); two layers with whitened inputs from a decoupled start, balanced or
-    not, and from any start with W_2^T W_2 - W_1 W_1^T = lambda I, to 1e-12 (float32: 4e-6) of |W_1|^2 + |W_2|^2; three
-    and more with whitened inputs from a decoupled balanced start. Inputs with Sigma_xx = c I are whitened ones in other
-    units (`ScaledInputs`). One counts as decoupled if the weights
+    Covered are one layer (any start and inputs); two layers from a decoupled start, balanced or not; two layers with
+    whitened inputs from any start with W_2^T W_2 - W_1 W_1^T = lambda I, to 1e-12 (float32: 4e-6) of |W_1|^2 + |W_2|^2;
+    three and more from a decoupled balanced start. Inputs with Sigma_xx = c I are whitened ones in other units
+    (`ScaledInputs`). A decoupled start needs inputs that are uncorrelated between the modes of the task, Sigma_xx v =
+    d v: whitened ones, and those of an autoencoder, Sigma_yx = Sigma_xx. One counts as decoupled if the weights
     are W_l = R_{l+1} diag(a_l) R_l^T in the modes of the task, up to parts that never move, to 1e-12 (float32: 4e-6) of
     a_l plus 32 rounding errors of the Frobenius norm of W_l.
     """

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _validate
 from pydln.exact.start import Condition, Start
 from pydln.exact.tangent_kernel import kernel_distance
-from pydln.reduce.problem import transposed
+from pydln.reduce.problem import input_root, transposed
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 
 __all__ = ["ModeSolution", "Solution"]
@@ -150,18 +150,19 @@ class Solution(ABC):
         """
         times = np.atleast_1d(_validate.array(t, "t", at_least=0)).astype(np.float64)
         depth, n_in = self.start.depth, self.start.task.n_in
-        s = np.abs(self.start.modes[1]).max(axis=-1, initial=0.0)[:, None]
+        task = self.start.task
+        sigma_xx, sigma_yx = (a if task.batch is None else a[:, None] for a in (task.sigma_xx, task.sigma_yx))
+        spread = np.linalg.norm(sigma_xx, 2, axis=(-2, -1))
+        s = np.abs(self.start.modes[1]).max(axis=-1, initial=0.0)[:, None] / spread
         norms = [np.linalg.norm(w, 2, axis=(-2, -1)) for w in self.evaluate(times, record="weights").weights]
         others = sum(np.prod([n**2 for j, n in enumerate(norms) if j != k], axis=0) for k in range(depth))
-        rate = others + depth * s ** (2 - 2 / depth)
+        rate = spread * (others + depth * s ** (2 - 2 / depth))
         step = 0.02 / rate
         middle = np.maximum(times, 4 * step)
         layers = self.evaluate(middle, record="weights").weights
         product: Floats = np.eye(n_in)
         for w in layers:
             product = w @ product
-        task = self.start.task
-        sigma_xx, sigma_yx = (a if task.batch is None else a[:, None] for a in (task.sigma_xx, task.sigma_yx))
         error = sigma_yx - product @ sigma_xx
         slopes = [np.zeros(w.shape) for w in layers]
         for place, weight in _DIFFERENCE.items():
@@ -190,13 +191,26 @@ class Solution(ABC):
 
 
 class ModeSolution(Solution):
-    """Decoupled modes, W_l = R_{l+1} diag(a_l(t)) R_l^T + C_l with C_l at rest: subclasses say how a mode moves."""
+    """Decoupled modes, W_l = R_{l+1} diag(a_l(t)) R_l^T + C_l with C_l at rest: subclasses say how a mode moves.
+
+    Where inputs have variance d along a mode,
+
+        da_l/dt = ∏_{m≠l} a_m (s - d u) = d ∏_{m≠l} a_m (s/d - u),
+
+    it moves as with whitened inputs and the strength s/d, d times as fast. A mode without variance has s = 0 and rests.
+
+    Attributes
+    ----------
+    s : (batch or 1, r) array
+        s/d, where u ends.
+    """
 
     def __init__(self, start: Start) -> None:
         super().__init__(start)
         self.frames = start.alignment.frames
         self.layer_strengths = start.alignment.strengths
-        self.s = start.modes[1]
+        self.variances = start.variances
+        self.s = start.modes[1] / np.where(self.variances > 0, self.variances, 1.0)
 
     @property
     def working(self) -> int:
@@ -205,7 +219,7 @@ class ModeSolution(Solution):
 
     @abstractmethod
     def modes(self, t: Floats) -> tuple[Floats, Floats, Any]:
-        """u and s - u, (batch, time, r), at times `t` (batch or 1, time, 1), and what `layer` needs."""
+        """u and s/d - u, (batch, time, r), at times d t, (batch or 1, time, 1 or r), and what `layer` needs."""
 
     @abstractmethod
     def layer(self, state: Any, k: int) -> Floats:
@@ -213,11 +227,14 @@ class ModeSolution(Solution):
 
     def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
         """The quantities `names`, from the modes alone; the loss has its digits down to the floor."""
-        u, gap, state = self.modes(t[:, :, None])
+        times = t[:, :, None]
+        u, gap, state = self.modes(times if self.start.task.whitened else times * self.variances[:, None])
         start, depth = self.start, self.start.depth
         found: dict[str, Any] = {"strengths": u}
         if "loss" in names:
-            found["loss"] = np.reshape(start.task.floor, (-1, 1)) + 0.5 * np.sum(gap**2, axis=-1)
+            found["loss"] = np.reshape(start.task.floor, (-1, 1)) + 0.5 * np.sum(
+                self.variances[:, None] * gap**2, axis=-1
+            )
         if "product" in names:
             found["product"] = self._product(u)
         if "test_loss" in names:
@@ -243,7 +260,8 @@ class ModeSolution(Solution):
         if layers:
             found["weights"] = layers
         if "kernel_distance" in names:
-            found["kernel_distance"] = kernel_distance(layers, [start.layer(k) for k in range(1, depth + 1)])
+            first = [start.layer(k) for k in range(1, depth + 1)]
+            found["kernel_distance"] = kernel_distance(layers, first, input_root(start.task))
         if "drift" in names:
             drift = [np.linalg.norm(after - before, axis=-1) for before, after in itertools.pairwise(squares)]
             found["drift"] = np.stack(drift, axis=-1) if drift else np.zeros((*u.shape[:2], 0))

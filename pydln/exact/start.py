@@ -112,9 +112,43 @@ class Start:
         failure = f"inputs are not whitened: max|Sigma_xx - I| = {off:.3g}"
         return Condition(needs, off <= allowed, off, allowed, failure)
 
+    @cached_property
+    def variances(self) -> Floats:
+        """d of the inputs along each mode, (batch or 1, r)."""
+        V = self.modes[2]
+        if self.task.whitened:
+            return np.ones((len(V), V.shape[-1]))
+        return np.asarray(np.sum(V * (self._sigma_xx @ V), axis=-2))
+
+    @property
+    def _sigma_xx(self) -> Floats:
+        sigma_xx = self.task.sigma_xx
+        return sigma_xx if self.task.batch is not None else sigma_xx[None]
+
+    @property
+    def uncorrelated(self) -> Condition:
+        """Sigma_xx v = d v for the input modes v of the task, to 1e-12 or to the tolerance asked for.
+
+        A mode with s = 0 that the start does not hold moves nothing and may lie anywhere.
+        """
+        needs, allowed = "inputs uncorrelated between modes, |Sigma_xx v - d v|/|Sigma_xx|", max(1e-12, self.asked)
+        if self.task.whitened:
+            return Condition(needs, True, 0.0, allowed, "")
+        _, s, V = self.modes
+        size = np.linalg.norm(self._sigma_xx, 2, axis=(1, 2))
+        off = _lengths(self._sigma_xx @ V - V * self.variances[:, None, :]) / _or_one(size)[:, None]
+        held = (self.alignment.strengths != 0).all(axis=1)
+        off = np.where((np.abs(s) > self.rounding * np.abs(s).max(axis=-1, keepdims=True)) | held, off, 0.0)
+        member, mode = (int(i) for i in np.unravel_index(np.argmax(off), off.shape))
+        failure = (
+            f"inputs are correlated between the modes of the task: |Sigma_xx v - d v|/|Sigma_xx| = "
+            f"{off[member, mode]:.3g} (mode {mode}{self._of(member)})"
+        )
+        return Condition(needs, bool((off <= allowed).all()), float(off[member, mode]), allowed, failure)
+
     def decoupled(self) -> Iterator[Condition]:
         """What every solution by decoupled modes needs."""
-        yield self.whitened
+        yield self.uncorrelated
         yield self.alignment.aligned
         yield self.alignment.inert
 
