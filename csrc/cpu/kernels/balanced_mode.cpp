@@ -1,0 +1,233 @@
+// ops::BalancedMode for one instruction set; CMake compiles this source as it does body.cpp. Every number is worked out by
+// itself, in the same operations in whichever lane: neighbours cannot change its bits.
+#include "cpu/kernels/body.hpp"
+#include "cpu/kernels/elementary.hpp"
+
+namespace pydln::PYDLN_ISA {
+namespace {
+
+using namespace elementary;
+using ops::Branch;
+using ops::kRow;
+
+constexpr std::int64_t kLanes = lanes_of<double>;
+constexpr std::int64_t kTile = 512;  // points at a time: two arrays of them in the first cache
+constexpr unsigned kShift = 52 - ops::kCellBits;
+constexpr double kLongest = 1e305;
+
+// As Doubles, but of any address.
+typedef double Loose __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias, aligned(8)));
+PYDLN_INLINE Doubles load(const double* p) { return *reinterpret_cast<const Loose*>(p); }
+PYDLN_INLINE void store(double* p, Doubles x) { *reinterpret_cast<Loose*>(p) = x; }
+
+// The exact sum of a and b is high + low (Knuth).
+struct Sum {
+  Doubles high, low;
+};
+PYDLN_INLINE Sum two_sum(Doubles a, Doubles b) {
+  const Doubles high = a + b, part = high - a;
+  return {high, (a - (high - part)) + (b - part)};
+}
+
+// One row of the table in every lane.
+struct Rows {
+  Doubles of[kRow];
+};
+PYDLN_INLINE Rows fetch(const double* table, SignedBits row) {
+  Rows c;
+#pragma GCC unroll 4
+  for (std::int64_t block = 0; block < kRow; block += kLanes) {
+    Doubles* square = c.of + block;
+#pragma GCC unroll 8
+    for (std::int64_t i = 0; i < kLanes; ++i)
+      square[i] = *reinterpret_cast<const Doubles*>(table + row[i] * kRow + block);
+#pragma GCC unroll 8
+    for (std::int64_t i = 0; i < kLanes; i += 2) transpose_pieces<double>(square + i);
+    exchange_pieces<double>(square);
+  }
+  return c;
+}
+
+PYDLN_INLINE Bits upper(SignedBits cell) { return reinterpret_cast<const Bits&>(cell) << kShift; }
+PYDLN_INLINE Doubles centre(SignedBits cell) {
+  constexpr std::uint64_t kHalfCell = 1UL << (kShift - 1);
+  return as_doubles(upper(cell) | kHalfCell);
+}
+constexpr std::uint64_t kExponent = 0x7FF0000000000000;
+
+// E at T = high + low, and v = u/s and 1 - v from it.
+struct State {
+  Doubles v, gap;
+};
+PYDLN_INLINE State look_up(const ops::BalancedMode& op, Doubles high, Doubles low) {
+  const SignedBits late = high >= 0.0;
+  const auto side = [=](double early, double then) { return late ? splat(then) : splat(early); };
+  const Doubles direction = side(op.early.direction, op.late.direction);
+  const Doubles origin = side(op.early.origin, op.late.origin);
+  const SignedBits none = {};
+  const SignedBits offset = late ? none + (op.late.begin - op.late.first) : none + (op.early.begin - op.early.first);
+
+  const Doubles along = high * direction, y = origin + along;
+  // Exact for |T| >= origin; else no more is lost than the last digit of y.
+  const Doubles rounded = origin - (y - along);
+  const Bits bits = as_bits(y);
+  const Bits cell = bits >> kShift;
+  SignedBits row = reinterpret_cast<const SignedBits&>(cell) + offset;
+  row = row < op.rows - 1 ? row : none + (op.rows - 1);  // nothing may lead out of the table
+  row = row > 0 ? row : none;
+  const Doubles scale = as_doubles(0x7FE0000000000000UL - (bits & kExponent));  // 2^-e
+  const Doubles x = ((y - centre(reinterpret_cast<const SignedBits&>(cell))) + fma(low, direction, rounded)) * scale;
+
+  const Rows c = fetch(op.table, row);
+  Doubles power = c.of[kRow - 1];
+#pragma GCC unroll 8
+  for (std::int64_t k = kRow - 2; k > 0; --k) power = fma(power, x, c.of[k]);
+  const Doubles e = c.of[0] * exp(power * x), rest = 1.0 - e;
+  const SignedBits swap = op.late_is_gap ? late : none;
+  return {swap ? rest : e, swap ? e : rest};
+}
+
+// T where |E| = `size` on one side of T = 0, as a sum of two numbers: the cell by bisection, and Newton's method in it.
+struct Start {
+  bool late;
+  double size;
+};
+PYDLN_INLINE Sum when(const ops::BalancedMode& op, const Start* starts) {
+  Doubles size, direction, origin;
+  SignedBits row, first;
+  for (std::int64_t i = 0; i < kLanes; ++i) {
+    const Branch& b = starts[i].late ? op.late : op.early;
+    std::int64_t low = 0;
+    for (std::int64_t left = b.count; left > 1;) {
+      const std::int64_t half = left / 2;
+      low = b.bounds[low + half] >= starts[i].size ? low + half : low;
+      left -= half;
+    }
+    row[i] = b.begin + low;
+    first[i] = b.first - b.begin;
+    size[i] = starts[i].size;
+    direction[i] = b.direction;
+    origin[i] = b.origin;
+  }
+  const Rows c = fetch(op.table, row);
+  const Doubles ratio = size / c.of[0];
+  const Doubles goal = log(ratio < 0.0 ? -ratio : ratio);
+  // Over a cell the logarithm bends by a thirtieth of its rise at most: each step squares that.
+  Doubles x = goal / c.of[1];
+  for (int step = 0; step < 4; ++step) {
+    Doubles power = c.of[kRow - 1], slope = Doubles{};
+#pragma GCC unroll 8
+    for (std::int64_t k = kRow - 2; k > 0; --k) {
+      slope = fma(slope, x, power);
+      power = fma(power, x, c.of[k]);
+    }
+    x -= fma(power, x, -goal) / fma(slope, x, power);
+  }
+  const SignedBits cell = row + first;
+  const Doubles length = as_doubles(upper(cell) & kExponent);  // 2^e
+  return two_sum(direction * (centre(cell) - origin), direction * (x * length));
+}
+
+// The points of a tile, mode after mode.
+struct Tile {
+  std::int64_t mode, modes;  // of the operation
+  std::int64_t time, times;
+};
+
+class Work {
+ public:
+  explicit Work(const ops::BalancedMode& op) : op_(op) {}
+
+  void run(const Tile& tile) {
+    start(tile);
+    spread(tile);
+    const std::int64_t points = tile.modes * tile.times;
+    for (std::int64_t i = points; i % kLanes != 0; ++i) first_[i] = second_[i] = 0;
+    for (std::int64_t i = 0; i < points; i += kLanes) {
+      const State found = look_up(op_, load(first_ + i), load(second_ + i));
+      store(first_ + i, found.v);
+      store(second_ + i, found.gap);
+    }
+    write(tile);
+  }
+
+ private:
+  std::int64_t entry(std::int64_t mode) const { return op_.which ? op_.which[mode] : mode; }
+
+  // T at the start of every mode.
+  void start(const Tile& tile) {
+    for (std::int64_t j = 0; j < tile.modes; j += kLanes) {
+      Start starts[kLanes];
+      for (std::int64_t i = 0; i < kLanes; ++i) {
+        const std::int64_t k = entry(tile.mode + (j + i < tile.modes ? j + i : tile.modes - 1));
+        const double u0 = op_.u0[k], s = op_.s[k], v = u0 / s;
+        const bool late = (v < op_.middle) != (op_.middle < 1);
+        const double e = late && op_.late_is_gap ? (s - u0) / s : v;
+        starts[i] = {late, e < 0 ? -e : e};
+      }
+      const Sum found = when(op_, starts);
+      store(start_high_ + j, found.high);
+      store(start_low_ + j, found.low);
+    }
+  }
+
+  // T at every point. What the last vector of a mode has too many is overwritten by the next mode, or never read.
+  void spread(const Tile& tile) {
+    const Doubles last = splat(op_.last), longest = splat(kLongest);
+    for (std::int64_t j = 0; j < tile.modes; ++j) {
+      const std::int64_t k = entry(tile.mode + j);
+      const double* t = op_.t + k * op_.t_stride + tile.time;
+      double *high = first_ + j * tile.times, *low = second_ + j * tile.times;
+      for (std::int64_t i = 0; i < tile.times; i += kLanes) {
+        Doubles time = {};
+        if (i + kLanes <= tile.times) {
+          time = load(t + i);
+        } else {
+          for (std::int64_t lane = 0; i + lane < tile.times; ++lane) time[lane] = t[i + lane];
+        }
+        const Doubles more = time * op_.rate[k];
+        const Sum sum = two_sum(splat(start_high_[j]), more < longest ? more : longest);
+        store(high + i, sum.high < last ? sum.high : last);
+        store(low + i, sum.high < last ? sum.low + start_low_[j] : Doubles{});
+      }
+    }
+  }
+
+  // u = s v and s - u; at time 0 the start itself, unrounded.
+  void write(const Tile& tile) {
+    for (std::int64_t j = 0; j < tile.modes; ++j) {
+      const std::int64_t k = entry(tile.mode + j);
+      const double* t = op_.t + k * op_.t_stride + tile.time;
+      const double s = op_.s[k], u0 = op_.u0[k];
+      put(t, first_ + j * tile.times, s, u0, tile.times, op_.u + k * op_.times + tile.time);
+      if (op_.gap) put(t, second_ + j * tile.times, s, s - u0, tile.times, op_.gap + k * op_.times + tile.time);
+    }
+  }
+  static PYDLN_INLINE void put(const double* t, const double* part, double s, double start, std::int64_t times, double* out) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= times; i += kLanes) store(out + i, load(t + i) > 0.0 ? load(part + i) * s : splat(start));
+    for (; i < times; ++i) out[i] = t[i] > 0.0 ? part[i] * s : start;
+  }
+
+  const ops::BalancedMode& op_;
+  double first_[kTile + kLanes], second_[kTile + kLanes];  // high and low parts of T, then v and 1 - v
+  double start_high_[kTile + kLanes], start_low_[kTile + kLanes];
+};
+
+}  // namespace
+
+void balanced_mode(const ops::BalancedMode& op, Control& control) {
+  const std::int64_t stretch = op.times < kTile ? op.times : kTile;       // times of a tile
+  const std::int64_t stretches = (op.times + stretch - 1) / stretch;      // tiles of a mode
+  const std::int64_t together = stretch < kTile ? kTile / stretch : 1;    // modes of a tile
+  const std::int64_t tiles = (op.modes + together - 1) / together * stretches;
+  Work work(op);
+  for (std::int64_t i = take_member(control); i < tiles && !cancelled(control); i = take_member(control)) {
+    Tile tile{i / stretches * together, together, i % stretches * stretch, stretch};
+    if (tile.mode + tile.modes > op.modes) tile.modes = op.modes - tile.mode;
+    if (tile.time + tile.times > op.times) tile.times = op.times - tile.time;
+    work.run(tile);
+  }
+}
+
+}  // namespace pydln::PYDLN_ISA
