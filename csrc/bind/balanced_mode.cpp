@@ -10,12 +10,12 @@ namespace {
 ops::Branch branch(const py::dict& given, const std::string& name, std::int64_t rows) {
   ops::Branch b;
   b.begin = given["begin"].cast<std::int64_t>();
-  b.count = given["count"].cast<std::int64_t>();
+  b.cells = given["cells"].cast<std::int64_t>();
   b.first = given["first"].cast<std::int64_t>();
   b.origin = given["origin"].cast<double>();
   b.direction = given["direction"].cast<double>();
-  if (b.begin < 0 || b.count < 1 || b.begin + b.count > rows) throw py::value_error(name + ": no rows of the table");
-  b.bounds = input<double>(given["bounds"], name + ".bounds", {b.count + 1});
+  if (b.begin < 0 || b.cells < 1 || b.begin + b.cells > rows) throw py::value_error(name + ": no rows of the table");
+  b.bounds = input<double>(given["bounds"], name + ".bounds", {b.cells + 1});
   return b;
 }
 

@@ -7,10 +7,10 @@
 
 namespace pydln::cpu {
 
-void run(const ops::BalancedMode& op, const Isa& isa, int threads, Control& control, const std::function<void()>& poll) {
+void run(const ops::BalancedMode& op, const Isa& isa, int threads, Control& control,
+         const std::function<void()>& poll) {
   constexpr double kPointFlops = 80, kModeFlops = 400;
-  const double modes = static_cast<double>(op.modes);
-  const double flops = modes * (static_cast<double>(op.times) * kPointFlops + kModeFlops);
+  const double flops = static_cast<double>(op.modes) * (static_cast<double>(op.times) * kPointFlops + kModeFlops);
   if (op.modes == 0 || op.times == 0) return;
   if (flops < kInlineFlops) return isa.balanced_mode(op, control);
   run_workers(std::max(threads, 1), [&](int) { isa.balanced_mode(op, control); }, poll);

@@ -6,7 +6,7 @@
 //
 //   E = E_c exp(c_1 x + ... + c_7 x^7),  x = (y - y_c) 2^-e,  y = origin + direction T in [2^e, 2^(e+1))
 //
-// in each of kCells equal cells of an octave of y, with centre y_c. `direction` is +1 or -1.
+// in each of 2^kCellBits equal cells of an octave of y, with centre y_c. `direction` is +1 or -1.
 #pragma once
 
 #include <cstddef>
@@ -14,15 +14,15 @@
 
 namespace pydln::ops {
 
-inline constexpr int kCellBits = 5;  // of the binary digits of y, those after the leading one
+inline constexpr int kCellBits = 5;  // digits of y, after the leading one, that say in which cell of an octave it is
 inline constexpr std::int64_t kRow = 8;
 
 // One side of T = 0.
 struct Branch {
-  std::int64_t begin = 0, count = 0;  // rows of the table, in the order of y; at least 1
-  std::int64_t first = 0;             // the cell of the first of them: the upper bits of y, exponent and kCellBits
+  std::int64_t begin = 0, cells = 1;  // its rows in the table, in the order of y
+  std::int64_t first = 0;             // number of the first of these cells: upper bits of y, exponent and kCellBits
   double origin = 0, direction = 1;
-  const double* bounds = nullptr;  // (count + 1) |E| at the cells' borders, decreasing
+  const double* bounds = nullptr;  // (cells + 1) |E| at the cells' borders, decreasing
 };
 
 struct BalancedMode {
@@ -31,10 +31,10 @@ struct BalancedMode {
   Branch early, late;
   double middle = 0;
   bool late_is_gap = false;  // E = 1 - v after T = 0
-  double last = 0;           // T beyond is taken for this
+  double last = 0;           // later T are taken for this one: E is zero by then, or T out of range
 
   std::int64_t modes = 0, times = 0;
-  const std::int64_t* which = nullptr;  // (modes) the entries of u0, s and rate and the rows of u and gap; null: all in order
+  const std::int64_t* which = nullptr;  // (modes) entries of u0, s, rate and rows of u, gap; null: all in order
   const double* u0 = nullptr;
   const double* s = nullptr;
   const double* rate = nullptr;  // D |s|^p

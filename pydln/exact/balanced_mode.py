@@ -1,9 +1,9 @@
 """One mode of a balanced network of any depth with whitened inputs: du/dt = D |u|^(2-2/D) (s - u), both ways round.
 
-From depth two on, infinity included, the kernel looks the course of u/s up (mode_table.py). What it has no table for goes
-the way of series and Newton's method (mode_legs.py), from which the tables are made: depths between one and two, s = 0,
-starts below 1e-300 of the target or beyond 1e7 times its size on the far side of it. Which way a mode goes
-depends on depth, u0 and s alone, never on the times or on other modes.
+From depth two on, infinity included, the kernel looks the course of u/s up (mode_table.py). What there is no table for
+is found by series and Newton's method (mode_legs.py), as the tables are: depths between one and two, a target at zero,
+starts below 1e-304 of the target or, on its far side or across zero, beyond 1e7 times it. Depth, u0 and s alone
+decide which way a mode goes, never the times or other modes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
-from pydln.exact.mode_legs import Depth, Leg, log_ratio, only, power_time
+from pydln.exact.mode_legs import Depth, log_ratio, only, power_time
 from pydln.exact.mode_table import table
 
 __all__ = ["balanced_mode", "balanced_mode_and_gap", "time_to_reach"]
@@ -85,7 +85,7 @@ def _solve(course: Depth, u0: Floats, s: Floats, t: Floats, *, with_gap: bool) -
     """u and s - u in the shape that the arguments broadcast to; not asked for, the second is empty."""
     shape = np.broadcast_shapes(u0.shape, s.shape, t.shape)
     u0, s, t = (a.reshape((1,) * (len(shape) - a.ndim) + a.shape) for a in (u0, s, t))
-    # Times run along the axes on which neither u0 nor s changes, modes along all others: nothing is repeated over times.
+    # Times run along the axes on which neither u0 nor s changes, modes along all others.
     over_time = [k for k, n in enumerate(shape) if n != 1 and u0.shape[k] == s.shape[k] == 1]
     over_modes = [k for k in range(len(shape)) if k not in over_time]
     order = over_modes + over_time

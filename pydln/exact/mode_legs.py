@@ -29,6 +29,7 @@ class Leg(NamedTuple):
 
     @classmethod
     def of(cls, mu: float, q: float) -> Leg:
+        """With its series."""
         order = np.arange(2, TERMS + 2)
         return cls(mu, q, _binomial(q)[2:] / (order + mu))
 
@@ -79,6 +80,7 @@ class Approach(NamedTuple):
 
     @classmethod
     def of(cls, q: float) -> Approach:
+        """With its series."""
         return cls(q, _binomial(q)[1:] / np.arange(1, TERMS + 2))
 
     def time(self, w0: Floats, x: Floats) -> Floats:
@@ -153,6 +155,7 @@ class Depth(NamedTuple):
 
     @classmethod
     def of(cls, depth: object) -> Depth:
+        """Checked: a number of one or more, or infinity."""
         value = float(_validate.array(depth, "depth", shape=(), at_least=1, finite=False))
         if math.isnan(value):
             raise ValueError("depth: expected a number >= 1 or infinity, got nan")
@@ -166,12 +169,14 @@ class Depth(NamedTuple):
         return 1.0 if math.isinf(self.value) else self.value
 
     # Legs of the three courses, in the variable z that grows towards the fixed point or, last, falls towards zero.
-    # below the target: z = u/s;  above: z = s/u;  target across zero: z = |s|/(u + |s|), then z = u/(u + |s|).
     def below(self) -> tuple[Leg, Approach]:
+        """Below the target: z = u/s."""
         return Leg.of(self.mu, 1.0), Approach.of(self.p)
 
     def above(self) -> tuple[Leg, Approach]:
+        """Above the target: z = s/u."""
         return Leg.of(self.p, 1.0), Approach.of(self.mu)
 
     def across(self) -> tuple[Leg, Leg]:
+        """The target across zero: z = |s|/(u + |s|), then z = u/(u + |s|)."""
         return Leg.of(self.p, self.p), Leg.of(self.mu, self.mu)

@@ -1,8 +1,8 @@
 """The courses of a balanced mode as tables of polynomials: what the kernel looks up (csrc/ops/balanced_mode.hpp).
 
-v = u/s follows v' = |v|^p (1 - v), p = 2 - 2/D, in T = D |s|^p t. For depths of two and more, infinity included, there are
-three courses: below the target (0 < v < 1), above it (v > 1) and with the target across zero (v < 0). Below depth two
-some of them end in a finite time, and no network has such a depth.
+v = u/s follows v' = |v|^p (1 - v), p = 2 - 2/D, in T = D |s|^p t. At depths of two and more, infinity included, there
+are three courses: below the target (0 < v < 1), above it (v > 1), with the target across zero (v < 0). At lower ones,
+which no network has, some of them end in a finite time.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from pydln.exact.mode_legs import Depth, Leg
+from pydln.exact.mode_legs import Approach, Depth, Leg
 
 __all__ = ["Branch", "Table", "table"]
 
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
 
-# As in csrc/ops/balanced_mode.hpp: cells of an octave of y, and the degree of a polynomial. With them 2e-17 is missing.
+# As in csrc/ops/balanced_mode.hpp. What a polynomial of this degree leaves of Taylor's series in such a cell: 2e-17.
 CELL_BITS = 5
 CELLS = 1 << CELL_BITS
 DEGREE = 7
 ORDER = 15
-# So far from T = 0, v is a power of T to the last digit if it is one at all.
+# From |T| = 2^64 on v is a power of T to the last digit, if it does not go exponentially.
 OCTAVES = 64
-# Starts so far above the target, or on the other side of zero, begin in the past of the table.
+# The tables begin at |v| = 1e7, and reach down to |v| = 1e-304.
 FARTHEST = 1e-7
 SMALLEST = 1e-304
 
@@ -39,7 +39,7 @@ class Branch(NamedTuple):
     """One side of T = 0: rows of the table, in the order of y = origin + direction T."""
 
     begin: int
-    count: int
+    cells: int
     first: int
     origin: float
     direction: float
@@ -91,7 +91,7 @@ class _Cells(NamedTuple):
 
 @cache
 def _economised() -> Floats:
-    """From a Taylor series of order ORDER to the polynomial of DEGREE that is nearest to it in a cell, constant dropped."""
+    """From Taylor's series of order ORDER to the polynomial of DEGREE nearest to it in a cell, without the constant."""
     scale = (0.5 / CELLS) ** np.arange(ORDER + 1)
     to = np.zeros((ORDER + 1, ORDER + 1))
     back = np.zeros((DEGREE + 1, DEGREE + 1))
@@ -103,7 +103,7 @@ def _economised() -> Floats:
 
 
 def _powers(v: Floats, gap: Floats, step: Floats, mu: float, *, of_gap: bool) -> Floats:
-    """c_1 ... c_7 of ln|v|, or of ln|1 - v|, around cells in which v and 1 - v = `gap` at the centre, by Taylor's series.
+    """c_1 ... c_7 of ln|v|, or of ln|1 - v|, around centres of cells at which they are v and `gap`, by Taylor's series.
 
     With a = sign(v) |v|^-mu: (ln|v|)' = a (1 - v), (ln|1 - v|)' = -a v, a' = -mu a (ln|v|)', v' = v (ln|v|)'.
     """
@@ -123,19 +123,24 @@ def _powers(v: Floats, gap: Floats, step: Floats, mu: float, *, of_gap: bool) ->
     return np.stack(series, axis=-1) @ _economised()
 
 
+def _at_borders(rows: Floats) -> tuple[Floats, Floats]:
+    """The polynomials where y leaves their cells and where it enters them."""
+    order = np.arange(1, DEGREE + 1)
+    half = (0.5 / CELLS) ** order
+    return rows[:, 1:] @ half, rows[:, 1:] @ (half * (-1.0) ** order)
+
+
 def _joined(rows: Floats, octave: Floats) -> Floats:
     """The rows with their values such that neighbours agree at the border, counted from the first.
 
-    What is computed far from T = 0 is known to a rounding of T or of ln|v|, its ratio to the neighbours to one of 1. A
-    value that is too large by a part e belongs to a time that is e / slope off, slope that of the logarithm, and so do all
-    after it.
+    What is computed far from T = 0 has the rounding of T or of ln|v|, its ratio to the neighbours that of 1. A value
+    too large by a part e belongs to a time that is e / slope off, by the slope of the logarithm, and so do all after.
     """
-    half = (0.5 / CELLS) ** np.arange(1, DEGREE + 1)
-    upper, lower = rows[:, 1:] @ half, rows[:, 1:] @ (half * (-1.0) ** np.arange(1, DEGREE + 1))
+    upper, lower = _at_borders(rows)
     value, slope = rows[:, 0], rows[:, 1] / octave
     ratio = value[1:] / value[:-1] * np.exp(lower[1:] - upper[:-1])
-    step = np.where(np.abs(value[1:]) > SMALLEST, ratio - 1, 0.0)
-    rows[1:, 0] *= np.exp(-slope[1:] * np.cumsum(step / slope[1:]))
+    late = np.where(np.abs(value[1:]) > SMALLEST, (ratio - 1) / slope[1:], 0.0)
+    rows[1:, 0] *= np.exp(-slope[1:] * np.cumsum(late))
     return rows
 
 
@@ -154,14 +159,13 @@ def _continued(cells: _Cells, rows: Floats, depth: Depth) -> tuple[_Cells, Float
 
 
 def _branch(cells: _Cells, rows: Floats, begin: int, origin: float, direction: float) -> Branch:
-    half = (0.5 / CELLS) ** np.arange(1, DEGREE + 1)
+    upper, lower = _at_borders(rows)
     value = np.abs(rows[:, 0])
-    border = value * np.exp(rows[:, 1:] @ (half * (-1.0) ** np.arange(1, DEGREE + 1)))
-    bounds = np.append(border, value[-1] * np.exp(rows[-1, 1:] @ half))
+    bounds = np.append(value * np.exp(lower), value[-1] * np.exp(upper[-1]))
     return Branch(begin, len(rows), int(cells.number[0]), origin, direction, bounds)
 
 
-def _towards_zero(leg: Leg, depth: Depth, origin: float, direction: float, sign: float) -> tuple[_Cells, Floats]:
+def _towards_zero(leg: Leg, origin: float, depth: Depth, direction: float, sign: float) -> tuple[_Cells, Floats]:
     """|v| falls to zero with y = origin + |T| from z = 1/2 on, z = v or |v|/(1 + |v|)."""
     tiny = np.array([math.log(2 * SMALLEST)])
     farthest = float(leg.time(np.array([0.5]), tiny)[0])
@@ -171,7 +175,9 @@ def _towards_zero(leg: Leg, depth: Depth, origin: float, direction: float, sign:
     theta = cells.centre - origin
     z = 0.5 * np.exp(leg.fall(np.full_like(theta, 0.5), theta, np.full_like(theta, -800.0)))
     v, gap = (z, 1 - z) if sign > 0 else (-z / (1 - z), 1 / (1 - z))
-    rows = _joined(np.column_stack([v, _powers(v, gap, direction * cells.octave, depth.mu, of_gap=False)]), cells.octave)
+    rows = _joined(
+        np.column_stack([v, _powers(v, gap, direction * cells.octave, depth.mu, of_gap=False)]), cells.octave
+    )
     return (cells, rows) if exponential else _continued(cells, rows, depth)
 
 
@@ -181,8 +187,8 @@ def _from_far(leg: Leg, depth: Depth, sign: float) -> tuple[_Cells, Floats, floa
     origin = float(leg.since_zero(half)[0])
     since = float(leg.since_zero(np.array([FARTHEST]))[0])
     cells = _Cells.of(math.floor(math.log2(since)), math.floor(math.log2(origin)) + 1)
+    cells = _Cells(cells.number[cells.centre - cells.octave / CELLS <= origin])
     y = cells.centre
-    cells, y = _Cells(cells.number[y - cells.octave / CELLS <= origin]), y[y - cells.octave / CELLS <= origin]
     begin = np.full_like(y, low)
     z = low * np.exp(leg.rise(begin, y - leg.since_zero(begin), np.log(0.6 / begin)))
     z += (y - leg.since_zero(z)) * z ** (1 - leg.mu) * (1 - z) ** leg.q  # what the exponential has rounded
@@ -190,7 +196,17 @@ def _from_far(leg: Leg, depth: Depth, sign: float) -> tuple[_Cells, Floats, floa
     return cells, np.column_stack([v, _powers(v, gap, cells.octave, depth.mu, of_gap=False)]), origin
 
 
-@lru_cache(maxsize=24)
+def _towards_target(approach: Approach, origin: float, depth: Depth, sign: float) -> tuple[_Cells, Floats]:
+    """1 - v falls to zero exponentially with y = origin + T, from w = 1/2 on, w = 1 - v or (v - 1)/v."""
+    cells = _Cells.of(round(math.log2(origin)), 10)  # e^-1000 is zero
+    theta = cells.centre - origin
+    w = 0.5 * np.exp(-approach.invert(np.full_like(theta, 0.5), theta))
+    v, gap = (1 - w, w) if sign > 0 else (1 / (1 - w), -w / (1 - w))
+    powers = _powers(v, gap, cells.octave, depth.mu, of_gap=True)
+    return cells, _joined(np.column_stack([gap, powers]), cells.octave)
+
+
+@lru_cache(maxsize=16)
 def table(course: str, depth: Depth) -> Table:
     """The course `below`, `above` or `across` at a depth of two or more: a few milliseconds, and up to 2 MB."""
     with np.errstate(all="ignore"):
@@ -198,27 +214,24 @@ def table(course: str, depth: Depth) -> Table:
 
 
 def _table(course: str, depth: Depth) -> Table:
-    late_origin = 1.0
     if course == "below":
         leg, approach = depth.below()
-        (early, rows), origin = _towards_zero(leg, depth, 1.0, -1.0, 1.0), 1.0
+        origin = late_origin = 1.0
+        early, rows = _towards_zero(leg, origin, depth, -1.0, 1.0)
         # Only starts are looked for here.
-        kept = int(np.argmax(rows[:, 0] < SMALLEST)) if rows[-1, 0] < SMALLEST else len(rows)
+        kept = int((rows[:, 0] >= SMALLEST).sum())
         early, rows = _Cells(early.number[:kept]), rows[:kept]
+        late, late_rows = _towards_target(approach, late_origin, depth, 1.0)
     else:
-        leg, approach = depth.above() if course == "above" else depth.across()
-        early, rows, origin = _from_far(leg, depth, 1.0 if course == "above" else -1.0)
-        # No cell of the late side may be as wide as the distance to the time at which v was infinite.
+        first = depth.above()[0] if course == "above" else depth.across()[0]
+        early, rows, origin = _from_far(first, depth, 1.0 if course == "above" else -1.0)
+        # No cell may be wide against the distance from the time at which v was infinite.
         late_origin = 2.0 ** math.floor(math.log2(origin))
-    if course == "across":
-        late, late_rows = _towards_zero(approach, depth, late_origin, 1.0, -1.0)
-    else:
-        late = _Cells.of(round(math.log2(late_origin)), 10)  # e^-1023 is zero
-        theta = late.centre - late_origin
-        w = 0.5 * np.exp(-approach.invert(np.full_like(theta, 0.5), theta))
-        v, gap = (1 - w, w) if course == "below" else (1 / (1 - w), -w / (1 - w))
-        late_rows = _joined(np.column_stack([gap, _powers(v, gap, late.octave, depth.mu, of_gap=True)]), late.octave)
-    ending, beginning = np.abs(late_rows[:, 0]), np.abs(rows[:, 0])
+        if course == "above":
+            late, late_rows = _towards_target(depth.above()[1], late_origin, depth, -1.0)
+        else:
+            late, late_rows = _towards_zero(depth.across()[1], late_origin, depth, 1.0, -1.0)
+    beginning, ending = np.abs(rows[:, 0]), np.abs(late_rows[:, 0])
     between = {
         "below": (beginning[-1], 1.0),
         "above": (1.0, beginning[0]),

@@ -13,20 +13,27 @@ using ops::kRow;
 constexpr std::int64_t kLanes = lanes_of<double>;
 constexpr std::int64_t kTile = 512;  // points at a time: two arrays of them in the first cache
 constexpr unsigned kShift = 52 - ops::kCellBits;
-constexpr double kLongest = 1e305;
+constexpr double kLargest = 0x1.fffffffffffffp1023;
 
 // As Doubles, but of any address.
 typedef double Loose __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias, aligned(8)));
 PYDLN_INLINE Doubles load(const double* p) { return *reinterpret_cast<const Loose*>(p); }
 PYDLN_INLINE void store(double* p, Doubles x) { *reinterpret_cast<Loose*>(p) = x; }
 
-// The exact sum of a and b is high + low (Knuth).
-struct Sum {
-  Doubles high, low;
-};
-PYDLN_INLINE Sum two_sum(Doubles a, Doubles b) {
-  const Doubles high = a + b, part = high - a;
-  return {high, (a - (high - part)) + (b - part)};
+// a + b as a number and what rounding took from it (Knuth), for scalars and vectors alike.
+template <class V>
+PYDLN_INLINE void add(V a, V b, V& high, V& low) {
+  high = a + b;
+  const V part = high - a;
+  low = (a - (high - part)) + (b - part);
+}
+// T = high + low at a time after the start, at most `last`.
+template <class V>
+PYDLN_INLINE void advance(V time, V rate, V start_high, V start_low, V last, V& high, V& low) {
+  const V more = time * rate, none = {}, largest = none + kLargest;
+  add(start_high, V(more < largest ? more : largest), high, low);
+  low = high < last ? low + start_low : none;
+  high = high < last ? high : last;
 }
 
 // One row of the table in every lane.
@@ -55,10 +62,10 @@ PYDLN_INLINE Doubles centre(SignedBits cell) {
 }
 constexpr std::uint64_t kExponent = 0x7FF0000000000000;
 
-// E at T = high + low, and v = u/s and 1 - v from it.
 struct State {
   Doubles v, gap;
 };
+// v = u/s and 1 - v at T = high + low.
 PYDLN_INLINE State look_up(const ops::BalancedMode& op, Doubles high, Doubles low) {
   const SignedBits late = high >= 0.0;
   const auto side = [=](double early, double then) { return late ? splat(then) : splat(early); };
@@ -87,23 +94,33 @@ PYDLN_INLINE State look_up(const ops::BalancedMode& op, Doubles high, Doubles lo
   return {swap ? rest : e, swap ? e : rest};
 }
 
-// T where |E| = `size` on one side of T = 0, as a sum of two numbers: the cell by bisection, and Newton's method in it.
+// Where a mode starts: the side of T = 0, and |E|.
 struct Start {
   bool late;
   double size;
 };
-PYDLN_INLINE Sum when(const ops::BalancedMode& op, const Start* starts) {
-  Doubles size, direction, origin;
-  SignedBits row, first;
+// T at the starts as high + low: the cell by bisection, and Newton's method in it.
+PYDLN_INLINE void when(const ops::BalancedMode& op, const Start* starts, Doubles& high, Doubles& low) {
+  // All lanes take a step of their bisections before the next one: none waits for its memory alone.
+  const double* bounds[kLanes];
+  std::int64_t cells[kLanes], found[kLanes] = {}, most = 1;
   for (std::int64_t i = 0; i < kLanes; ++i) {
     const Branch& b = starts[i].late ? op.late : op.early;
-    std::int64_t low = 0;
-    for (std::int64_t left = b.count; left > 1;) {
-      const std::int64_t half = left / 2;
-      low = b.bounds[low + half] >= starts[i].size ? low + half : low;
-      left -= half;
+    bounds[i] = b.bounds;
+    cells[i] = b.cells;
+    while (most < b.cells) most *= 2;
+  }
+  for (std::int64_t step = most / 2; step > 0; step /= 2)
+#pragma GCC unroll 8
+    for (std::int64_t i = 0; i < kLanes; ++i) {
+      const std::int64_t next = found[i] + step < cells[i] ? found[i] + step : found[i];
+      found[i] = bounds[i][next] >= starts[i].size ? next : found[i];
     }
-    row[i] = b.begin + low;
+  Doubles size{}, direction{}, origin{};
+  SignedBits row{}, first{};
+  for (std::int64_t i = 0; i < kLanes; ++i) {
+    const Branch& b = starts[i].late ? op.late : op.early;
+    row[i] = b.begin + found[i];
     first[i] = b.first - b.begin;
     size[i] = starts[i].size;
     direction[i] = b.direction;
@@ -112,9 +129,9 @@ PYDLN_INLINE Sum when(const ops::BalancedMode& op, const Start* starts) {
   const Rows c = fetch(op.table, row);
   const Doubles ratio = size / c.of[0];
   const Doubles goal = log(ratio < 0.0 ? -ratio : ratio);
-  // Over a cell the logarithm bends by a thirtieth of its rise at most: each step squares that.
+  // Over a cell the logarithm bends by less than a hundredth of its rise: each step squares that.
   Doubles x = goal / c.of[1];
-  for (int step = 0; step < 4; ++step) {
+  for (int step = 0; step < 3; ++step) {
     Doubles power = c.of[kRow - 1], slope = Doubles{};
 #pragma GCC unroll 8
     for (std::int64_t k = kRow - 2; k > 0; --k) {
@@ -125,7 +142,7 @@ PYDLN_INLINE Sum when(const ops::BalancedMode& op, const Start* starts) {
   }
   const SignedBits cell = row + first;
   const Doubles length = as_doubles(upper(cell) & kExponent);  // 2^e
-  return two_sum(direction * (centre(cell) - origin), direction * (x * length));
+  add(Doubles(direction * (centre(cell) - origin)), Doubles(direction * (x * length)), high, low);
 }
 
 // The points of a tile, mode after mode.
@@ -165,31 +182,28 @@ class Work {
         const double e = late && op_.late_is_gap ? (s - u0) / s : v;
         starts[i] = {late, e < 0 ? -e : e};
       }
-      const Sum found = when(op_, starts);
-      store(start_high_ + j, found.high);
-      store(start_low_ + j, found.low);
+      Doubles high, low;
+      when(op_, starts, high, low);
+      store(start_high_ + j, high);
+      store(start_low_ + j, low);
     }
   }
 
-  // T at every point. What the last vector of a mode has too many is overwritten by the next mode, or never read.
+  // T at every point.
   void spread(const Tile& tile) {
-    const Doubles last = splat(op_.last), longest = splat(kLongest);
     for (std::int64_t j = 0; j < tile.modes; ++j) {
       const std::int64_t k = entry(tile.mode + j);
       const double* t = op_.t + k * op_.t_stride + tile.time;
+      const double rate = op_.rate[k], begin = start_high_[j], rest = start_low_[j];
       double *high = first_ + j * tile.times, *low = second_ + j * tile.times;
-      for (std::int64_t i = 0; i < tile.times; i += kLanes) {
-        Doubles time = {};
-        if (i + kLanes <= tile.times) {
-          time = load(t + i);
-        } else {
-          for (std::int64_t lane = 0; i + lane < tile.times; ++lane) time[lane] = t[i + lane];
-        }
-        const Doubles more = time * op_.rate[k];
-        const Sum sum = two_sum(splat(start_high_[j]), more < longest ? more : longest);
-        store(high + i, sum.high < last ? sum.high : last);
-        store(low + i, sum.high < last ? sum.low + start_low_[j] : Doubles{});
+      std::int64_t i = 0;
+      for (; i + kLanes <= tile.times; i += kLanes) {
+        Doubles upper, lower;
+        advance(load(t + i), splat(rate), splat(begin), splat(rest), splat(op_.last), upper, lower);
+        store(high + i, upper);
+        store(low + i, lower);
       }
+      for (; i < tile.times; ++i) advance(t[i], rate, begin, rest, op_.last, high[i], low[i]);
     }
   }
 
@@ -203,23 +217,24 @@ class Work {
       if (op_.gap) put(t, second_ + j * tile.times, s, s - u0, tile.times, op_.gap + k * op_.times + tile.time);
     }
   }
-  static PYDLN_INLINE void put(const double* t, const double* part, double s, double start, std::int64_t times, double* out) {
+  static PYDLN_INLINE void put(const double* t, const double* part, double s, double start, std::int64_t times,
+                               double* out) {
     std::int64_t i = 0;
     for (; i + kLanes <= times; i += kLanes) store(out + i, load(t + i) > 0.0 ? load(part + i) * s : splat(start));
     for (; i < times; ++i) out[i] = t[i] > 0.0 ? part[i] * s : start;
   }
 
   const ops::BalancedMode& op_;
-  double first_[kTile + kLanes], second_[kTile + kLanes];  // high and low parts of T, then v and 1 - v
-  double start_high_[kTile + kLanes], start_low_[kTile + kLanes];
+  alignas(64) double first_[kTile + kLanes], second_[kTile + kLanes];  // high and low parts of T, then v and 1 - v
+  alignas(64) double start_high_[kTile + kLanes], start_low_[kTile + kLanes];
 };
 
 }  // namespace
 
 void balanced_mode(const ops::BalancedMode& op, Control& control) {
-  const std::int64_t stretch = op.times < kTile ? op.times : kTile;       // times of a tile
-  const std::int64_t stretches = (op.times + stretch - 1) / stretch;      // tiles of a mode
-  const std::int64_t together = stretch < kTile ? kTile / stretch : 1;    // modes of a tile
+  const std::int64_t stretch = op.times < kTile ? op.times : kTile;     // times of a tile
+  const std::int64_t stretches = (op.times + stretch - 1) / stretch;    // tiles of a mode
+  const std::int64_t together = stretch < kTile ? kTile / stretch : 1;  // modes of a tile
   const std::int64_t tiles = (op.modes + together - 1) / together * stretches;
   Work work(op);
   for (std::int64_t i = take_member(control); i < tiles && !cancelled(control); i = take_member(control)) {

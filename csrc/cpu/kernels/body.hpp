@@ -31,12 +31,12 @@ using FlowBody = Body<ops::Flow<T>>;
 //   emulated512  vectors as wide as AVX-512's on whatever there is: for tests on processors without it
 // The kernels of a layout; task_per_member: whether members have matrices of their own for their tasks. And a kernel that
 // takes parts of its operation from the control's queue until none is left.
-#define PYDLN_DECLARE_KERNELS(isa)                      \
-  namespace isa {                                       \
-  template <class T>                                    \
-  DescentBody<T> descent(Layout, bool task_per_member); \
-  template <class T>                                    \
-  FlowBody<T> flow(Layout, bool task_per_member);       \
+#define PYDLN_DECLARE_KERNELS(isa)                        \
+  namespace isa {                                         \
+  template <class T>                                      \
+  DescentBody<T> descent(Layout, bool task_per_member);   \
+  template <class T>                                      \
+  FlowBody<T> flow(Layout, bool task_per_member);         \
   void balanced_mode(const ops::BalancedMode&, Control&); \
   }
 PYDLN_DECLARE_KERNELS(baseline)

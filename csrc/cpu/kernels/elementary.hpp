@@ -24,6 +24,20 @@ PYDLN_INLINE Doubles polynomial(const double (&c)[N], Doubles z) {
   return sum;
 }
 
+// The same in two chains half as long, where nothing else fills the time that each waits for its last step.
+template <int N>
+PYDLN_INLINE Doubles split_polynomial(const double (&c)[N], Doubles z) {
+  static_assert(N % 2 == 0);
+  const Doubles square = z * z;
+  Doubles even = splat(c[N - 2]), odd = splat(c[N - 1]);
+#pragma GCC unroll 16
+  for (int k = N - 4; k >= 0; k -= 2) {
+    even = fma(even, square, splat(c[k]));
+    odd = fma(odd, square, splat(c[k + 1]));
+  }
+  return fma(odd, z, even);
+}
+
 // Adding this rounds a double below 2^51 to a whole number, which then stands in the lowest bits.
 inline constexpr double kWhole = 6755399441055744.0;  // 1.5 × 2^52
 inline constexpr std::uint64_t kWholeBits = 0x4338000000000000;
@@ -61,7 +75,7 @@ PYDLN_INLINE Doubles exp(Doubles x) {
                                   2.5114882786996687342e-8};
   const Doubles whole = fma(x, splat(kPerLn2), splat(kWhole)), n = whole - kWhole;
   const Doubles r = fma(n, splat(-kLn2Rest), fma(n, splat(-kLn2), x));
-  return as_doubles(as_bits(polynomial(kC, r)) + (as_bits(whole) << 52U));
+  return as_doubles(as_bits(split_polynomial(kC, r)) + (as_bits(whole) << 52U));
 }
 
 }  // namespace elementary
