@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import signal
-import time
 
 import mpmath as mp
 import numpy as np
@@ -278,13 +277,3 @@ def test_ctrl_c_ends_a_long_run():
         signal.signal(signal.SIGALRM, before)
     assert ended
     assert np.isnan(u[-1, -1])
-
-
-def test_a_table_takes_milliseconds():
-    table.cache_clear()
-    taken = []
-    for depth in (3.25, 5.25, 40.25):
-        start = time.process_time()
-        table("below", Depth.of(depth))
-        taken.append(time.process_time() - start)
-    assert min(taken) < 0.1
