@@ -8,12 +8,10 @@ which no network has, some of them end in a finite time.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from pydln.exact.mode_legs import Approach, Depth, Leg
@@ -92,6 +90,8 @@ class _Cells(NamedTuple):
 @cache
 def _economised() -> Floats:
     """From Taylor's series of order ORDER to the polynomial of DEGREE nearest to it in a cell, without the constant."""
+    from numpy.polynomial import chebyshev  # takes milliseconds to import
+
     scale = (0.5 / CELLS) ** np.arange(ORDER + 1)
     to = np.zeros((ORDER + 1, ORDER + 1))
     back = np.zeros((DEGREE + 1, DEGREE + 1))
@@ -146,13 +146,15 @@ def _joined(rows: Floats, octave: Floats) -> Floats:
 
 def _continued(cells: _Cells, rows: Floats, depth: Depth) -> tuple[_Cells, Floats]:
     """More octaves, until the values, which go as y^(1/mu) now, are zero in double precision or y is infinite."""
-    exact = 1 / (2 / Fraction(depth.value) - 1) if math.isfinite(depth.value) else Fraction(-1)
     last = int(cells.number[-1] >> CELL_BITS)
-    octaves = np.arange(1, 1 + min(math.ceil(1080 / abs(exact)), 2046 - last))
-    # 2^(m/mu), m/mu in two parts of which the first is exact.
-    upper = round(exact * 2**20) / 2**20
-    whole = np.floor(octaves * upper)
-    power = np.exp2(octaves * upper - whole + octaves * float(exact - Fraction(upper)))
+    # 2^(m/mu), 1/mu = D/(2 - D) in two parts: m times the first is exact.
+    above, unit = (1, 0) if math.isinf(depth.value) else depth.value.as_integer_ratio()
+    below = 2 * unit - above
+    upper = (above << 20) // below
+    rest = ((above << 20) - upper * below) / (below << 20)
+    octaves = np.arange(1, 1 + min(math.ceil(1080 / abs(above / below)), 2046 - last))
+    whole = np.floor(octaves * (upper / 2**20))
+    power = np.exp2(octaves * (upper / 2**20) - whole + octaves * rest)
     far = np.tile(rows[-CELLS:], (len(octaves), 1))
     far[:, 0] *= np.repeat(np.ldexp(power, np.maximum(whole, -9999).astype(np.int32)), CELLS)
     return _Cells(np.arange(cells.number[0], (last + 1 + len(octaves)) << CELL_BITS)), np.concatenate([rows, far])
