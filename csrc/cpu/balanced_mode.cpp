@@ -13,7 +13,8 @@ void run(const ops::BalancedMode& op, const Isa& isa, int threads, Control& cont
   const double flops = static_cast<double>(op.modes) * (static_cast<double>(op.times) * kPointFlops + kModeFlops);
   if (op.modes == 0 || op.times == 0) return;
   if (flops < kInlineFlops) return isa.balanced_mode(op, control);
-  run_workers(std::max(threads, 1), [&](int) { isa.balanced_mode(op, control); }, poll);
+  const int busy = static_cast<int>(std::min(flops / kInlineFlops, 1e6));  // that many have something to do
+  run_workers(std::clamp(threads, 1, busy), [&](int) { isa.balanced_mode(op, control); }, poll);
 }
 
 }  // namespace pydln::cpu
