@@ -14,7 +14,8 @@
 
 namespace pydln::ops {
 
-inline constexpr int kCellBits = 5;  // digits of y, after the leading one, that say in which cell of an octave it is
+// Digits of y, after the leading one, that say in which cell of an octave it is.
+inline constexpr unsigned kCellBits = 5;
 inline constexpr std::int64_t kRow = 8;
 
 // One side of T = 0.

@@ -17,7 +17,7 @@ constexpr double kGuard = -777;
 
 // y = 1 + |T| from 1 to 2^kOctaves on either side.
 struct Table {
-  static constexpr std::int64_t kOctaves = 9, kPerOctave = 1 << ops::kCellBits, kCells = kOctaves * kPerOctave;
+  static constexpr std::int64_t kOctaves = 9, kPerOctave = 1U << ops::kCellBits, kCells = kOctaves * kPerOctave;
   struct alignas(64) Row {
     double of[ops::kRow];
   };
@@ -38,7 +38,7 @@ struct Table {
   void fill(ops::BalancedMode& op) const {
     op.table = rows[0].of;
     op.rows = 2 * kCells;
-    constexpr std::int64_t kFirst = 1023LL << ops::kCellBits;
+    constexpr std::int64_t kFirst = 1023 * kPerOctave;
     op.early = {0, kCells, kFirst, 1, -1, bounds.data()};
     op.late = {kCells, kCells, kFirst, 1, 1, bounds.data()};
     op.middle = 0.5;

@@ -1,5 +1,7 @@
 // ops::BalancedMode for one instruction set; CMake compiles this source as it does body.cpp. Every number is worked out by
 // itself, in the same operations in whichever lane: neighbours cannot change its bits.
+#include "ops/balanced_mode.hpp"
+
 #include "cpu/kernels/body.hpp"
 #include "cpu/kernels/elementary.hpp"
 
@@ -12,7 +14,7 @@ using ops::kRow;
 
 constexpr std::int64_t kLanes = lanes_of<double>;
 constexpr std::int64_t kTile = 512;  // points at a time: two arrays of them in the first cache
-constexpr unsigned kShift = 52 - ops::kCellBits;
+constexpr unsigned kShift = 52U - ops::kCellBits;
 constexpr double kLargest = 0x1.fffffffffffffp1023;
 
 // As Doubles, but of any address.
@@ -159,7 +161,6 @@ class Work {
     start(tile);
     spread(tile);
     const std::int64_t points = tile.modes * tile.times;
-    for (std::int64_t i = points; i % kLanes != 0; ++i) first_[i] = second_[i] = 0;
     for (std::int64_t i = 0; i < points; i += kLanes) {
       const State found = look_up(op_, load(first_ + i), load(second_ + i));
       store(first_ + i, found.v);
@@ -225,8 +226,9 @@ class Work {
   }
 
   const ops::BalancedMode& op_;
-  alignas(64) double first_[kTile + kLanes], second_[kTile + kLanes];  // high and low parts of T, then v and 1 - v
-  alignas(64) double start_high_[kTile + kLanes], start_low_[kTile + kLanes];
+  // High and low parts of T, then v and 1 - v. Beyond the points the last vector meets numbers of an earlier tile, or zeros.
+  alignas(64) double first_[kTile + kLanes] = {}, second_[kTile + kLanes] = {};
+  alignas(64) double start_high_[kTile + kLanes] = {}, start_low_[kTile + kLanes] = {};
 };
 
 }  // namespace

@@ -5,11 +5,14 @@
 #include <cstdint>
 
 #include "core/control.hpp"
-#include "ops/balanced_mode.hpp"
 #include "ops/descent.hpp"
 #include "ops/flow.hpp"
 
 namespace pydln {
+
+namespace ops {
+struct BalancedMode;
+}
 
 enum class Layout { interleaved, rows };
 
