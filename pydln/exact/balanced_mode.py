@@ -50,6 +50,9 @@ def balanced_mode(u0: ArrayLike, s: ArrayLike, t: ArrayLike, *, depth: float) ->
     1 < depth < 2 in a finite time, and stays there), and the mirror images u -> -u, s -> -s. u0 = 0 stays there unless
     depth = 1.
 
+    Many modes at many times are best asked for at once: ``balanced_mode(u0[:, None], s[:, None], t, depth=D)``. From
+    depth two on PYDLN_NUM_THREADS threads, or all processors, share them.
+
     Parameters
     ----------
     u0 : array_like
