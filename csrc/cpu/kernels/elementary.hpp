@@ -57,11 +57,11 @@ PYDLN_INLINE Doubles log(Doubles x) {
 }
 
 // e^x for |x| < 700: x = n ln 2 + r, |r| <= ln 2 / 2, and e^r as a polynomial of which 3e-18 is missing (the Chebyshev
-// series, cut). Two roundings: 1.5e-16.
+// series, cut). The 1 is added last, to what has smaller roundings: 2.2e-16 of e^x, measured.
 PYDLN_INLINE Doubles exp(Doubles x) {
   constexpr double kPerLn2 = 1.442695040888963407360;
   constexpr double kLn2 = 0x1.62e42fef8p-1, kLn2Rest = 0x1.1cf79abc9e3b4p-36;  // the first of 34 bits: n kLn2 is exact
-  static constexpr double kC[] = {1.0,
+  static constexpr double kC[] = {0.0,
                                   1.0,
                                   0.5000000000000018406,
                                   0.1666666666666670245,
@@ -75,7 +75,7 @@ PYDLN_INLINE Doubles exp(Doubles x) {
                                   2.5114882786996687342e-8};
   const Doubles whole = fma(x, splat(kPerLn2), splat(kWhole)), n = whole - kWhole;
   const Doubles r = fma(n, splat(-kLn2Rest), fma(n, splat(-kLn2), x));
-  return as_doubles(as_bits(split_polynomial(kC, r)) + (as_bits(whole) << 52U));
+  return as_doubles(as_bits(1.0 + split_polynomial(kC, r)) + (as_bits(whole) << 52U));
 }
 
 }  // namespace elementary
