@@ -148,7 +148,7 @@ def _rates(before, after):
 def _versions():
     from importlib import metadata
 
-    names = ("numpy", "torch", "numba", "jax", "scipy")
+    names = ("numpy", "torch", "numba", "jax", "scipy", "diffrax", "heyoka", "numbalsoda")
     used = {name: metadata.version(name) for name in names if name in sys.modules}
     if "pydln" in sys.modules:
         from pydln import _backend

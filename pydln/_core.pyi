@@ -9,6 +9,19 @@ build: dict[str, str]
 
 def usable_isas() -> list[str]: ...
 def step_flops(widths: list[int], whitened: bool) -> float: ...
+def balanced_mode(
+    *,
+    table: dict[str, Any],
+    which: NDArray[Any] | None,
+    u0: NDArray[Any],
+    s: NDArray[Any],
+    rate: NDArray[Any],
+    t: NDArray[Any],
+    u: NDArray[Any],
+    gap: NDArray[Any] | None,
+    threads: int,
+    isa: str,
+) -> bool: ...
 def descent_f64(
     *,
     weights: list[NDArray[Any]],

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "bind/balanced_mode.hpp"
 #include "bind/descent.hpp"
 #include "bind/flow.hpp"
 #include "cpu/isa.hpp"
@@ -10,6 +11,7 @@ namespace py = pybind11;
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of pydln; reached through pydln._backend only.";
+  pydln::bind::add_balanced_mode(m);
   pydln::bind::add_descent(m);
   pydln::bind::add_flow(m);
   m.def("usable_isas", [] {

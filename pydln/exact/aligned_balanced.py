@@ -32,11 +32,8 @@ class AlignedBalanced(ModeSolution):
     def modes(self, t: Floats) -> tuple[Floats, Floats, Floats]:
         """u, s - u, and u again for the layers."""
         u0 = np.prod(self.layer_strengths, axis=1)[:, None]
-        shape = np.broadcast_shapes(u0.shape, self.s[:, None].shape, t.shape)
-        start, target, times = (np.broadcast_to(a, shape).ravel() for a in (u0, self.s[:, None], t))
-        flat, gap = balanced_mode_and_gap(start, target, times, self.start.depth)
-        u = flat.reshape(shape)
-        return u, gap.reshape(shape), u
+        u, gap = balanced_mode_and_gap(u0, self.s[:, None], t, self.start.depth)
+        return u, gap, u
 
     def layer(self, state: Floats, k: int) -> Floats:
         """The D-th root of |u|, with the sign that the layer started with."""

@@ -10,6 +10,10 @@
 
 namespace pydln {
 
+namespace ops {
+struct BalancedMode;
+}
+
 enum class Layout { interleaved, rows };
 
 // One way to run an operation: bytes of workspace per worker, the worker itself (takes members from the control's queue
@@ -28,13 +32,15 @@ using FlowBody = Body<ops::Flow<T>>;
 // The instruction sets, each a namespace; those compiled in are said by definitions PYDLN_HAVE_....
 //   baseline     x86-64-v2; elsewhere what the compiler takes for granted (NEON on ARM)
 //   emulated512  vectors as wide as AVX-512's on whatever there is: for tests on processors without it
-// The kernels of a layout; task_per_member: whether members have matrices of their own for their tasks.
-#define PYDLN_DECLARE_KERNELS(isa)                      \
-  namespace isa {                                       \
-  template <class T>                                    \
-  DescentBody<T> descent(Layout, bool task_per_member); \
-  template <class T>                                    \
-  FlowBody<T> flow(Layout, bool task_per_member);       \
+// The kernels of a layout; task_per_member: whether members have matrices of their own for their tasks. And a kernel that
+// takes parts of its operation from the control's queue until none is left.
+#define PYDLN_DECLARE_KERNELS(isa)                        \
+  namespace isa {                                         \
+  template <class T>                                      \
+  DescentBody<T> descent(Layout, bool task_per_member);   \
+  template <class T>                                      \
+  FlowBody<T> flow(Layout, bool task_per_member);         \
+  void balanced_mode(const ops::BalancedMode&, Control&); \
   }
 PYDLN_DECLARE_KERNELS(baseline)
 PYDLN_DECLARE_KERNELS(emulated512)

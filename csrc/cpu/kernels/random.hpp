@@ -4,11 +4,9 @@
 #pragma once
 
 #include "core/control.hpp"
-#include "cpu/kernels/vector.hpp"
+#include "cpu/kernels/elementary.hpp"
 
 namespace pydln::PYDLN_ISA {
-
-using Doubles = Vector<double>::type;
 
 enum class Stream : std::uint64_t { indices = 0, inputs = 1, labels = 2 };
 
@@ -65,38 +63,10 @@ void each_word(const Control& watch, const Draw& d, Stream stream, std::int64_t 
 
 namespace normal {
 
-PYDLN_INLINE Doubles as_doubles(Bits x) { return reinterpret_cast<Doubles&>(x); }
-PYDLN_INLINE Bits as_bits(Doubles x) { return reinterpret_cast<Bits&>(x); }
+using namespace elementary;
 
 // In [1, 2), from the upper 52 of 64 bits.
 PYDLN_INLINE Doubles one_to_two(Bits x) { return as_doubles((x >> 12U) | 0x3FF0000000000000UL); }
-
-// c[0] + z (c[1] + z (...))
-template <int N>
-PYDLN_INLINE Doubles polynomial(const double (&c)[N], Doubles z) {
-  Doubles sum = splat(c[N - 1]);
-#pragma GCC unroll 16
-  for (int k = N - 2; k >= 0; --k) sum = fma(sum, z, splat(c[k]));
-  return sum;
-}
-
-// Adding this rounds a double below 2^51 to a whole number, which then stands in the lowest bits.
-inline constexpr double kWhole = 6755399441055744.0;  // 1.5 × 2^52
-inline constexpr std::uint64_t kWholeBits = 0x4338000000000000;
-
-// ln x for 0 < x <= 1, normal: x = 2^e m with m from sqrt(1/2) to sqrt(2), ln m = 2 artanh((m - 1) / (m + 1)) as a series.
-PYDLN_INLINE Doubles log(Doubles x) {
-  constexpr std::uint64_t kRootOfHalf = 0x3FE6A09E667F3BCD;
-  constexpr double kLn2 = 0.693147180559945309417;
-  static constexpr double kOdd[] = {1.0,      1.0 / 3,  1.0 / 5,  1.0 / 7,  1.0 / 9, 1.0 / 11,
-                                    1.0 / 13, 1.0 / 15, 1.0 / 17, 1.0 / 19, 1.0 / 21};
-  Bits shifted = as_bits(x) - kRootOfHalf;
-  const SignedBits e = reinterpret_cast<SignedBits&>(shifted) >> 52;
-  const Doubles m = as_doubles(as_bits(x) - (reinterpret_cast<const Bits&>(e) << 52U));
-  const Doubles exponent = as_doubles(reinterpret_cast<const Bits&>(e) + kWholeBits) - kWhole;
-  const Doubles s = (m - 1.0) / (m + 1.0), z = s * s;
-  return fma(exponent, splat(kLn2), Doubles(2.0 * s * polynomial(kOdd, z)));
-}
 
 // cos and sin of 2 pi v for v in [0, 1): the nearest quarter turn, and Taylor's series of what is left.
 PYDLN_INLINE void turn(Doubles v, Doubles& cosine, Doubles& sine) {
@@ -142,7 +112,7 @@ void normals(const Control& watch, const Draw& d, Stream stream, std::int64_t fi
     const Words w = philox(d, stream, static_cast<std::uint64_t>(first / 2 + j));
     const Doubles u = 2.0 - normal::one_to_two(w.of[0] | (w.of[1] << 32U));  // in (0, 1]
     const Doubles v = normal::one_to_two(w.of[2] | (w.of[3] << 32U)) - 1.0;
-    const Doubles square = -2.0 * normal::log(u);
+    const Doubles square = -2.0 * elementary::log(u);
     Doubles cosine, sine, radius;
     normal::turn(v, cosine, sine);
     for (std::int64_t i = 0; i < lanes; ++i) radius[i] = __builtin_sqrt(square[i]);
