@@ -23,6 +23,7 @@ from pydln.weights import Weights
 __all__ = ["gradient_flow", "mode_flow"]
 
 _AT_ONCE = 2**27  # bytes of weights over time that are held beside the recording
+_IN_CACHE = 2**18
 _BY_KERNEL = ("loss", "test_loss", "strengths", "product", "layer_norms")
 
 
@@ -178,9 +179,13 @@ def mode_flow(
 
         da_l/dt = (∏_{m≠l} a_m) (s - d u),   u = ∏_m a_m
 
-    (Saxe, McClelland & Ganguli 2013, eqs. 11 and 16 with t in units of τ.) A mode is a network of one unit a layer, and
-    runs in the kernels of `gradient_flow`. Errors are relative to each a_l, so that a start of 1e-30 is followed
-    through its plateau as faithfully as any other.
+    (Saxe, McClelland & Ganguli 2013, eqs. 11 and 16 with t in units of τ.) The flow conserves a_l² - a_m², so that the
+    layer m with the smallest |a| carries the others along, and one equation is integrated:
+
+        dz/dt = P (s - d z P),   z = a_m,   P = ∏_{l≠m} a_l = ± ∏_{l≠m} √(z² + a_l(0)² - a_m(0)²)
+
+    Its relative error bounds that of every a_l, so that starts of any scale are followed through their plateaus as
+    faithfully as others, and what is conserved is so to rounding.
 
     Parameters
     ----------
@@ -226,61 +231,51 @@ def mode_flow(
         raise ValueError(f"layer_strengths: expected a mode and a layer at least, got {a.shape}")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
     _validate.fits_in_memory(
-        8 * batch * modes * len(times) * (depth + 3),
+        8 * batch * (modes * (len(times) + depth + 6) + len(times)),
         f"t: {batch * modes} modes of {depth} layers at {len(times)} times",
         "record at fewer times, or fewer modes at once",
     )
-    layers = np.broadcast_to(a, (batch, modes, depth)).reshape(-1, depth)
-    sigma_yx = np.ascontiguousarray(np.broadcast_to(wanted, (batch, modes))).reshape(-1, 1, 1)
-    spread = np.ascontiguousarray(np.broadcast_to(d, (batch, modes))).reshape(-1, 1)
-    whitened = bool((spread == 1).all())
-    count = len(layers)
-    one = np.ones((1, 1))
-    problem = Problem(
-        weights=[np.array(layers[:, layer], order="C").reshape(-1, 1, 1) for layer in range(depth)],
-        task={
-            "sigma_xx": None,
-            "variances": None if whitened else spread,
-            "sigma_yx": sigma_yx,
-            "anchor": None if whitened else np.zeros((1, 1)),
-            "ridge": None if whitened else np.zeros(()),
-            "anchor_loss": np.zeros(()),
-            "modes": 1,
-            "mode_u": one,
-            "mode_v": one,
-        },
-        test=None,
-    )
-    kept = [np.full((count, len(times), 1, 1), np.nan) for _ in range(depth)]
-    ended = _Ended(count)
+    targets, spread = (np.broadcast_to(x, (batch, modes)) for x in (wanted, d))
+    strengths = np.empty((batch, len(times), modes))
+    ended = _Ended(batch * modes)
+    core = _backend.core
     with _progress(progress) as tick:
-        interrupted = how(
-            problem,
-            times,
-            kept,
-            ended.of(np.arange(count)),
-            stop={"loss": None, "strengths": None, "steady": None},
+        interrupted = core.modes_f64(
+            layer_strengths=np.array(np.broadcast_to(a, (batch, modes, depth)), order="C").reshape(-1, depth),
+            s=np.array(targets, order="C").reshape(-1),
+            variances=np.array(spread, order="C").reshape(-1),
+            strengths=strengths,
+            **how.kernel(times),
+            **ended.of(np.arange(batch * modes)),
             threads=threads,
+            memory=_validate.free_memory,
+            isa=_backend.isa(),
             tick=tick,
         )
-    u = kept[0].reshape(count, -1)
-    for layer in kept[1:]:
-        u = u * layer.reshape(count, -1)
-    strengths = np.ascontiguousarray(np.moveaxis(u.reshape(batch, modes, -1), 1, 2))
-    there = np.broadcast_to(d, (batch, modes))
-    gap = np.broadcast_to(wanted, (batch, modes))[:, None] - there[:, None] * strengths
-    weight = np.where(there > 0, 0.5 / np.where(there > 0, there, 1), 0)
     status = ended.status.reshape(batch, modes)
     run = Trajectory(
         t=times,
         steps=None,
-        records={"strengths": strengths, "loss": (gap * gap * weight[:, None]).sum(axis=-1)},
+        records={"strengths": strengths, "loss": _mode_loss(strengths, targets, spread)},
         status=status.max(axis=1),
         stopped_at=ended.accepted.reshape(batch, modes).max(axis=1),
         settings=how.settings | {"depth": depth, "modes": modes, "isa": _backend.isa(), "version": _backend.version()},
         source="mode_flow",
     )
     return _judged(run, interrupted, throw)
+
+
+def _mode_loss(u: NDArray[Any], s: NDArray[Any], d: NDArray[Any]) -> NDArray[Any]:
+    """Σ_α (s_α - d_α u_α)² / (2 d_α) over the modes with d > 0, (batch, time)."""
+    loss = np.empty(u.shape[:2])
+    root = np.sqrt(np.where(d > 0, 0.5 / np.where(d > 0, d, 1), 0))
+    level, slope = s * root, d * root
+    for members in blocks(len(u), 8 * u[0].size, at_once=_IN_CACHE, at_least=1):
+        span = slice(members[0], members[-1] + 1)
+        gap = u[span] * slope[span, None]
+        np.subtract(level[span, None], gap, out=gap)
+        np.einsum("btm,btm->bt", gap, gap, out=loss[span])
+    return loss
 
 
 class _Ended:
@@ -340,6 +335,18 @@ class _Integrator:
         limits = {"step": self.step, "max_step": self.max_step, "max_steps": self.max_steps}
         return {"method": self.method.name, **adaptive, **limits}
 
+    def kernel(self, times: NDArray[np.float64]) -> dict[str, Any]:
+        """What the kernels take."""
+        return {
+            "method": self.method.kernel(),
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "step": self.step or 0.0,
+            "max_step": self.max_step or 0.0,
+            "max_steps": self.max_steps,
+            "record_at": times,
+        }
+
     def __call__(
         self,
         problem: Problem,
@@ -357,13 +364,7 @@ class _Integrator:
             call(
                 weights=problem.weights,
                 task=problem.task,
-                method=self.method.kernel(),
-                rtol=self.rtol,
-                atol=self.atol,
-                step=self.step or 0.0,
-                max_step=self.max_step or 0.0,
-                max_steps=self.max_steps,
-                record_at=times,
+                **self.kernel(times),
                 stop=stop,
                 weight_records=kept,
                 **ended,

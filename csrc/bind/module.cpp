@@ -4,6 +4,7 @@
 
 #include "bind/descent.hpp"
 #include "bind/flow.hpp"
+#include "bind/modes.hpp"
 #include "cpu/isa.hpp"
 
 namespace py = pybind11;
@@ -12,6 +13,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of pydln; reached through pydln._backend only.";
   pydln::bind::add_descent(m);
   pydln::bind::add_flow(m);
+  pydln::bind::add_modes(m);
   m.def("usable_isas", [] {
     std::vector<std::string> names;
     for (const auto& isa : pydln::cpu::usable_isas()) names.push_back(isa.name);

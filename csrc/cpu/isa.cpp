@@ -48,7 +48,7 @@ bool runs_baseline() { return true; }
 
 #define PYDLN_SET(isa)                                                                         \
   {                                                                                            \
-    #isa, {isa::descent<double>, isa::flow<double>}, { isa::descent<float>, isa::flow<float> } \
+    #isa, {isa::descent<double>, isa::flow<double>}, {isa::descent<float>, isa::flow<float>}, isa::modes \
   }
 
 std::vector<Isa> find() {
