@@ -174,7 +174,7 @@ def measure(contenders: Sequence[Contender], subject: Subject, settings: Setting
             checked = worker.ask("check")
             found.errors[contender.key] = checked["error"]
             if not checked["error"] <= checked["allowed"]:
-                found.wrong[contender.key] = "{error:.1e} from tests/reference.py, expected up to {allowed:.0e}".format(
+                found.wrong[contender.key] = "{error:.1e} from what is right, expected up to {allowed:.0e}".format(
                     **checked
                 )
                 continue

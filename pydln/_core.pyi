@@ -83,7 +83,6 @@ def modes_f64(
     isa: str,
     tick: Callable[[int, int], object] | None,
 ) -> bool: ...
-
 def plan_f64(widths: list[int], batch: int, whitened: bool, isa: str, layout: str) -> dict[str, Any]: ...
 
 plan_f32 = plan_f64

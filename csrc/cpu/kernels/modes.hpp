@@ -19,7 +19,8 @@ class ModesWorker {
   static constexpr int64_t members = kVectors * kLanes;
 
   ModesWorker(const ops::Modes& op, Control& control, Arena& arena)
-      : op_(op), control_(control), stages_(op.method.stages), all_(stages_ + op.method.extra), others_(op.depth - 1) {
+      : op_(op), control_(control), stages_(op.method.stages), all_(stages_ + op.method.extra), others_(op.depth - 1),
+        rest_(op.method.errors ? __builtin_sqrt(0.1 * op.rtol) : -1) {
     gaps_ = arena.take<Block>(others_);
     roots_ = arena.take<Block>(others_);
     room_ = op.times + kLanes;
@@ -221,7 +222,7 @@ class ModesWorker {
     }
 
     const Block error = estimate(h);
-    Truths kept, special;
+    Truths kept, settled, special;
     I any_due{}, any_special{};
     Block reach;  // where the step ends; where it is not kept, nowhere
     for (int64_t q = 0; q < kVectors; ++q) {
@@ -234,7 +235,8 @@ class ModesWorker {
       any_due |= due_.v[q] <= reach.v[q];
       const I stuck = ~kept.v[q] & (op_.method.errors ? ~(t_.v[q] + next_h_.v[q] > t_.v[q]) : ~I{});
       const I spent = accepted_.v[q] + rejected_.v[q] >= op_.max_steps;
-      special.v[q] = active_.v[q] & ((kept.v[q] & ends.v[q]) | stuck | spent);
+      settled.v[q] = kept.v[q] & ~ends.v[q] & at_rest(q);
+      special.v[q] = active_.v[q] & ((kept.v[q] & ends.v[q]) | settled.v[q] | stuck | spent);
       any_special |= special.v[q];
     }
     if (truth(any_due)) record(h, reach);
@@ -242,7 +244,7 @@ class ModesWorker {
     const bool look = truth(any_special) != 0;
     if (look)
       for (int64_t i = 0; i < members; ++i)
-        if (special[i]) status[i] = ended(i, h[i], error[i], kept[i] && ends[i]);
+        if (special[i]) status[i] = ended(i, h[i], error[i], kept[i] && (ends[i] || settled[i]));
     const Block& last = k_[stages_ - 1];
     for (int64_t q = 0; q < kVectors; ++q) {
       z_.v[q] = kept.v[q] ? next_.v[q] : z_.v[q];
@@ -251,7 +253,10 @@ class ModesWorker {
     }
     if (!look) return;
     for (int64_t i = 0; i < members; ++i)
-      if (special[i]) finish(i, status[i]);
+      if (special[i]) {
+        if (settled[i]) settle(i);
+        finish(i, status[i]);
+      }
     if (busy_ < members) refill();
   }
 
@@ -262,7 +267,7 @@ class ModesWorker {
   }
 
   // dz/dt = P (s - d z P)
-  void slope(const Block& z, Block& f) const {
+  void slope(const Block& z, Block& f) {
     Block p = sign_;
     for (int64_t g = 0; g < others_; g += kGroup) {
       Block y, squares;
@@ -281,6 +286,7 @@ class ModesWorker {
     if (extremes_ > 0) reach_far(z, p);
 #pragma GCC unroll 4
     for (int64_t q = 0; q < kVectors; ++q) f.v[q] = p.v[q] * fma(-d_.v[q] * z.v[q], p.v[q], s_.v[q]);
+    p_ = p;
   }
 
   // P of modes whose squares might leave the range of a double.
@@ -348,6 +354,42 @@ class ModesWorker {
     return h * change > 2.5 * distance ? Status::stiff : Status::step_limit;
   }
 
+  // ---- the end of the way ------------------------------------------------------------------------------------------------
+  // Near z* = s / (d P) a mode decays by dz/dt = -lambda (z - z*), lambda = d P² (1 + sum_l z² / a_l²): an explicit method
+  // would go on in steps of about 3 / lambda. What the linear equation leaves out is of second order in (s - d u) / s, and
+  // far below the tolerance once that is small against its root.
+  PYDLN_INLINE I at_rest(int64_t q) const {
+    const V du = d_.v[q] * next_.v[q] * p_.v[q];
+    return (magnitude(s_.v[q] - du) <= rest_ * magnitude(du)) & ~extreme_.v[q];
+  }
+
+  // All records that a mode at rest still lacks.
+  void settle(int64_t i) {
+    const double there = z_[i];
+    double z = there, lambda = 0;
+    for (int round = 0; round < 4; ++round) {
+      double p = sign_[i], shares = 1;
+      for (int64_t l = 0; l < others_; ++l) {
+        const double square = z * z + gaps_[l][i];
+        p *= __builtin_sqrt(square);
+        shares += z * z / square;
+      }
+      lambda = d_[i] * p * p * shares;
+      const double step = p * (s_[i] - d_[i] * z * p);
+      if (step == 0) break;
+      z += step / lambda;
+    }
+    const double end = times_[op_.times - 1], start = t_[i];
+    double* kept = kept_ + i * room_;
+    for (int64_t k = record_[i]; k < op_.times; k += kLanes) {
+      V exponent = (*reinterpret_cast<const Loose*>(times_ + k) - start) * (-1.4426950408889634 * lambda);
+      exponent = exponent > -1000 ? exponent : splat(-1000.0);
+      *reinterpret_cast<Loose*>(kept + k) = fma(rough_exp2(exponent), splat(there - z), splat(z));
+    }
+    record_[i] = op_.times;
+    t_[i] = end;
+  }
+
   // ---- within a step -------------------------------------------------------------------------------------------------
   // Lane by lane, several times at once: more of the lanes of a vector are of use than if every mode waited for the one with
   // most records in its step.
@@ -394,6 +436,7 @@ class ModesWorker {
   const ops::Modes& op_;
   Control& control_;
   const int64_t stages_, all_, others_;
+  const double rest_;  // |s - d u| / |d u| of a mode at rest
   int64_t room_ = 0;
   int64_t first_ = 0, last_ = 0;  // modes taken from the queue that have no lane yet
   int64_t busy_ = 0, extremes_ = 0;
@@ -407,6 +450,7 @@ class ModesWorker {
   int64_t mode_[members];
   int64_t record_[members] = {};  // index of the next time to record
   Block z_, next_, stage_, between_;
+  Block p_;  // P of the last slope
   Block k_[ops::kMostStages];
   Block sign_{}, s_, d_, extent_;
   Block t_, next_h_, due_;
