@@ -72,11 +72,11 @@ def _tabulate(found, case, table, settings):
         return
     for level in case.levels:
         best = {}
-        for key, label in found.labels.items():
-            solver = label.split()[0]
+        for label in dict.fromkeys(found.labels.values()):
+            solver, method = label.split()
             seconds, spread = reached(found, label, level)
             if seconds is not None and (solver not in best or seconds < best[solver][0]):
-                best[solver] = seconds, spread, label.split()[1]
+                best[solver] = seconds, spread, method
         for solver in dict.fromkeys(label.split()[0] for label in found.labels.values()):
             if solver not in best:
                 table.rows.append((case.name, f"{level:.0e}", solver, "", "not reached", "", "", found.kept_of_all))

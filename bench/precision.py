@@ -16,8 +16,8 @@ MARKERS = {"tsit5": "o", "dop853": "s", "taylor": "o", "lsoda": "^", "dopri8": "
 def reached(found: Any, label: str, level: float) -> tuple[float | None, float]:
     """Seconds a trajectory takes one method of a solver to an error, and the spread of what is nearest.
 
-    Between two tolerances log seconds are linear in log error; beyond the coarsest tolerance tried its seconds count, for
-    coarser ones save next to nothing; beyond the finest the error is not reached.
+    Between two tolerances log seconds are linear in log error; beyond the coarsest tolerance tried its seconds count,
+    for coarser ones save next to nothing; beyond the finest the error is not reached.
     """
     keys = [key for key, its in found.labels.items() if its == label and key in found.results]
     points = sorted((found.errors[key], statistics.median(found.results[key].step_seconds), key) for key in keys)

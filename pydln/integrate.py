@@ -268,13 +268,13 @@ def mode_flow(
 def _mode_loss(u: NDArray[Any], s: NDArray[Any], d: NDArray[Any]) -> NDArray[Any]:
     """Σ_α (s_α - d_α u_α)² / (2 d_α) over the modes with d > 0, (batch, time)."""
     loss = np.empty(u.shape[:2])
-    root = np.sqrt(np.where(d > 0, 0.5 / np.where(d > 0, d, 1), 0))
-    level, slope = s * root, d * root
+    weight = np.where(d > 0, 0.5 / np.where(d > 0, d, 1), 0)
     for members in blocks(len(u), 8 * u[0].size, at_once=_IN_CACHE, at_least=1):
         span = slice(members[0], members[-1] + 1)
-        gap = u[span] * slope[span, None]
-        np.subtract(level[span, None], gap, out=gap)
-        np.einsum("btm,btm->bt", gap, gap, out=loss[span])
+        gap = u[span] * d[span, None]
+        np.subtract(s[span, None], gap, out=gap)
+        np.multiply(gap, gap, out=gap)
+        np.einsum("btm,bm->bt", gap, weight[span], out=loss[span])
     return loss
 
 

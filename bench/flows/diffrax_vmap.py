@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from clock import timed
+
 from flows.cases import Modes
 
 LABEL = "diffrax"

@@ -47,6 +47,7 @@ class ModesWorker {
   static constexpr double kSmallError = 1e-4;
   static constexpr double kNever = __builtin_huge_val();
   static constexpr double kNan = __builtin_nan("");
+  static constexpr double kSmallest = 0x1p-1000;  // errors of so little are none: there digits are lost
   static constexpr int64_t kGroup = 9;  // squares that are multiplied before a root is taken
 
   struct Block {
@@ -124,7 +125,7 @@ class ModesWorker {
     // Within these bounds no product of kGroup squares leaves the range of a double.
     const auto group = static_cast<double>(others_ < kGroup ? others_ : kGroup);
     const double most = others_ > 0 ? __builtin_exp2(486 / group) : kNever;
-    bool extreme = op_.variances[mode] > 0 && size(op_.s[mode]) > most * op_.variances[mode];
+    bool extreme = op_.variances[mode] > 0 && size(op_.s[mode]) > most * op_.variances[mode], tied = false;
     for (int64_t l = 0, to = 0; l < op_.depth; ++l) {
       if (l == m) continue;
       const double here = size(a[l]), under = here - least, over = here + least;
@@ -132,10 +133,12 @@ class ModesWorker {
       roots_[to][i] = __builtin_sqrt(under) * __builtin_sqrt(over);
       const double smallest = under > 0 ? roots_[to][i] : here;
       extreme |= here > most || (smallest > 0 && smallest * most < 1);
+      tied |= under == 0;
       if (here > largest) largest = here;
       if (a[l] < 0) sign = -sign;
       ++to;
     }
+    extreme |= tied && sign * a[m] * op_.s[mode] < 0;  // on its way into a saddle at zero
     mode_[i] = mode;
     z_[i] = a[m];
     sign_[i] = sign;
@@ -310,7 +313,7 @@ class ModesWorker {
       const Block s = sum(errors_[r]);
       for (int64_t q = 0; q < kVectors; ++q) {
         const V e = magnitude(s.v[q] * h.v[q]);
-        const V scale = fma(splat(op_.rtol), max_abs(magnitude(z_.v[q]), next_.v[q]), splat(op_.atol));
+        const V scale = fma(splat(op_.rtol), max_abs(magnitude(z_.v[q]), next_.v[q]), splat(op_.atol + kSmallest));
         const V scaled = e > 0 ? e / scale : e;
         if (r == 0) {
           error.v[q] = scaled;
