@@ -17,9 +17,9 @@
 namespace pydln::ops {
 
 struct Modes : Stepping {
-  std::int64_t depth = 0;                 // D
-  std::int64_t batch = 0;                 // modes in all, each on its own
-  std::int64_t together = 1;              // so many consecutive ones belong to one network
+  std::int64_t depth = 0;                   // D
+  std::int64_t batch = 0;                   // modes in all, each on its own
+  std::int64_t together = 1;                // so many consecutive ones belong to one network
   const double* layer_strengths = nullptr;  // (batch, D)  a_l at t = 0
   const double* s = nullptr;                // (batch)
   const double* variances = nullptr;        // (batch)  d

@@ -54,7 +54,7 @@ PYDLN_INLINE Doubles rough_log2(Doubles x) {
   constexpr double kTwo52 = 0x1p52;
   const Integers exponent = (bits(x) >> 52) | bits(splat(kTwo52));  // a double: 2^52 + exponent
   const Doubles m = (Doubles)((bits(x) & integers(0x000fffffffffffff)) | integers(0x3ff0000000000000)) - 1.5;
-  constexpr double c[] = {0.58496250072,   0.96179598538,   -0.32059847118, 0.14252592843, -0.07126680309,
+  constexpr double c[] = {0.58496250072,  0.96179598538,   -0.32059847118, 0.14252592843,  -0.07126680309,
                           0.037466490278, -0.020790033196, 0.01477057116,  -0.008665699315};
   Doubles sum = splat(c[8]);
 #pragma GCC unroll 8

@@ -4,6 +4,7 @@
 
 #include "core/control.hpp"
 #include "cpu/kernels/elementary.hpp"
+#include "math/plateau.hpp"
 #include "ops/modes.hpp"
 
 namespace pydln::PYDLN_ISA {
@@ -19,16 +20,22 @@ class ModesWorker {
   static constexpr int64_t members = kVectors * kLanes;
 
   ModesWorker(const ops::Modes& op, Control& control, Arena& arena)
-      : op_(op), control_(control), stages_(op.method.stages), all_(stages_ + op.method.extra), others_(op.depth - 1),
-        rest_(op.method.errors ? __builtin_sqrt(0.1 * op.rtol) : -1) {
+      : op_(op),
+        control_(control),
+        stages_(op.method.stages),
+        all_(stages_ + op.method.extra),
+        others_(op.depth - 1),
+        most_(others_ ? __builtin_exp2(486.0 / static_cast<double>(others_ < kGroup ? others_ : kGroup)) : kNever),
+        rest_(op.method.errors ? __builtin_sqrt(kNeglected * op.rtol) : -1) {
     gaps_ = arena.take<Block>(others_);
+    sizes_ = arena.take<Block>(others_);
     roots_ = arena.take<Block>(others_);
     room_ = op.times + kLanes;
     times_ = arena.take<double>(room_);
     kept_ = arena.take<double>(members * room_);
     if (!arena.base) return;
     for (int64_t k = 0; k < room_; ++k) times_[k] = k < op.times ? op.record_at[k] : kNever;
-    for (int64_t l = 0; l < others_; ++l) gaps_[l] = roots_[l] = Block{};
+    for (int64_t l = 0; l < others_; ++l) gaps_[l] = roots_[l] = sizes_[l] = Block{};
     for (int64_t i = 0; i < all_; ++i) rows_[i] = row(op.method.a + i * all_, i);
     for (int64_t r = 0; r < op.method.errors; ++r) errors_[r] = row(op.method.error + r * stages_, stages_);
     for (int64_t p = 0; p < op.method.powers; ++p) dense_[p] = row(op.method.dense + p, all_, op.method.powers);
@@ -45,10 +52,11 @@ class ModesWorker {
 
  private:
   static constexpr double kSmallError = 1e-4;
+  static constexpr double kNeglected = 0.1;  // what closed forms may leave out, in units of the tolerance
   static constexpr double kNever = __builtin_huge_val();
   static constexpr double kNan = __builtin_nan("");
   static constexpr double kSmallest = 0x1p-1000;  // errors of so little are none: there digits are lost
-  static constexpr int64_t kGroup = 9;  // squares that are multiplied before a root is taken
+  static constexpr int64_t kGroup = 9;            // squares that are multiplied before a root is taken
 
   struct Block {
     V v[kVectors];
@@ -122,17 +130,15 @@ class ModesWorker {
       if (size(a[l]) < size(a[m])) m = l;
     const double least = size(a[m]);
     double sign = 1, largest = least;
-    // Within these bounds no product of kGroup squares leaves the range of a double.
-    const auto group = static_cast<double>(others_ < kGroup ? others_ : kGroup);
-    const double most = others_ > 0 ? __builtin_exp2(486 / group) : kNever;
-    bool extreme = op_.variances[mode] > 0 && size(op_.s[mode]) > most * op_.variances[mode], tied = false;
+    bool extreme = op_.variances[mode] > 0 && size(op_.s[mode]) > most_ * op_.variances[mode], tied = false;
     for (int64_t l = 0, to = 0; l < op_.depth; ++l) {
       if (l == m) continue;
       const double here = size(a[l]), under = here - least, over = here + least;
+      sizes_[to][i] = here;
       gaps_[to][i] = under * over;
       roots_[to][i] = __builtin_sqrt(under) * __builtin_sqrt(over);
       const double smallest = under > 0 ? roots_[to][i] : here;
-      extreme |= here > most || (smallest > 0 && smallest * most < 1);
+      extreme |= here > most_ || (smallest > 0 && smallest * most_ < 1);
       tied |= under == 0;
       if (here > largest) largest = here;
       if (a[l] < 0) sign = -sign;
@@ -152,8 +158,30 @@ class ModesWorker {
     previous_[i] = kSmallErrorLog2;
     grows_[i] = -1;
     record_[i] = 0;
+    if (times_[0] == 0) kept_[i * room_ + record_[i]++] = z_[i];
+    if (op_.method.errors) cross(i);
     active_[i] = -1;
     ++busy_;
+  }
+
+  // From a small start to the end of its plateau, or of the run.
+  void cross(int64_t i) {
+    const Plateau way = plateau(z_[i], sign_[i], s_[i], d_[i], &sizes_[0][i], &roots_[0][i], others_,
+                                sizeof(Block) / sizeof(double), kNeglected * op_.rtol);
+    if (way.end == 0) return;
+    for (; times_[record_[i]] <= way.end && record_[i] < op_.times; ++record_[i])
+      kept_[i * room_ + record_[i]] = way.at(times_[record_[i]]);
+    if (record_[i] == op_.times) {
+      t_[i] = times_[op_.times - 1];
+      return;
+    }
+    t_[i] = way.end;
+    z_[i] = way.last;
+    extent_[i] = size(way.last);
+    if (extreme_[i] && size(way.last) * most_ > 1 && size(s_[i]) <= most_ * d_[i]) {  // it only grows from here
+      extreme_[i] = 0;
+      --extremes_;
+    }
   }
 
   // The first slope and the first step of fresh modes: one that moves them by about a hundredth of themselves. Those under
@@ -167,7 +195,6 @@ class ModesWorker {
       if (!(h > 0)) h = 1e-6 * end;
       if (op_.max_step > 0 && h > op_.max_step) h = op_.max_step;
       next_h_[i] = h;
-      if (times_[0] == 0) kept_[i * room_ + record_[i]++] = z_[i];
       due_[i] = times_[record_[i]];
       if (record_[i] == op_.times) finish(i, Status::completed);
     }
@@ -225,7 +252,7 @@ class ModesWorker {
     }
 
     const Block error = estimate(h);
-    Truths kept, settled, special;
+    Truths kept, settled, stuck, special;
     I any_due{}, any_special{};
     Block reach;  // where the step ends; where it is not kept, nowhere
     for (int64_t q = 0; q < kVectors; ++q) {
@@ -236,10 +263,12 @@ class ModesWorker {
       const V arrived = ends.v[q] ? splat(end) : t_.v[q] + h.v[q];
       reach.v[q] = kept.v[q] ? arrived : splat(-1.0);
       any_due |= due_.v[q] <= reach.v[q];
-      const I stuck = ~kept.v[q] & (op_.method.errors ? ~(t_.v[q] + next_h_.v[q] > t_.v[q]) : ~I{});
+      // A step may be shorter than the time can tell (t is about 1e30 where a plateau as long ends), but not than z can.
+      const I still = (fma(next_h_.v[q], k_[0].v[q], z_.v[q]) == z_.v[q]) | (next_h_.v[q] < kSmallest);
+      stuck.v[q] = ~kept.v[q] & (op_.method.errors ? still : ~I{});
       const I spent = accepted_.v[q] + rejected_.v[q] >= op_.max_steps;
       settled.v[q] = kept.v[q] & ~ends.v[q] & at_rest(q);
-      special.v[q] = active_.v[q] & ((kept.v[q] & ends.v[q]) | settled.v[q] | stuck | spent);
+      special.v[q] = active_.v[q] & ((kept.v[q] & ends.v[q]) | settled.v[q] | stuck.v[q] | spent);
       any_special |= special.v[q];
     }
     if (truth(any_due)) record(h, reach);
@@ -247,7 +276,7 @@ class ModesWorker {
     const bool look = truth(any_special) != 0;
     if (look)
       for (int64_t i = 0; i < members; ++i)
-        if (special[i]) status[i] = ended(i, h[i], error[i], kept[i] && (ends[i] || settled[i]));
+        if (special[i]) status[i] = ended(i, h[i], error[i], kept[i] && (ends[i] || settled[i]), stuck[i]);
     const Block& last = k_[stages_ - 1];
     for (int64_t q = 0; q < kVectors; ++q) {
       z_.v[q] = kept.v[q] ? next_.v[q] : z_.v[q];
@@ -348,11 +377,9 @@ class ModesWorker {
 
   // Of a mode that goes no further. It was held back by stability, not by accuracy, where h times the eigenvalue that the
   // last two stages see, which both lie at t + h, is at the edge of the region of stability (about 3).
-  Status ended(int64_t i, double h, double error, bool there) const {
+  Status ended(int64_t i, double h, double error, bool there, bool stuck) const {
     if (there) return Status::completed;
-    const bool finite = error - error == 0;
-    if (!finite && (op_.method.errors == 0 || !(t_[i] + next_h_[i] > t_[i]))) return Status::diverged;
-    if (!(t_[i] + next_h_[i] > t_[i])) return Status::stiff;
+    if (stuck) return error - error == 0 ? Status::stiff : Status::diverged;
     const double change = size(k_[stages_ - 1][i] - k_[stages_ - 2][i]), distance = size(next_[i] - stage_[i]);
     return h * change > 2.5 * distance ? Status::stiff : Status::step_limit;
   }
@@ -363,7 +390,7 @@ class ModesWorker {
   // far below the tolerance once that is small against its root.
   PYDLN_INLINE I at_rest(int64_t q) const {
     const V du = d_.v[q] * next_.v[q] * p_.v[q];
-    return (magnitude(s_.v[q] - du) <= rest_ * magnitude(du)) & ~extreme_.v[q];
+    return magnitude(s_.v[q] - du) <= rest_ * magnitude(du);
   }
 
   // All records that a mode at rest still lacks.
@@ -439,6 +466,7 @@ class ModesWorker {
   const ops::Modes& op_;
   Control& control_;
   const int64_t stages_, all_, others_;
+  const double most_;  // between this and its inverse, no product of kGroup squares leaves the range of a double
   const double rest_;  // |s - d u| / |d u| of a mode at rest
   int64_t room_ = 0;
   int64_t first_ = 0, last_ = 0;  // modes taken from the queue that have no lane yet
@@ -447,6 +475,7 @@ class ModesWorker {
   Row rows_[ops::kMostStages], errors_[2], dense_[ops::kMostStages];
   Block* gaps_ = nullptr;   // c_l
   Block* roots_ = nullptr;  // their roots
+  Block* sizes_ = nullptr;  // |a_l| at the start
   double* times_ = nullptr;
   double* kept_ = nullptr;  // z at the times so far, lane by lane
 
