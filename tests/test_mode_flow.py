@@ -265,6 +265,17 @@ def test_loss_falls():
 
 
 # ---- ends ------------------------------------------------------------------------------------------------------------
+def test_modes_that_are_done_before_they_begin():
+    s, a, _ = many(count=500)
+    start = dln.mode_flow(s, a, [0.0])
+    np.testing.assert_allclose(start.strengths[:, 0], a.prod(axis=-1), rtol=1e-14, atol=0)
+    assert set(start.status) == {dln.Status.COMPLETED}
+    assert not start.stopped_at.any()
+    flat = dln.mode_flow(s, 1e-30 * np.sign(a[..., :2]), [0.0, 0.1], n_threads=1)
+    growth = np.exp(0.2 * s * np.sign(a[..., :2].prod(axis=-1)))
+    np.testing.assert_allclose(flat.strengths[:, 1], 1e-60 * np.sign(a[..., :2].prod(axis=-1)) * growth, rtol=1e-12)
+
+
 def test_at_rest_at_zero_and_at_the_start():
     t = [0.0, 1.0, 7.0]
     np.testing.assert_array_equal(dln.mode_flow([2.0], np.zeros(3), t).strengths[0, :, 0], np.zeros(3))

@@ -12,7 +12,8 @@ PYDLN_INLINE Integers integers(int64_t x) { return x - Integers{}; }
 PYDLN_INLINE Integers bits(Doubles x) { return (Integers)x; }
 
 // Bit i tells whether lane i of the result of a comparison is true.
-PYDLN_INLINE unsigned truth(Integers mask) {
+template <class M>
+PYDLN_INLINE unsigned truth(M mask) {
 #if defined(__AVX512DQ__)
   typedef long long Quads __attribute__((vector_size(64)));
   if constexpr (sizeof(mask) == 64) return static_cast<unsigned char>(__builtin_ia32_cvtq2mask512((Quads)mask));
@@ -29,7 +30,8 @@ PYDLN_INLINE unsigned truth(Integers mask) {
 }
 
 // Correctly rounded.
-PYDLN_INLINE Doubles square_root(Doubles x) {
+template <class V>
+PYDLN_INLINE V square_root(V x) {
 #if __has_builtin(__builtin_elementwise_sqrt)  // Clang 17 and newer
   return __builtin_elementwise_sqrt(x);
 #else
@@ -37,11 +39,11 @@ PYDLN_INLINE Doubles square_root(Doubles x) {
 #if defined(__AVX512F__)
   constexpr int kRoundAsSet = 4;
   if constexpr (sizeof(x) == 64)
-    return (Doubles)__builtin_ia32_sqrtpd512_mask(x, x, static_cast<unsigned char>(-1), kRoundAsSet);
+    return (V)__builtin_ia32_sqrtpd512_mask(x, x, static_cast<unsigned char>(-1), kRoundAsSet);
 #elif defined(__AVX__)
-  if constexpr (sizeof(x) == 32) return (Doubles)__builtin_ia32_sqrtpd256(x);
+  if constexpr (sizeof(x) == 32) return (V)__builtin_ia32_sqrtpd256(x);
 #elif defined(__SSE2__)
-  if constexpr (sizeof(x) == 16) return (Doubles)__builtin_ia32_sqrtpd(x);
+  if constexpr (sizeof(x) == 16) return (V)__builtin_ia32_sqrtpd(x);
 #endif
 #endif
   for (int64_t i = 0; i < lanes_of<double>; ++i) x[i] = __builtin_sqrt(x[i]);

@@ -105,22 +105,30 @@ class ModesWorker {
     extreme_[i] = 0;
   }
 
+  // Some are done before they began: others take their lanes.
   void refill() {
-    bool fresh[members] = {}, any_fresh = false;
-    for (int64_t i = 0; i < members && !cancelled(control_); ++i) {
-      if (mode_[i] >= 0) continue;
-      if (first_ == last_) {
-        first_ = take_members(control_, members);
-        last_ = first_ + members < op_.batch ? first_ + members : op_.batch;
-        if (first_ >= last_) {
-          first_ = last_;
-          break;
-        }
+    for (bool more = true; more;) {
+      bool fresh[members] = {};
+      more = false;
+      for (int64_t i = 0; i < members; ++i) {
+        if (mode_[i] >= 0) continue;
+        if (!available()) break;
+        load(i, first_++);
+        fresh[i] = more = true;
       }
-      load(i, first_++);
-      fresh[i] = any_fresh = true;
+      if (more) begin(fresh);
     }
-    if (any_fresh) begin(fresh);
+  }
+
+  // Whether there is a mode without a lane; takes as many as there are lanes from the queue.
+  bool available() {
+    if (cancelled(control_)) return false;
+    if (first_ == last_) {
+      first_ = take_members(control_, members);
+      last_ = first_ + members < op_.batch ? first_ + members : op_.batch;
+      if (first_ > last_) first_ = last_;
+    }
+    return first_ < last_;
   }
 
   void load(int64_t i, int64_t mode) {
