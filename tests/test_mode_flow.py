@@ -284,6 +284,10 @@ def test_at_rest_at_zero_and_at_the_start():
     one_zero = dln.mode_flow([2.0], [0.0, 0.5], t, rtol=1e-11)
     both = dln.mode_flow([2.0], [1e-14, 0.5], t, rtol=1e-11)
     np.testing.assert_allclose(one_zero.strengths, both.strengths, atol=1e-9)
+    still = dln.mode_flow([1.5], [1e-120, 1e-110, 1e-100, 1e-100], [0.5, 1e9])  # u = 1e-430 is no number
+    assert not still.strengths.any()
+    frozen = dln.mode_flow([1.5], [1e-100, 1e-40, 1e-40, 2e-40], [0.5, 1e4])
+    np.testing.assert_allclose(frozen.strengths[0, :, 0], 2e-220, rtol=1e-14)
     start = dln.mode_flow([2.0], [0.3, 0.5], [0.0])
     assert start.strengths[0, 0, 0] == pytest.approx(0.15, rel=1e-15)
     line = dln.mode_flow([2.0], [0.5], t, variances=0.0)

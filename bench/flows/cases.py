@@ -104,9 +104,9 @@ class Networks(Case):
 def _cases(batch: int, networks: int) -> dict[str, Case]:
     times = np.linspace(0.0, 10.0, 64)
     few = np.linspace(0.0, 10.0, 11)
-    modes = (Modes(name=f"M2 D={d}", depth=d, batch=batch, levels=(1e-6, 1e-9), times=times) for d in (2, 5, 10))
+    modes = (Modes(name=f"M2 depth {d}", depth=d, batch=batch, levels=(1e-6, 1e-9), times=times) for d in (2, 5, 10))
     whole = (
-        Networks(name=f"M3 {n}x{n} D={d}", width=n, depth=d, batch=networks, levels=(1e-6,), times=few)
+        Networks(name=f"M3 {n}x{n} depth {d}", width=n, depth=d, batch=networks, levels=(1e-6,), times=few)
         for n, d in ((8, 3), (16, 5))
     )
     return {case.name: case for case in (*modes, *whole)}

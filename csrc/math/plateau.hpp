@@ -49,7 +49,8 @@ static inline Plateau plateau(double z, double sign, double s, double d, const d
     p.root = roots[nearest * stride];
     p.rate = lead;
     const double q = goal * (s < 0 ? -s : s) / (lead < 0 ? -lead : lead), square = p.root * p.root;
-    double most = q / __builtin_sqrt(0.5 * (square + __builtin_sqrt(square * square + 4 * q * q)));
+    double most = edge;  // unless |u| is there first, which it is not where q² is no number
+    if (q < 1e150) most = q / __builtin_sqrt(0.5 * (square + __builtin_sqrt(square * square + 4 * q * q)));
     if (!(most < edge)) most = edge;
     if (!(most < __builtin_huge_val())) return Plateau{};
     if (p.root > 0) {

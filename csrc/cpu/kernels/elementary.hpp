@@ -25,7 +25,7 @@ PYDLN_INLINE unsigned truth(M mask) {
   if constexpr (sizeof(mask) == 16) return static_cast<unsigned>(__builtin_ia32_movmskpd((Signs)mask));
 #endif
   unsigned all = 0;
-  for (int64_t i = 0; i < lanes_of<double>; ++i) all |= mask[i] ? 1U << i : 0U;
+  for (int64_t i = 0; i < lanes_of<double>; ++i) all |= mask[i] ? 1U << static_cast<unsigned>(i) : 0U;
   return all;
 }
 

@@ -51,7 +51,7 @@ class ModesWorker {
   }
 
  private:
-  static constexpr double kSmallError = 1e-4;
+  static constexpr double kSmallError = 1e-4, kSmallErrorLog2 = -13.287712379549449;
   static constexpr double kNeglected = 0.1;  // what closed forms may leave out, in units of the tolerance
   static constexpr double kNever = __builtin_huge_val();
   static constexpr double kNan = __builtin_nan("");
@@ -392,7 +392,7 @@ class ModesWorker {
     return h * change > 2.5 * distance ? Status::stiff : Status::step_limit;
   }
 
-  // ---- the end of the way ------------------------------------------------------------------------------------------------
+  // ---- the end of the way --------------------------------------------------------------------------------------------
   // Near z* = s / (d P) a mode decays by dz/dt = -lambda (z - z*), lambda = d P² (1 + sum_l z² / a_l²): an explicit method
   // would go on in steps of about 3 / lambda. What the linear equation leaves out is of second order in (s - d u) / s, and
   // far below the tolerance once that is small against its root.
@@ -468,8 +468,6 @@ class ModesWorker {
 
   static double size(double x) { return x < 0 ? -x : x; }
   static PYDLN_INLINE V magnitude(V x) { return x < 0 ? -x : x; }
-
-  static constexpr double kSmallErrorLog2 = -13.287712379549449;
 
   const ops::Modes& op_;
   Control& control_;
