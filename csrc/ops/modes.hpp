@@ -8,6 +8,8 @@
 //   dz/dt = P (s - d z P),  z = a_m,  P = prod_{l != m} a_l = ± prod_{l != m} sqrt(z^2 + c_l)
 //
 // with c_l >= 0 and signs that never change. A relative error of z is one of at most its size in every a_l.
+// Plateaus of small starts and the way to rest are closed forms where what those leave out is a tenth of the tolerance, of
+// methods with an estimate (math/plateau.hpp; cpu/kernels/modes.hpp).
 // A step is kept when its error is at most atol + rtol max |z|.
 #pragma once
 
