@@ -84,7 +84,7 @@ wide: $(STAMP)/build ## the C++ unit tests with vectors as wide as AVX-512's, em
 	$(BIN)/ctest --preset wide
 
 # --- measurements and releases ---------------------------------------------------------------------------------------
-bench: $(STAMP)/bench ## the workloads and studies against NumPy, PyTorch, JAX and numba
+bench: $(STAMP)/bench ## the workloads and studies against NumPy, PyTorch, JAX, numba, and ODE solvers
 	cd bench && $(CLEAN_ENV) $(abspath $(BIN))/pytest $(ARGS)
 
 dist: $(STAMP)/dev ## the sdist, and the wheel made from it, in dist/

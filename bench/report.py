@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import precision
 import roofline
 
 README = Path(__file__).with_name("README.md")
@@ -67,7 +68,7 @@ class Report:
         return f"{how}, by the wall clock."
 
     def write(self) -> list[Path]:
-        """The JSON file, the tables and the picture; their paths."""
+        """The JSON file, the tables and the pictures; their paths."""
         FOLDER.mkdir(parents=True, exist_ok=True)
         everything = {
             "machine": self.machine,
@@ -82,7 +83,7 @@ class Report:
         results.write_text(json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
         tables.write_text(self.text() + "\n")
         timed = {} if self.settings["quick"] else self.measured
-        return [results, tables, *roofline.draw(timed, self.memory, FOLDER)]
+        return [results, tables, *roofline.draw(timed, self.memory, FOLDER), *precision.draw(timed, FOLDER)]
 
     def put_into_readme(self) -> None:
         """Replace the latest tables in README.md."""

@@ -134,6 +134,69 @@ class Programs:
         }
 
 
+class Solver:
+    """One solver at one tolerance on trajectories of one kind; the same requests as to a Session."""
+
+    def __init__(self, threads, method, options, flow):
+        from flows.cases import CASES, SMALL
+
+        self._threads = threads
+        self._module = method
+        self._options = options
+        self._case = (SMALL if self._options.pop("small") else CASES)[flow]
+
+    def load(self):
+        import importlib
+
+        module = importlib.import_module(f"flows.{self._module}")
+        try:
+            self._solve = module.prepare(self._case, **self._options)
+        except ModuleNotFoundError as error:
+            return {"missing": error.name}
+        return {"label": f"{module.LABEL} {self._options['method']}", "versions": _versions()}
+
+    def check(self):
+        from flows.cases import ALLOWED, CHECKED
+
+        return {"error": self._case.error(self._solve(min(CHECKED, self._case.batch))), "allowed": ALLOWED}
+
+    def calibrate(self, seconds, probe_seconds):
+        """Choose how many trajectories take `seconds`: all of them some times, or a part."""
+        import probe
+        from clock import timed
+
+        self._probe_rounds = probe.rounds_for(probe_seconds)
+        self._count, self._times = self._case.batch, 1
+        if seconds:
+            block = getattr(self._solve, "block", 1)
+            some = block * math.ceil(max(1, self._case.batch // 100) / block)
+            spent = timed(self._solve, some).cpu_seconds
+            wanted = 1.2 * seconds * some / max(spent, 1e-6)
+            if wanted > self._case.batch:
+                spent = timed(self._solve, self._case.batch).cpu_seconds
+                self._times = math.ceil(1.2 * seconds / spent)
+            else:
+                self._count = max(some, block * round(wanted / block))
+        return {"steps": [self._count, self._times]}
+
+    def turn(self):
+        """Probe, all runs, probe; seconds are those of one trajectory."""
+        import probe
+        from clock import timed
+
+        before = {"probes": probe.probe("float64", self._threads, self._probe_rounds)}
+        run = timed(lambda: [self._solve(self._count) for _ in range(self._times)])
+        after = {"probes": probe.probe("float64", self._threads, self._probe_rounds)}
+        done = self._count * self._times
+        return {
+            **_rates(before, after),
+            "wall": run.seconds / done,
+            "cpu": run.cpu_seconds / done,
+            "long_seconds": run.seconds,
+            "share": run.share,
+        }
+
+
 def _rates(before, after):
     """What the probes reached before and after, by both clocks."""
     return {
@@ -169,7 +232,8 @@ def main():
     os.sched_setaffinity(0, cores)
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    session = (Session if "workload" in settings else Programs)(threads=len(cores), **settings)
+    kind = Session if "workload" in settings else Solver if "flow" in settings else Programs
+    session = kind(threads=len(cores), **settings)
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(getattr(session, request.pop("do"))(**request)), file=replies, flush=True)

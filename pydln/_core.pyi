@@ -74,6 +74,28 @@ def flow_f64(
 
 flow_f32 = flow_f64
 
+def modes_f64(
+    *,
+    layer_strengths: NDArray[Any],
+    s: NDArray[Any],
+    variances: NDArray[Any],
+    method: dict[str, Any],
+    rtol: float,
+    atol: float,
+    step: float,
+    max_step: float,
+    max_steps: int,
+    record_at: NDArray[Any],
+    strengths: NDArray[Any],
+    status: NDArray[Any],
+    stopped_at: NDArray[Any],
+    accepted: NDArray[Any],
+    rejected: NDArray[Any],
+    threads: int,
+    memory: Callable[[], int | None],
+    isa: str,
+    tick: Callable[[int, int], object] | None,
+) -> bool: ...
 def plan_f64(widths: list[int], batch: int, whitened: bool, isa: str, layout: str) -> dict[str, Any]: ...
 
 plan_f32 = plan_f64

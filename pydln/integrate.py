@@ -51,6 +51,7 @@ from pydln.weights import Weights
 __all__ = ["gradient_flow", "mode_flow"]
 
 _AT_ONCE = 2**27  # bytes of weights over time that are held beside the recording
+_IN_CACHE = 2**18
 _BY_KERNEL = ("loss", "test_loss", "strengths", "product", "layer_norms")
 
 
@@ -192,9 +193,16 @@ def mode_flow(
 
         da_l/dt = (∏_{m≠l} a_m) (s - d u),   u = ∏_m a_m
 
-    (Saxe, McClelland & Ganguli 2013, eqs. 11 and 16 with t in units of τ.) A mode is a network of one unit a layer, and
-    runs in the kernels of `gradient_flow`. Errors are relative to each a_l, so that a start of 1e-30 is followed
-    through its plateau as faithfully as any other.
+    (Saxe, McClelland & Ganguli 2013, eqs. 11 and 16 with t in units of τ.) The flow conserves a_l² - a_m², so that the
+    layer m with the smallest |a| carries the others along, and one equation is integrated:
+
+        dz/dt = P (s - d z P),   z = a_m,   P = ∏_{l≠m} a_l = ± ∏_{l≠m} √(z² + a_l(0)² - a_m(0)²)
+
+    Its relative error bounds that of every a_l, so that starts of any scale are followed as faithfully as others, and
+    what is conserved is so to rounding. Two parts of the way take no steps, for what their closed forms leave out is a
+    tenth of the tolerance: plateaus of small starts, d u << s, where two layers alone move (ln |z| or arsinh grows
+    linearly; so every one of depth 2) or all are equal (|z|^(2-D) falls linearly); and the way to rest from where
+    (s - d u)² is small beside u², z - z* ~ exp(-λt), along which explicit steps would be bound to about 3/λ.
 
     Parameters
     ----------
@@ -207,7 +215,7 @@ def mode_flow(
     variances : float, (mode,) or (batch, mode) array
         d: input variance along each mode, >= 0; 1 where inputs are whitened.
     method, rtol, atol, step, max_step, max_steps, n_threads, throw, progress
-        As in `gradient_flow`; the tolerances are each layer's own.
+        As in `gradient_flow`; the tolerances are those of z.
 
     Returns
     -------
@@ -240,61 +248,51 @@ def mode_flow(
         raise ValueError(f"layer_strengths: expected a mode and a layer at least, got {a.shape}")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
     _validate.fits_in_memory(
-        8 * batch * modes * len(times) * (depth + 3),
+        8 * batch * (modes * (len(times) + depth + 6) + len(times)),
         f"t: {batch * modes} modes of {depth} layers at {len(times)} times",
         "record at fewer times, or fewer modes at once",
     )
-    layers = np.broadcast_to(a, (batch, modes, depth)).reshape(-1, depth)
-    sigma_yx = np.ascontiguousarray(np.broadcast_to(wanted, (batch, modes))).reshape(-1, 1, 1)
-    spread = np.ascontiguousarray(np.broadcast_to(d, (batch, modes))).reshape(-1, 1)
-    whitened = bool((spread == 1).all())
-    count = len(layers)
-    one = np.ones((1, 1))
-    problem = Problem(
-        weights=[np.array(layers[:, layer], order="C").reshape(-1, 1, 1) for layer in range(depth)],
-        task={
-            "sigma_xx": None,
-            "variances": None if whitened else spread,
-            "sigma_yx": sigma_yx,
-            "anchor": None if whitened else np.zeros((1, 1)),
-            "ridge": None if whitened else np.zeros(()),
-            "anchor_loss": np.zeros(()),
-            "modes": 1,
-            "mode_u": one,
-            "mode_v": one,
-        },
-        test=None,
-    )
-    kept = [np.full((count, len(times), 1, 1), np.nan) for _ in range(depth)]
-    ended = _Ended(count)
+    targets, spread = (np.broadcast_to(x, (batch, modes)) for x in (wanted, d))
+    strengths = np.empty((batch, len(times), modes))
+    ended = _Ended(batch * modes)
+    core = _backend.core
     with _progress(progress) as tick:
-        interrupted = how(
-            problem,
-            times,
-            kept,
-            ended.of(np.arange(count)),
-            stop={"loss": None, "strengths": None, "steady": None},
+        interrupted = core.modes_f64(
+            layer_strengths=np.array(np.broadcast_to(a, (batch, modes, depth)), order="C").reshape(-1, depth),
+            s=np.array(targets, order="C").reshape(-1),
+            variances=np.array(spread, order="C").reshape(-1),
+            strengths=strengths,
+            **how.kernel(times),
+            **ended.of(np.arange(batch * modes)),
             threads=threads,
+            memory=_validate.free_memory,
+            isa=_backend.isa(),
             tick=tick,
         )
-    u = kept[0].reshape(count, -1)
-    for layer in kept[1:]:
-        u = u * layer.reshape(count, -1)
-    strengths = np.ascontiguousarray(np.moveaxis(u.reshape(batch, modes, -1), 1, 2))
-    there = np.broadcast_to(d, (batch, modes))
-    gap = np.broadcast_to(wanted, (batch, modes))[:, None] - there[:, None] * strengths
-    weight = np.where(there > 0, 0.5 / np.where(there > 0, there, 1), 0)
     status = ended.status.reshape(batch, modes)
     run = Trajectory(
         t=times,
         steps=None,
-        records={"strengths": strengths, "loss": (gap * gap * weight[:, None]).sum(axis=-1)},
+        records={"strengths": strengths, "loss": _mode_loss(strengths, targets, spread)},
         status=status.max(axis=1),
         stopped_at=ended.accepted.reshape(batch, modes).max(axis=1),
         settings=how.settings | {"depth": depth, "modes": modes, "isa": _backend.isa(), "version": _backend.version()},
         source="mode_flow",
     )
     return _judged(run, interrupted, throw)
+
+
+def _mode_loss(u: NDArray[Any], s: NDArray[Any], d: NDArray[Any]) -> NDArray[Any]:
+    """Σ_α (s_α - d_α u_α)² / (2 d_α) over the modes with d > 0, (batch, time)."""
+    loss = np.empty(u.shape[:2])
+    weight = np.where(d > 0, 0.5 / np.where(d > 0, d, 1), 0)
+    for members in blocks(len(u), 8 * u[0].size, at_once=_IN_CACHE, at_least=1):
+        span = slice(members[0], members[-1] + 1)
+        gap = u[span] * d[span, None]
+        np.subtract(s[span, None], gap, out=gap)
+        np.multiply(gap, gap, out=gap)
+        np.einsum("btm,bm->bt", gap, weight[span], out=loss[span])
+    return loss
 
 
 class _Ended:
@@ -396,6 +394,18 @@ class _Integrator:
 
         return run
 
+    def kernel(self, times: NDArray[np.float64]) -> dict[str, Any]:
+        """What the kernels take."""
+        return {
+            "method": self.method.kernel(),
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "step": self.step or 0.0,
+            "max_step": self.max_step or 0.0,
+            "max_steps": self.max_steps,
+            "record_at": times,
+        }
+
     def __call__(
         self,
         problem: Problem,
@@ -413,13 +423,7 @@ class _Integrator:
             call(
                 weights=problem.weights,
                 task=problem.task,
-                method=self.method.kernel(),
-                rtol=self.rtol,
-                atol=self.atol,
-                step=self.step or 0.0,
-                max_step=self.max_step or 0.0,
-                max_steps=self.max_steps,
-                record_at=times,
+                **self.kernel(times),
                 stop=stop,
                 weight_records=kept,
                 **ended,

@@ -312,8 +312,9 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
         (ValueError, "record_at: expected increasing", {"record_at": np.array([0.0, np.inf])}),
         (ValueError, "record_at: expected a time", {"record_at": np.array([])}),
         (ValueError, "weights: expected shape|weight_records: expected shape", {"weight_records": sound["weights"]}),
-        (ValueError, "flow: incomplete", {"stopped_at": None}),
-        (ValueError, "flow: incomplete", {"method": method("rk4").kernel()}),
+        (ValueError, "flow: incomplete", {"weight_records": None}),
+        (ValueError, "stepping: incomplete", {"stopped_at": None}),
+        (ValueError, "stepping: incomplete", {"method": method("rk4").kernel()}),
         (ValueError, "training: incomplete", {"status": None}),
         (TypeError, "accepted: expected", {"accepted": np.zeros(2)}),
     ]

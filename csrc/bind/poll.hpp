@@ -13,6 +13,15 @@ namespace pydln::bind {
 
 namespace py = pybind11;
 
+// What `memory`, a callable, says how many bytes are free; None: any number. Called without the GIL.
+inline auto free_bytes(const py::object& memory) {
+  return [&memory] {
+    const py::gil_scoped_acquire gil;
+    const py::object bytes = memory();
+    return bytes.is_none() ? SIZE_MAX : bytes.cast<std::size_t>();
+  };
+}
+
 class Poll {
  public:
   // `tick` is None or a callable(member_steps_done, member_steps_total).

@@ -14,6 +14,9 @@ struct Control {
 };
 
 static inline std::int64_t take_member(Control& c) { return __atomic_fetch_add(&c.next_member, 1, __ATOMIC_RELAXED); }
+static inline std::int64_t take_members(Control& c, std::int64_t n) {
+  return __atomic_fetch_add(&c.next_member, n, __ATOMIC_RELAXED);
+}
 static inline void add_steps(Control& c, std::int64_t n) { __atomic_fetch_add(&c.steps_done, n, __ATOMIC_RELAXED); }
 static inline std::int64_t steps_done(const Control& c) { return __atomic_load_n(&c.steps_done, __ATOMIC_RELAXED); }
 static inline void cancel(Control& c) { __atomic_store_n(&c.cancel, 1, __ATOMIC_RELAXED); }

@@ -46,8 +46,12 @@ bool runs_avx512() {  // F, DQ, BW, VL, with masks and all of the 32 registers s
 bool runs_baseline() { return true; }
 #endif
 
-#define PYDLN_SET(isa) \
-  {#isa, {isa::descent<double>, isa::flow<double>}, {isa::descent<float>, isa::flow<float>}, isa::balanced_mode}
+#define PYDLN_SET(isa)                        \
+  {#isa,                                      \
+   {isa::descent<double>, isa::flow<double>}, \
+   {isa::descent<float>, isa::flow<float>},   \
+   isa::modes,                                \
+   isa::balanced_mode}
 
 std::vector<Isa> find() {
   if (!runs_baseline()) throw std::runtime_error("this processor lacks x86-64-v2 (SSE4.2), the least that pydln needs");

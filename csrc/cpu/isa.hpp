@@ -23,6 +23,7 @@ struct Isa {
   std::string name;
   Kernels<double> f64;
   Kernels<float> f32;
+  ModesBody (*modes)();
   void (*balanced_mode)(const ops::BalancedMode&, Control&);
 
   template <class T>

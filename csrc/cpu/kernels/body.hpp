@@ -7,6 +7,7 @@
 #include "core/control.hpp"
 #include "ops/descent.hpp"
 #include "ops/flow.hpp"
+#include "ops/modes.hpp"
 
 namespace pydln {
 
@@ -28,6 +29,7 @@ template <class T>
 using DescentBody = Body<ops::Descent<T>>;
 template <class T>
 using FlowBody = Body<ops::Flow<T>>;
+using ModesBody = Body<ops::Modes>;
 
 // The instruction sets, each a namespace; those compiled in are said by definitions PYDLN_HAVE_....
 //   baseline     x86-64-v2; elsewhere what the compiler takes for granted (NEON on ARM)
@@ -40,6 +42,7 @@ using FlowBody = Body<ops::Flow<T>>;
   DescentBody<T> descent(Layout, bool task_per_member);   \
   template <class T>                                      \
   FlowBody<T> flow(Layout, bool task_per_member);         \
+  ModesBody modes();                                      \
   void balanced_mode(const ops::BalancedMode&, Control&); \
   }
 PYDLN_DECLARE_KERNELS(baseline)
