@@ -468,6 +468,7 @@ class FlowWorker : Network<L, G> {
     for (int64_t l = 0; l < D_; ++l) {
       const V* from[ops::kMostStages];
       for (int64_t j = 0; j < used; ++j) from[j] = vectors(k[j][l]);
+      // NOLINTNEXTLINE(misc-const-correctness): sums writes there
       V* to[R + 1] = {vectors(next_[l])};
       for (int r = 0; r < R; ++r) to[r + 1] = vectors(partial_[r][l]);
       const V* y = vectors(now_[l]);
