@@ -53,10 +53,10 @@ def test_everything_beside_the_integrated_flow(name) -> None:
 @pytest.mark.parametrize("depth", [2, 3, 4])
 def test_one_mode_beside_a_taylor_series(depth) -> None:
     """du/dt = D u^(2-2/D) (s - d u), by mpmath's series of high order."""
-    s, d, u0, t = 1.3, 0.35, 0.2, 1.7
+    s, d, u0, t = 1.3, 0.35, 0.2, 0.9
     task = dln.Task.from_covariances([[d]], [[s]], 9.0)
     run = solve(task, dln.init.aligned(task, depth=depth, strength=u0)).evaluate([t])
-    with mp.workdps(30):
+    with mp.workdps(20):
         p = 2 - mp.mpf(2) / depth
         want = mp.odefun(lambda _, u: depth * u**p * (mp.mpf(s) - mp.mpf(d) * u), 0, mp.mpf(u0))(mp.mpf(t))
     assert run.strengths[0, 0, 0] == pytest.approx(float(want), rel=1e-12)
