@@ -18,8 +18,8 @@ struct Interleaved {
   static PYDLN_INLINE T get(const Value& v, int64_t lane) { return v[lane]; }
   static PYDLN_INLINE void set(Value& v, int64_t lane, T x) { v[lane] = x; }
   static PYDLN_INLINE bool finite(const Value& v) {
-    const auto differs = reinterpret_cast<SignedBits>(v - v != V{});
-    int64_t any = 0;
+    const auto differs = reinterpret_cast<Bits>(v - v != V{});
+    std::uint64_t any = 0;
 #pragma GCC unroll 8
     for (std::size_t i = 0; i < sizeof(V) / sizeof(int64_t); ++i) any |= differs[i];
     return any == 0;
