@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from picture import finish
 
 # One colour per solver, one marker per method.
 COLORS = {"pydln": "#c1272d", "heyoka": "#1f77b4", "numbalsoda": "#2ca02c", "diffrax": "#8c6bb1"}
@@ -59,12 +60,5 @@ def draw(measured: dict[str, Any], folder: Path) -> list[Path]:
         panel.set_title(name, fontsize=10)
         panel.set_xlabel("largest error")
         panel.grid(color="0.9", linewidth=0.6)
-        for side in ("top", "right"):
-            panel.spines[side].set_visible(False)
     panels[0].set_ylabel("seconds a trajectory, one thread")
-    figure.legend(shown.values(), shown.keys(), loc="outside right center", frameon=False, fontsize=9)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"precision.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    return paths
+    return finish(figure, panels, shown, folder, "precision")

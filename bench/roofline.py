@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from picture import finish
 from workloads import Workload
 
 # One colour and marker per method, the same in every picture; pairs of one library share a colour.
@@ -72,15 +73,8 @@ def draw(measured: dict[str, Any], memory: float | None, folder: Path) -> list[P
         panel.set_title(dtype)
         panel.grid(axis="y", color="0.9", linewidth=0.6)
         panel.set_axisbelow(True)
-        for side in ("top", "right"):
-            panel.spines[side].set_visible(False)
     panels[0].set_ylabel("GFLOP/s of counted work, one thread")
-    figure.legend(shown.values(), shown.keys(), loc="outside right center", frameon=False, fontsize=9)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"roofline.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    return paths
+    return finish(figure, panels, shown, folder, "roofline")
 
 
 def _limits(panel, place, workload, entry, memory, shown):
