@@ -10,7 +10,7 @@ import numpy as np
 from picture import finish
 
 # One colour per solver, one marker per method.
-COLORS = {"pydln": "#c1272d", "heyoka": "#1f77b4", "numbalsoda": "#2ca02c", "diffrax": "#8c6bb1"}
+COLORS = {"pydln": "#c1272d", "heyoka": "#1f77b4", "numbalsoda": "#e69f00", "diffrax": "#8c6bb1"}
 MARKERS = {"tsit5": "o", "dop853": "s", "taylor": "o", "lsoda": "^", "dopri8": "s"}
 
 
