@@ -1,0 +1,83 @@
+"""Hidden-layer nonlinearities φ and their derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from pydln import _validate
+
+__all__ = ["ACTIVATIONS", "Activation", "activation"]
+
+Floats = NDArray[np.float64]
+
+LEAK = 0.01
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A hidden nonlinearity.
+
+    Attributes
+    ----------
+    name : str
+        One of `ACTIVATIONS`.
+    value, derivative : callable
+        φ(x) and φ′(x), elementwise on float64 arrays. A kink takes the derivative of its left side: φ′(0) = 0 for
+        relu, 0.01 for leaky_relu.
+    odd : bool
+        Whether φ(-x) = -φ(x).
+    kinks : tuple of float
+        Where φ′ jumps: quadrature must split there.
+    """
+
+    name: str
+    value: Callable[[Floats], Floats]
+    derivative: Callable[[Floats], Floats]
+    odd: bool
+    kinks: tuple[float, ...] = ()
+
+
+def _normal_density(x: Floats) -> Floats:
+    density: Floats = np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi)
+    return density
+
+
+_ALL = (
+    Activation("linear", lambda x: x.copy(), np.ones_like, odd=True),
+    # 1/cosh² keeps the digits that 1 - tanh² loses where tanh is near 1.
+    Activation("tanh", np.tanh, lambda x: np.cosh(np.minimum(np.abs(x), 350.0)) ** -2.0, odd=True),
+    Activation("erf", special.erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x), odd=True),
+    Activation("relu", lambda x: np.maximum(x, 0.0), lambda x: np.where(x > 0, 1.0, 0.0), odd=False, kinks=(0.0,)),
+    Activation(
+        "leaky_relu",
+        lambda x: np.where(x > 0, x, LEAK * x),
+        lambda x: np.where(x > 0, 1.0, LEAK),
+        odd=False,
+        kinks=(0.0,),
+    ),
+    Activation(
+        "gelu", lambda x: x * special.ndtr(x), lambda x: special.ndtr(x) + x * _normal_density(x), odd=False
+    ),  # x Φ(x), the exact form (Hendrycks & Gimpel 2016)
+    Activation("softplus", lambda x: np.logaddexp(0.0, x), special.expit, odd=False),
+)
+
+_BY_NAME = {one.name: one for one in _ALL}
+
+ACTIVATIONS = tuple(_BY_NAME)
+"""Names of the nonlinearities."""
+
+
+def activation(name: str) -> Activation:
+    """The nonlinearity of that name.
+
+    Raises
+    ------
+    ValueError, TypeError
+        There is none.
+    """
+    return _BY_NAME[_validate.choice(name, "activation", ACTIVATIONS)]
