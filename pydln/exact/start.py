@@ -114,11 +114,13 @@ class Start:
 
     @cached_property
     def variances(self) -> Floats:
-        """d of the inputs along each mode, (batch or 1, r)."""
+        """d >= 0 of the inputs along each mode, (batch or 1, r); 0 where it is no more than rounding."""
         V = self.modes[2]
         if self.task.whitened:
             return np.ones((len(V), V.shape[-1]))
-        return np.asarray(np.sum(V * (self._sigma_xx @ V), axis=-2))
+        d = np.sum(V * (self._sigma_xx @ V), axis=-2)
+        largest = np.linalg.norm(self._sigma_xx, 2, axis=(1, 2))[:, None]
+        return np.where(d > self.task.n_in * np.finfo(np.float64).eps * largest, d, 0.0)
 
     @property
     def _sigma_xx(self) -> Floats:
