@@ -17,6 +17,7 @@ from rich.table import Table
 
 import pydln
 from pydln.errors import Interrupted, PydlnError
+from pydln.reproduce import FIGURES
 
 __all__ = ["app"]
 
@@ -110,7 +111,7 @@ def _options(
 @app.command()
 def reproduce(
     context: typer.Context,
-    figure: Annotated[str, typer.Argument(help="fig3, fig4 or all.", metavar="FIGURE")],
+    figure: Annotated[str, typer.Argument(help=f"{', '.join(FIGURES)} or all.", metavar="FIGURE")],
     full: Annotated[
         bool,
         typer.Option(
@@ -125,16 +126,20 @@ def reproduce(
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("out"),
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything drawn at random.")] = 0,
+    again: Annotated[
+        bool, typer.Option("--again", help="With all: make the figures again that an earlier run finished.")
+    ] = False,
     threads: Threads = None,
 ) -> None:
     """Make figures of Saxe, McClelland & Ganguli (2013), and check them against the theory.
 
     Each figure becomes a PNG and an SVG, its numbers (npz) and a table of what the theory says, what was measured and
-    the difference. Exit code 1 if a check fails.
+    the difference; index.html shows them all. With all, figures that an earlier run finished in the same directory,
+    with the same version and options, are kept. Exit code 1 if a check fails.
     """
     from pydln import reproduce as figures
 
-    names = figures.FIGURES if figure == "all" else (figure,)
+    names = FIGURES if figure == "all" else (figure,)
     finished: list[str] = []
 
     def kept() -> str:
@@ -143,8 +148,8 @@ def reproduce(
     passed = True
     for name in names:
         with _sentences(context, kept), _bar() as show:
-            if name not in figures.FIGURES:
-                raise ValueError(f"figure: expected {', '.join(figures.FIGURES)} or all, got {name!r}")
+            if name not in FIGURES:
+                raise ValueError(f"figure: expected one of {', '.join(FIGURES)}, all, got {name!r}")
             # With `all` an option goes to the figures that know it.
             own = (
                 {}
@@ -152,12 +157,22 @@ def reproduce(
                 else {"inputs": inputs}
             )
             try:
-                report = figures.reproduce(name, out, full=full, seed=seed, progress=show, n_threads=threads, **own)
+                report = figures.reproduce(
+                    name,
+                    out,
+                    full=full,
+                    seed=seed,
+                    keep=figure == "all" and not again,
+                    progress=show,
+                    n_threads=threads,
+                    **own,
+                )
             except Interrupted as stop:  # whose sentence is for those who hold the exception
                 raise KeyboardInterrupt from stop
         finished.append(name)
         _show_report(report)
         passed = passed and report.passed
+    typer.echo(str(out / "index.html"))
     if not passed:
         raise typer.Exit(FAILED_CHECK)
 

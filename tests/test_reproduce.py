@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import html
+import importlib
 import json
 import math
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,13 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+import pydln
 from pydln import Task, exact, gradient_descent, init
 from pydln.analysis import half_times
 from pydln.reproduce import FIGURES, Check, Report, reproduce, table, title
 from pydln.reproduce.mode_descent import mode_descent
+from pydln.reproduce.page import write_page
+from pydln.reproduce.record import Record, Request
 
 SMALL: dict[str, dict[str, Any]] = {"fig3": {"starts": 2}, "fig4": {"layers": (3, 5, 20), "rates": 6}}
 
@@ -32,19 +39,74 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Report,
 def test_every_figure_writes_its_files_and_passes_its_own_checks(name: str, reports: Any) -> None:
     report, calls = reports[name]
     assert report.passed, report.table()
-    assert [file.name for file in report.files] == [f"{name}.{kind}" for kind in ("png", "svg", "npz", "md", "json")]
+    assert [file.name for file in report.files] == [f"{name}.{kind}" for kind in ("png", "svg", "npz", "md")]
     assert report.files[0].read_bytes()[:4] == b"\x89PNG"
     assert "<svg" in report.files[1].read_text()[:600]
     with np.load(report.files[2], allow_pickle=False) as numbers:
         assert all(numbers[key].size for key in numbers.files)
     assert title(name) in report.files[3].read_text()
-    record = json.loads(report.files[4].read_text())
+    record = json.loads(report.files[0].with_suffix(".json").read_text())
     assert record["passed"] is True
     assert [check["name"] for check in record["checks"]] == [check.name for check in report.checks]
     assert sum(check.passed is not None for check in report.checks) > len(report.checks) / 2
     done, total = [c[0] for c in calls], calls[-1][1]
     assert done == sorted(done)
     assert (done[0], done[-1]) == (0, total)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_says_what_the_paper_leaves_unsaid(name: str) -> None:
+    about = importlib.import_module(f"pydln.reproduce.{name}").__doc__ or ""
+    assert "The paper gives" in about
+    assert "leaves unsaid" in about
+
+
+def test_a_finished_figure_is_kept_while_the_request_is_the_same(tmp_path: Path) -> None:
+    first = reproduce("fig4", tmp_path, keep=True, **SMALL["fig4"])
+    calls: list[Any] = []
+    seen = lambda *a: calls.append(a)  # noqa: E731
+    assert reproduce("fig4", tmp_path, keep=True, progress=seen, **SMALL["fig4"]) == first
+    assert not calls
+    reproduce("fig4", tmp_path, keep=True, progress=seen, **SMALL["fig4"] | {"rates": 5})
+    assert calls
+    for file in ("fig4.svg", "fig4.json"):
+        calls.clear()
+        (tmp_path / file).unlink()
+        reproduce("fig4", tmp_path, keep=True, progress=seen, **SMALL["fig4"] | {"rates": 5})
+        assert calls, file
+
+
+def test_the_page_shows_what_is_finished(reports: Any, tmp_path: Path) -> None:
+    for name in FIGURES[:2]:
+        for file in reports[name][0].files[0].parent.iterdir():
+            shutil.copy(file, tmp_path)
+    (tmp_path / f"{FIGURES[1]}.npz").unlink()
+    page = write_page(tmp_path, FIGURES).read_text()
+    for link in re.findall(r'(?:href|src)="([^#:"]+)"', page):
+        assert (tmp_path / link).is_file()
+    shown = reports[FIGURES[0]][0]
+    assert all(html.escape(check.name) in page for check in shown.checks)
+    assert f"pydln.reproduce.reproduce(&#x27;{FIGURES[0]}&#x27;" in page
+    assert pydln.__version__ in page
+    assert f'id="{FIGURES[1]}"' not in page, "a figure without its numbers is not finished"
+
+
+@pytest.mark.parametrize(
+    ("request_", "command"),
+    [
+        (Request("fig4", False, 0, {}, "1"), "pydln reproduce fig4"),
+        (Request("fig4", True, 3, {"inputs": "raw"}, "1"), "pydln reproduce fig4 --full --seed 3 --inputs raw"),
+        (Request("fig3", False, 0, {"starts": 4}, "1"), "pydln.reproduce.reproduce('fig3', 'out', starts=4)"),
+    ],
+)
+def test_the_command_of_a_request(request_: Request, command: str) -> None:
+    assert request_.command() == command
+
+
+def test_a_record_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    assert Record.load(tmp_path, "fig3") is None
+    (tmp_path / "fig3.json").write_text("{")
+    assert Record.load(tmp_path, "fig3") is None
 
 
 def test_fig3_half_times_from_aligned_starts_lie_within_one_percent_of_theory(reports: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Check", "table"]
+__all__ = ["Check", "cells", "table"]
 
 
 @dataclass(frozen=True)
@@ -62,35 +62,36 @@ class Check:
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
 
 
-def table(checks: Iterable[Check]) -> str:
-    """The rows as a Markdown table, its columns aligned for reading as plain text."""
+def cells(checks: Iterable[Check]) -> list[tuple[str, ...]]:
+    """The header and the rows as text: what every form of the table shows."""
     header = ("check", "theory", "measured", "difference", "tolerance", "", "note")
     rows = [
         (
-            _cell(one.name),
+            " ".join(one.name.split()),
             _number(one.theory),
             _number(one.measured),
             _part(one.difference, one.relative, "+"),
             _part(one.tolerance, one.relative, ""),
             {True: "pass", False: "FAIL", None: "shown"}[one.passed],
-            _cell(one.note),
+            " ".join(one.note.split()),
         )
         for one in checks
     ]
-    wide = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    return [header, *rows]
+
+
+def table(checks: Iterable[Check]) -> str:
+    """The rows as a Markdown table, its columns aligned for reading as plain text."""
+    lines = [tuple(text.replace("|", "\\|") for text in row) for row in cells(checks)]
+    wide = [max(len(row[i]) for row in lines) for i in range(len(lines[0]))]
     right = (False, True, True, True, True, False, False)
 
-    def line(cells: tuple[str, ...]) -> str:
-        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, wide, right, strict=True))
+    def line(row: tuple[str, ...]) -> str:
+        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, wide, right, strict=True))
         return "| " + " | ".join(padded) + " |"
 
     rule = "|" + "|".join("-" * (w + 1) + ":" if r else "-" * (w + 2) for w, r in zip(wide, right, strict=True)) + "|"
-    return "\n".join([line(header), rule, *map(line, rows)]) + "\n"
-
-
-def _cell(text: str) -> str:
-    """`text` without what ends a cell or a row."""
-    return " ".join(text.split()).replace("|", "\\|")
+    return "\n".join([line(lines[0]), rule, *map(line, lines[1:])]) + "\n"
 
 
 def _number(value: float | None) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import time
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydln import _validate
+from pydln import _backend, _validate
+from pydln.reproduce.page import write_page
+from pydln.reproduce.record import Record, Request
 from pydln.reproduce.report import Progress, Report
 
 __all__ = ["FIGURES", "reproduce", "takes", "title"]
@@ -35,11 +39,14 @@ def reproduce(
     *,
     full: bool = False,
     seed: int = 0,
+    keep: bool = False,
     progress: Progress | None = None,
     n_threads: int | None = None,
     **options: Any,
 ) -> Report:
     """Make a figure of the paper, with its numbers and its table of theory against measurement.
+
+    The directory's ``index.html`` then shows all the figures that are there.
 
     Parameters
     ----------
@@ -51,6 +58,9 @@ def reproduce(
         The paper's own sizes instead of quick ones.
     seed : int
         Of everything drawn at random.
+    keep : bool
+        Take the figure that an earlier run left in `out_dir`, if it was made by this version with the same `full`,
+        `seed` and options.
     progress : callable, optional
         Called as ``progress(done, total, what)``.
     n_threads : int, optional
@@ -74,7 +84,14 @@ def reproduce(
     for option in options:
         if option not in known:
             raise TypeError(f"{option}: {name} does not take it; its own options are {', '.join(known)}")
+    request = Request(name, bool(full), _validate.integer(seed, "seed", at_least=0), options, _backend.version())
+    found = Record.load(Path(out_dir), name) if keep else None
+    if found is not None and found.request == request:
+        return found.report
+    began = time.perf_counter()
     report: Report = run(out_dir, full=full, seed=seed, progress=progress, n_threads=n_threads, **options)
+    Record(request, report, time.perf_counter() - began, inspect.getdoc(_module(name)) or "").save(Path(out_dir))
+    write_page(out_dir, FIGURES)
     return report
 
 

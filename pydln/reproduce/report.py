@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ class Report:
     checks : tuple of Check
         Theory against measurement.
     files : tuple of Path
-        Picture (PNG, SVG), numbers (npz), checks (Markdown, JSON), in this order.
+        Picture (PNG, SVG), numbers (npz), checks (Markdown), in this order.
     settings : dict
         What the figure was made with.
     """
@@ -97,11 +96,11 @@ def write(
     checks: Sequence[Check],
     settings: Mapping[str, Any],
 ) -> Report:
-    """Write ``name.png``, ``.svg``, ``.npz``, ``.md`` and ``.json`` into `out_dir`."""
+    """Write ``name.png``, ``.svg``, ``.npz`` and ``.md`` into `out_dir`."""
     import matplotlib
 
-    files = tuple(out_dir / f"{name}.{kind}" for kind in ("png", "svg", "npz", "md", "json"))
-    png, svg, npz, markdown, record = files
+    files = tuple(out_dir / f"{name}.{kind}" for kind in ("png", "svg", "npz", "md"))
+    png, svg, npz, markdown = files
     report = Report(name, title, tuple(checks), files, dict(settings))
     with matplotlib.rc_context({"svg.hashsalt": "pydln"}):
         figure.savefig(png, dpi=200)
@@ -109,13 +108,4 @@ def write(
     np.savez_compressed(npz, **{key: np.asarray(value) for key, value in numbers.items()})  # type: ignore[arg-type]
     made = "\n".join(f"- {key}: {value}" for key, value in settings.items())
     markdown.write_text(f"# {title}\n\n{made}\n\n{report.table()}", encoding="utf-8")
-    content = {
-        "name": name,
-        "title": title,
-        "passed": report.passed,
-        "settings": report.settings,
-        "checks": [check.as_json() for check in checks],
-        "files": [file.name for file in files],
-    }
-    record.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return report
