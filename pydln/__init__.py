@@ -20,7 +20,8 @@ from pydln.errors import (
     PydlnError,
 )
 from pydln.flow import Stop, gradient_descent
-from pydln.integrate import gradient_flow, mode_flow
+from pydln.integrate import gradient_flow
+from pydln.modes import mode_flow
 from pydln.noise import LabelNoise, Minibatch, Online
 from pydln.plan import Plan, plan
 from pydln.singular import SingularFlow, SingularRates, singular_flow, singular_rates

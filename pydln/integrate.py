@@ -1,4 +1,4 @@
-"""Gradient flow of ensembles, integrated: whole networks, and modes one by one."""
+"""Gradient flow of ensembles of whole networks, integrated."""
 
 from __future__ import annotations
 
@@ -48,10 +48,9 @@ from pydln.task import Task
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
 
-__all__ = ["gradient_flow", "mode_flow"]
+__all__ = ["gradient_flow"]
 
 _AT_ONCE = 2**27  # bytes of weights over time that are held beside the recording
-_IN_CACHE = 2**18
 _BY_KERNEL = ("loss", "test_loss", "strengths", "product", "layer_norms")
 
 
@@ -171,128 +170,6 @@ def gradient_flow(
         reduced=run.reduced,
     )
     return _judged(made, interrupted, throw)
-
-
-def mode_flow(
-    s: ArrayLike,
-    layer_strengths: ArrayLike,
-    t: ArrayLike,
-    *,
-    variances: ArrayLike = 1.0,
-    method: str = "tsit5",
-    rtol: float | None = None,
-    atol: float = 0.0,
-    step: float | None = None,
-    max_step: float | None = None,
-    max_steps: int = 100_000,
-    n_threads: int | None = None,
-    throw: bool = True,
-    progress: Progress = False,
-) -> Trajectory:
-    """Decoupled modes of any depth, balanced or not: every layer moves each mode by itself.
-
-        da_l/dt = (∏_{m≠l} a_m) (s - d u),   u = ∏_m a_m
-
-    (Saxe, McClelland & Ganguli 2013, eqs. 11 and 16 with t in units of τ.) The flow conserves a_l² - a_m², so that the
-    layer m with the smallest |a| carries the others along, and one equation is integrated:
-
-        dz/dt = P (s - d z P),   z = a_m,   P = ∏_{l≠m} a_l = ± ∏_{l≠m} √(z² + a_l(0)² - a_m(0)²)
-
-    Its relative error bounds that of every a_l, so that starts of any scale are followed as faithfully as others, and
-    what is conserved is so to rounding. Two parts of the way take no steps, for what their closed forms leave out is a
-    tenth of the tolerance: plateaus of small starts, d u << s, where two layers alone move (ln |z| or arsinh grows
-    linearly; so every one of depth 2) or all are equal (|z|^(2-D) falls linearly); and the way to rest from where
-    (s - d u)² is small beside u², z - z* ~ exp(-λt), along which explicit steps would be bound to about 3/λ.
-
-    Parameters
-    ----------
-    s : (mode,) or (batch, mode) array
-        Strengths of the modes of Σ_yx.
-    layer_strengths : (D,), (mode, D) or (batch, mode, D) array
-        a_l at t = 0, W_1 first.
-    t : (time,) array
-        Times to record at, in units of τ, >= 0 and increasing.
-    variances : float, (mode,) or (batch, mode) array
-        d: input variance along each mode, >= 0; 1 where inputs are whitened.
-    method, rtol, atol, step, max_step, max_steps, n_threads, throw, progress
-        As in `gradient_flow`; the tolerances are those of z.
-
-    Returns
-    -------
-    Trajectory
-        ``strengths`` u, (batch, time, mode), and ``loss`` Σ_α (s_α - d_α u_α)² / (2 d_α) over the modes with d > 0. Its
-        `Status` is the worst of a member's modes.
-
-    Raises
-    ------
-    TypeError, ValueError, IntegrationError, Interrupted
-        As `gradient_flow`.
-    """
-    wanted = _validate.array(s, "s")
-    a = _validate.array(layer_strengths, "layer_strengths")
-    d = _validate.array(variances, "variances", at_least=0)
-    if a.ndim not in (1, 2, 3) or wanted.ndim not in (1, 2) or d.ndim > 2:
-        raise ValueError(
-            "layer_strengths: expected (D,), (mode, D) or (batch, mode, D) beside s (mode,) or (batch, mode), "
-            f"got {a.shape} beside {wanted.shape}"
-        )
-    try:
-        shape = np.broadcast_shapes(wanted.shape, a.shape[:-1], d.shape)
-    except ValueError:
-        raise ValueError(
-            f"layer_strengths: expected modes that fit s {wanted.shape} and variances {d.shape}, got {a.shape}"
-        ) from None
-    batch, modes = (1, *shape)[-2:]
-    depth, times, threads = a.shape[-1], _times(t), _threads(n_threads)
-    if not batch * modes * depth:
-        raise ValueError(f"layer_strengths: expected a mode and a layer at least, got {a.shape}")
-    how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
-    _validate.fits_in_memory(
-        8 * batch * (modes * (len(times) + depth + 6) + len(times)),
-        f"t: {batch * modes} modes of {depth} layers at {len(times)} times",
-        "record at fewer times, or fewer modes at once",
-    )
-    targets, spread = (np.broadcast_to(x, (batch, modes)) for x in (wanted, d))
-    strengths = np.empty((batch, len(times), modes))
-    ended = _Ended(batch * modes)
-    core = _backend.core
-    with _progress(progress) as tick:
-        interrupted = core.modes_f64(
-            layer_strengths=np.array(np.broadcast_to(a, (batch, modes, depth)), order="C").reshape(-1, depth),
-            s=np.array(targets, order="C").reshape(-1),
-            variances=np.array(spread, order="C").reshape(-1),
-            strengths=strengths,
-            **how.kernel(times),
-            **ended.of(np.arange(batch * modes)),
-            threads=threads,
-            memory=_validate.free_memory,
-            isa=_backend.isa(),
-            tick=tick,
-        )
-    status = ended.status.reshape(batch, modes)
-    run = Trajectory(
-        t=times,
-        steps=None,
-        records={"strengths": strengths, "loss": _mode_loss(strengths, targets, spread)},
-        status=status.max(axis=1),
-        stopped_at=ended.accepted.reshape(batch, modes).max(axis=1),
-        settings=how.settings | {"depth": depth, "modes": modes, "isa": _backend.isa(), "version": _backend.version()},
-        source="mode_flow",
-    )
-    return _judged(run, interrupted, throw)
-
-
-def _mode_loss(u: NDArray[Any], s: NDArray[Any], d: NDArray[Any]) -> NDArray[Any]:
-    """Σ_α (s_α - d_α u_α)² / (2 d_α) over the modes with d > 0, (batch, time)."""
-    loss = np.empty(u.shape[:2])
-    weight = np.where(d > 0, 0.5 / np.where(d > 0, d, 1), 0)
-    for members in blocks(len(u), 8 * u[0].size, at_once=_IN_CACHE, at_least=1):
-        span = slice(members[0], members[-1] + 1)
-        gap = u[span] * d[span, None]
-        np.subtract(s[span, None], gap, out=gap)
-        np.multiply(gap, gap, out=gap)
-        np.einsum("btm,bm->bt", gap, weight[span], out=loss[span])
-    return loss
 
 
 class _Ended:

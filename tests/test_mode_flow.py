@@ -10,6 +10,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 import reference
+from scipy.integrate import solve_ivp
 
 import pydln as dln
 from pydln import _backend
@@ -375,3 +376,94 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
     for error, message, change in wrong:
         with pytest.raises(error, match=message):
             _backend.core.modes_f64(**sound | change)
+
+
+# --- stop ------------------------------------------------------------------------------------------------------------
+S = np.array([2.0, 1.2, 0.7])
+D3 = np.random.default_rng(5).uniform(0.05, 0.4, size=(6, 3, 3))
+TIMES = np.linspace(0.0, 30.0, 7)
+
+
+def loss_of(u):
+    return 0.5 * ((S - u) ** 2).sum(axis=-1)
+
+
+@pytest.mark.parametrize("method", ["tsit5", "dop853"])
+def test_stops_at_the_loss_asked_for(method):
+    limits = np.geomspace(2.0, 1e-6, 6)
+    run = dln.mode_flow(S, D3, TIMES, stop=dln.Stop(loss=limits), rtol=1e-11, method=method)
+    assert (run.status == dln.Status.REACHED_LOSS).all()
+    for i, when in enumerate(run.settings["stopped_time"]):
+        u = dln.mode_flow(S, D3[i], [when], rtol=1e-12).strengths[0, 0]
+        assert loss_of(u) == pytest.approx(limits[i], rel=1e-7)
+        np.testing.assert_array_equal(np.isnan(run.loss[i]), when < TIMES)
+        np.testing.assert_array_equal(np.isnan(run.strengths[i]).all(axis=-1), when < TIMES)
+    alone = dln.mode_flow(S, D3[2], TIMES, stop=dln.Stop(loss=limits[2]), rtol=1e-11, method=method)
+    assert alone.settings["stopped_time"][0] == run.settings["stopped_time"][2]
+
+
+def test_stops_at_the_strengths_asked_for():
+    run = dln.mode_flow(S, D3, TIMES, stop=dln.Stop(strengths=[1.0, np.nan, 0.35]), rtol=1e-11)
+    assert (run.status == dln.Status.REACHED_STRENGTH).all()
+    for i, when in enumerate(run.settings["stopped_time"]):
+        u = dln.mode_flow(S, D3[i], [when], rtol=1e-12).strengths[0, 0]
+        assert min(u[0] - 1.0, u[2] - 0.35) == pytest.approx(0.0, abs=1e-8)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("d", [1.0, 0.6])
+def test_stops_when_nothing_moves(depth, d):
+    start = np.random.default_rng(depth).uniform(0.3, 0.9, size=(4, 3, depth))
+    run = dln.mode_flow(S, start, TIMES, variances=d, stop=dln.Stop(steady=1e-3), rtol=1e-11)
+    assert (run.status == dln.Status.STEADY).all()
+    for i, when in enumerate(run.settings["stopped_time"]):
+        h = 1e-3
+
+        def layers(t, i=i):
+            path = solve_ivp(
+                lambda _, a: (np.prod(a.reshape(3, depth), axis=1)[:, None] / a.reshape(3, depth)
+                              * (S - d * np.prod(a.reshape(3, depth), axis=1))[:, None]).ravel(),
+                (0, t), start[i].ravel(), method="DOP853", rtol=1e-12, atol=1e-14,
+            )  # fmt: skip
+            return path.y[:, -1]
+
+        speed = np.abs(layers(when + h) - layers(when - h)).max() / (2 * h)
+        assert speed == pytest.approx(1e-3, rel=1e-5)
+
+
+def test_conditions_of_gradient_flow_are_those_of_the_modes():
+    task = dln.Task.from_spectrum(S, d_in=5, d_out=4, seed=3)
+    weights = dln.init.aligned(task, depth=3, width=4, layer_strengths=D3.transpose(0, 2, 1))
+    for stop in (dln.Stop(loss=0.3), dln.Stop(strengths=0.5), dln.Stop(loss=0.05, strengths=0.6)):
+        network = dln.gradient_flow(task, weights, TIMES, stop=stop, rtol=1e-11, reduce="none")
+        modes = dln.mode_flow(S, D3, TIMES, stop=stop, rtol=1e-11)
+        np.testing.assert_array_equal(modes.status, network.status)
+        np.testing.assert_allclose(modes.settings["stopped_time"], network.settings["stopped_time"], rtol=1e-8)
+
+
+def test_stops_before_it_begins_or_never():
+    at_once = dln.mode_flow(S, D3, TIMES, stop=dln.Stop(loss=100.0))
+    assert (at_once.settings["stopped_time"] == 0).all()
+    assert np.isnan(at_once.loss[:, 1:]).all()
+    assert (at_once.status == dln.Status.REACHED_LOSS).all()
+    saddle = dln.mode_flow(S, np.zeros((3, 3)), TIMES, stop=dln.Stop(steady=1e-9))
+    assert saddle.status[0] == dln.Status.STEADY
+    never = dln.mode_flow(S, D3, TIMES, stop=dln.Stop(strengths=5.0))
+    assert (never.status == dln.Status.COMPLETED).all()
+    assert (never.settings["stopped_time"] == 30.0).all()
+    assert np.isfinite(never.loss).all()
+    many = dln.mode_flow(S, D3[0], TIMES, stop=dln.Stop(loss=np.geomspace(1.0, 1e-3, 50)))
+    assert (np.diff(many.settings["stopped_time"]) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"stop": 0.3}, "stop: expected pydln.Stop"),
+        ({"stop": dln.Stop(loss=np.ones(5))}, "stop.loss: expected 1 or 6 members"),
+        ({"stop": dln.Stop(loss=0.1), "method": "rk4", "step": 0.1}, "stop: expected a method that chooses its steps"),
+    ],
+)
+def test_mistakes_about_stopping(wrong, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        dln.mode_flow(S, D3, TIMES, **wrong)
