@@ -3,7 +3,7 @@
 //   PYDLN_SCALAR                    double or float
 //   PYDLN_VECTOR_BYTES              its vector width
 //   PYDLN_REGISTERS                 how many vector registers it has: 16 or 32
-//   PYDLN_SQUARES                   1: a kernel of its own for each square width up to 8; 0: these run like all others
+//   PYDLN_SQUARES                   2: a kernel of its own for each small square width; 1: for some; 0: these run like all others
 #include "cpu/kernels/body.hpp"
 
 #include "cpu/kernels/descent.hpp"
