@@ -118,7 +118,8 @@ class Start:
         V = self.modes[2]
         if self.task.whitened:
             return np.ones((len(V), V.shape[-1]))
-        return np.asarray(np.sum(V * (self._sigma_xx @ V), axis=-2))
+        # Rounding makes variances of -1e-17 of those that are zero, and with them times below zero.
+        return np.asarray(np.maximum(np.sum(V * (self._sigma_xx @ V), axis=-2), 0.0))
 
     @property
     def _sigma_xx(self) -> Floats:
