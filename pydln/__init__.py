@@ -7,6 +7,7 @@ with the inputs first, ``weights`` start with W_1, ``product`` is Ω = W_D ⋯ W
 
 from pydln import analysis, datasets, exact, init, plot, reduce
 from pydln._backend import version as _version
+from pydln.consistency import Consistency, consistency
 from pydln.end_to_end import end_to_end_flow
 from pydln.errors import (
     BackendUnavailable,
@@ -24,6 +25,7 @@ from pydln.integrate import gradient_flow
 from pydln.modes import mode_flow
 from pydln.noise import LabelNoise, Minibatch, Online
 from pydln.plan import Plan, plan
+from pydln.pretraining import Pretrained, fine_tune, pretrain
 from pydln.singular import SingularFlow, SingularRates, singular_flow, singular_rates
 from pydln.task import Modes, Task
 from pydln.trajectory import Status, Trajectory
@@ -33,6 +35,7 @@ __version__ = _version()
 
 __all__ = [
     "BackendUnavailable",
+    "Consistency",
     "DataNotFound",
     "FileDamaged",
     "IntegrationError",
@@ -45,6 +48,7 @@ __all__ = [
     "NotRecorded",
     "Online",
     "Plan",
+    "Pretrained",
     "PydlnError",
     "SingularFlow",
     "SingularRates",
@@ -55,15 +59,18 @@ __all__ = [
     "Weights",
     "__version__",
     "analysis",
+    "consistency",
     "datasets",
     "end_to_end_flow",
     "exact",
+    "fine_tune",
     "gradient_descent",
     "gradient_flow",
     "init",
     "mode_flow",
     "plan",
     "plot",
+    "pretrain",
     "reduce",
     "singular_flow",
     "singular_rates",

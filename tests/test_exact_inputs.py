@@ -93,6 +93,17 @@ def test_directions_without_variance_rest(rounding: float) -> None:
     np.testing.assert_allclose(run.strengths[0, :, 2], 0.3, rtol=1e-13)
 
 
+def test_variances_that_are_zero_but_for_rounding() -> None:
+    """The representation of a bottleneck: Sigma_xx of low rank, whose least eigenvalues come out as -1e-17."""
+    x = np.random.default_rng(2).normal(size=(3, 8)) @ np.random.default_rng(3).normal(size=(8, 8))
+    task = dln.Task.from_data(x, x)
+    weights = dln.init.aligned(task, depth=2, strength=0.1)
+    assert min((v @ task.sigma_xx @ v) for v in task.modes.V.T) < 0
+    run = solve(task, weights).evaluate([0.0, 1.0, 400.0])
+    np.testing.assert_allclose(run.strengths[0, 1:, 3:], 0.1, atol=1e-12)
+    np.testing.assert_allclose(run.loss[0, -1], 0.0, atol=1e-10)
+
+
 def test_a_batch_of_tasks() -> None:
     tasks = [task_of([2.0, 1.0, 0.5], [3.0, 0.4, 1.5, 0.8, k + 1.0], seed=k) for k in range(3)]
     task = dln.Task.stack(tasks)

@@ -285,7 +285,11 @@ COMMON: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"scale": -1.0}, ValueError, "scale: expected a number >= 0, got -1.0"),
     ({"scale": "big"}, TypeError, "scale: expected real numbers, got 'big'"),
     ({"scale": np.nan}, ValueError, "scale: expected a finite number, got nan"),
-    ({"scale": np.ones((2, 2))}, ValueError, "scale: expected a number or one number per member"),
+    (
+        {"scale": np.ones((2, 2))},
+        ValueError,
+        r"scale: expected a number, \(batch,\) or \(batch, 1\), got an array of shape \(2, 2\)",
+    ),
     (
         {"batch": 3, "scale": [1.0, 2.0]},
         ValueError,

@@ -1,0 +1,109 @@
+"""What the starts check of their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from pydln import _validate
+
+__all__ = ["Arguments", "agree", "arguments", "fits", "hidden_widths", "member_keys", "shapes"]
+
+FloatArray = NDArray[np.float64]
+
+
+class Arguments(NamedTuple):
+    """What every start of given widths takes, checked.
+
+    Attributes
+    ----------
+    widths : list of int
+    gains : list of D (batch or 1, 1, 1) arrays
+    members : int
+    keys : (seed, first)
+    dtype : dtype
+    """
+
+    widths: list[int]
+    gains: list[FloatArray]
+    members: int
+    keys: tuple[int, int]
+    dtype: np.dtype[Any]
+
+
+def arguments(
+    widths: Sequence[int], batch: int | None, scale: ArrayLike, seed: int, first: int, dtype: DTypeLike
+) -> Arguments:
+    """All checked."""
+    if isinstance(widths, str | bytes) or not isinstance(widths, Sequence | np.ndarray):
+        raise TypeError(f"widths: expected a sequence of integers, input first, got {widths!r}")
+    dims = [_validate.integer(n, f"widths[{place}]", at_least=1) for place, n in enumerate(widths)]
+    if len(dims) < 2:
+        raise ValueError(f"widths: expected at least two, input and output, got {len(dims)}")
+    depth = len(dims) - 1
+    gain = _validate.array(scale, "scale", at_least=0)
+    if gain.ndim > 2 or gain.size == 0 or (gain.ndim == 2 and gain.shape[1] != depth):
+        raise ValueError(f"scale: expected a number, (batch,) or (batch, {depth}), got an array of shape {gain.shape}")
+    count = agree(batch, {"scale": len(gain) if gain.ndim else None})
+    keys, kind = member_keys(seed, first, count), _validate.dtype(dtype)
+    fits(count, dims, kind)
+    each = np.broadcast_to(
+        gain if gain.ndim == 2 else gain.reshape(-1, 1), (gain.size if gain.ndim < 2 else len(gain), depth)
+    )
+    return Arguments(dims, [each[:, place].reshape(-1, 1, 1) for place in range(depth)], count, keys, kind)
+
+
+def fits(count: int, dims: list[int], dtype: np.dtype[Any]) -> None:
+    """Refuse an ensemble that no memory is free for."""
+    entries = count * sum(n_in * n_out for _, n_in, n_out in shapes(dims))
+    _validate.fits_in_memory(
+        entries * dtype.itemsize,
+        f"widths: an ensemble of {count} with {entries} weights of {dtype}",
+        "take smaller widths, or fewer members at a time (`first` numbers them)",
+    )
+
+
+def member_keys(seed: int, first: int, count: int) -> tuple[int, int]:
+    """(seed, first), within 64 bits for every member."""
+    seed = _validate.integer(seed, "seed", at_least=0, at_most=2**64 - 1)
+    return seed, _validate.integer(first, "first", at_least=0, at_most=2**64 - count)
+
+
+def agree(batch: int | None, given: dict[str, int | None]) -> int:
+    """The batch that all of `given` have; None or 1 goes with every batch."""
+    count, because = 1, ""
+    if batch is not None:
+        count, because = _validate.integer(batch, "batch", at_least=1), "batch"
+    for name, members in given.items():
+        if members is None or members == 1 or members == count:
+            continue
+        if because:
+            raise ValueError(f"{name}: expected 1 or {count} members to go with {because}, got {members}")
+        count, because = members, name
+    return count
+
+
+def hidden_widths(
+    width: int | Sequence[int] | None, depth: int, at_least: int, why: str, default: int | None = None
+) -> list[int]:
+    """n_1 … n_{D-1}, none below `at_least`."""
+    if width is None:
+        return [at_least if default is None else default] * (depth - 1)
+    if isinstance(width, Sequence | np.ndarray) and not isinstance(width, str | bytes):
+        if len(width) != depth - 1:
+            raise ValueError(f"width: expected {depth - 1} hidden widths for depth {depth}, got {len(width)}")
+        widths = [_validate.integer(n, f"width[{place}]", at_least=1) for place, n in enumerate(width)]
+    else:
+        widths = [_validate.integer(width, "width", at_least=1)] * (depth - 1)
+    for n in widths:
+        if n < at_least:
+            raise ValueError(f"width: expected at least {at_least}, {why}, got {n}")
+    return widths
+
+
+def shapes(dims: list[int]) -> list[tuple[int, int, int]]:
+    """(l, n_{l-1}, n_l) for l = 1 … D."""
+    return [(place + 1, dims[place], dims[place + 1]) for place in range(len(dims) - 1)]
