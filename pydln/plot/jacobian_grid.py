@@ -72,7 +72,7 @@ def jacobian_grid(
     colors = style.mode_colors(len(ensembles))
     edges = np.linspace(low, high, _BINS + 1)
     counted = {name: _shares(values, edges) for name, values in ensembles.items()}
-    # Ensembles differ by factors of a hundred in the height of their histograms: the axis is logarithmic, from half a value.
+    # Histograms differ by factors of a hundred in height: the axis is logarithmic, from half a value on.
     least = 50.0 / max(values.shape[2] for values in ensembles.values())
     width, height = (1 - _LEFT) / q.size, (_TOP - _BOTTOM) / g.size
     for row, column in np.ndindex(g.size, q.size):

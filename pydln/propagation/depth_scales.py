@@ -56,7 +56,7 @@ def depth_scales(
 
 def scales_at(phi: Activation, q: Floats, growth: Floats, c: Floats, w: Floats) -> DepthScales:
     """The scales from q*, χ and c*, arrays of one shape."""
-    at_c = growth.copy()
+    at_c = np.array(growth)
     chaotic = c < 1  # False where c* is NaN
     at_c[chaotic] = correlation_slope(c[chaotic], q[chaotic], phi, w[chaotic])
     explodes = np.isinf(q)

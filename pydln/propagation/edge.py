@@ -60,7 +60,7 @@ def edge_of_chaos(
         return chi(fixed_point(phi, w, b[which], start=first[which]), phi, w) - 1
 
     every = np.arange(b.size)
-    on_grid = np.array([excess(np.full(b.size, w), every) for w in _GRID])
+    on_grid = excess(np.repeat(_GRID, b.size), np.tile(every, _GRID.size)).reshape(_GRID.size, b.size)
     crossed = (on_grid[:-1] < 0) & (on_grid[1:] >= 0)
     found = np.flatnonzero(crossed.any(axis=0))
     place = crossed[:, found].argmax(axis=0)

@@ -63,8 +63,9 @@ def jacobian(
     thin_output = isinstance(weights, Weights) and weights.widths[-1] < weights.widths[0]
     slopes, state, result = [], start, np.empty(0)
     for layer, bias in layers(weights, biases, start.shape[2]):
-        slope = factor * phi.derivative(state)
+        slope = phi.derivative(state)
         state = advance(layer, phi.value(state), factor, bias)
+        slope = slope * factor
         if thin_output:
             slopes.append(slope)
         elif result.size:

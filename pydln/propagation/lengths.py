@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 _SMALL, _LARGE = 1e-20, 1e40
 # Where φ(0) ≠ 0, E[x φ φ'] is the small rest of terms that cancel, of √q against q: 4e-12 of it are lost here.
 _SHIFTED_SMALL = 1e-8
+_NOTHING = 1e-300  # subnormal numbers have no relative precision
 _WORST = 1e-9  # a quadrature this far off, relative to the mean of the absolute value, is refused
 
 
@@ -112,7 +113,7 @@ def mean_of(f: Callable[[Floats], Floats], q: Floats, phi: Activation, *, floor:
     different, back = np.unique(q, return_inverse=True)
     found = gaussian_mean(f, different, kinks=phi.kinks)
     value, error = found.value[back].reshape(q.shape), found.error[back].reshape(q.shape)
-    lost = ~(error <= _WORST * (np.abs(value) + floor))
+    lost = ~(error <= _WORST * (np.abs(value) + floor) + _NOTHING)
     if lost.any():
         at = np.unravel_index(int(np.argmax(lost)), q.shape)
         raise ValueError(

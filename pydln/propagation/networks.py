@@ -144,9 +144,10 @@ def layers(weights: Layers, biases: Sequence[ArrayLike] | None, width: int) -> I
 def advance(layer: Floats, activity: Floats, gain: Floats, bias: Floats | None) -> Floats:
     """g W φ + b from `activity` φ(x), (batch or 1, samples, n)."""
     _agree(weights=len(layer), x=len(activity), gain=len(gain), biases=1 if bias is None else len(bias))
-    after: Floats = gain * np.matmul(activity, layer.transpose(0, 2, 1))
-    if bias is not None:
-        after = after + bias
+    with np.errstate(over="ignore", invalid="ignore"):
+        after: Floats = gain * np.matmul(activity, layer.transpose(0, 2, 1))
+        if bias is not None:
+            after = after + bias
     if not np.isfinite(after).all():
         raise ValueError("gain: expected activity that stays finite, got an overflow")
     return after

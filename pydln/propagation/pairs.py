@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydln.activations import Activation
-from pydln.propagation.gaussian import REACH, gaussian_mean, hermite, legendre
+from pydln.propagation.gaussian import CAUTION, REACH, gaussian_mean, hermite, legendre
 
 __all__ = ["PairMeans", "pair_means"]
 
@@ -134,7 +134,8 @@ def _panels(phi: Activation, q: float, y: float) -> tuple[float, float, float, f
             )
         )
     (rough, rough_slopes), (difference, slopes) = found
-    return difference, slopes, abs(difference - rough), abs(slopes - rough_slopes)
+    errors = CAUTION * abs(difference - rough), CAUTION * abs(slopes - rough_slopes)
+    return difference, slopes, *errors
 
 
 def _doubling(finest: float, furthest: float) -> Floats:

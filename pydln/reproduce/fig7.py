@@ -51,7 +51,7 @@ WIDTH = {False: 200, True: 1000}
 DEPTH = 99  # N_l = 100 layers of units
 GAINS = np.array([0.9, 0.95, 1.0, 1.05, 1.1])
 LENGTHS = np.array([0.2, 1.0, 4.0])
-ENSEMBLES = ("orthogonal", "gaussian")
+ENSEMBLES = {"orthogonal": "orthogonal", "gaussian": "Gaussian"}
 SIGMAS = 4.0
 BELOW_MEAN = 1e-3
 NEAR = (0.1, 10.0)
@@ -95,7 +95,7 @@ def run(
         values[kind] = found.reshape(GAINS.size, LENGTHS.size, units)
     predicted = [[_predict(float(g), float(q), units) for q in LENGTHS] for g in GAINS]
     plot.jacobian_grid(
-        {f"{kind.capitalize()} weights": s for kind, s in values.items()}, GAINS, LENGTHS, ax=figure.subplots()
+        {f"{ENSEMBLES[kind]} weights": s for kind, s in values.items()}, GAINS, LENGTHS, ax=figure.subplots()
     )
     tell(total, total, "done")
     return write(
@@ -124,7 +124,7 @@ def _layers(kind: str, units: int, seed: int, tell: Progress, before: int, total
     """One layer at a time: a hundred would take 800 MB at the paper's width."""
     make = getattr(init, kind)
     for layer in range(DEPTH):
-        tell(before + layer, total, f"{kind} weights, layer {layer + 1}")
+        tell(before + layer, total, f"{ENSEMBLES[kind]} weights, layer {layer + 1}")
         yield make((units, units), seed=seed, first=layer).layers[0]
 
 
@@ -228,7 +228,7 @@ def _checks(values: dict[str, Floats], predicted: list[list[_Predicted]], units:
         for i, gain in enumerate(GAINS):
             checks.append(
                 Check.show(
-                    f"part of singular values between 0.1 and 10, {kind}, g = {gain:g}, q = {LENGTHS[0]:g}",
+                    f"part of singular values between 0.1 and 10, {ENSEMBLES[kind]}, g = {gain:g}, q = {LENGTHS[0]:g}",
                     measured=float(near[i, 0]),
                     note=", ".join(
                         f"{part:.3f} at q = {q:g}" for part, q in zip(near[i, 1:], LENGTHS[1:], strict=True)
