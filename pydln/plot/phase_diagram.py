@@ -17,7 +17,7 @@ __all__ = ["phase_diagram"]
 
 _QUANTITIES = {
     "q": "fixed point $q^*$",
-    "chi": r"$\log_2 \chi$: gradients' growth per layer, octaves",
+    "chi": r"$\log_2 \chi$ (growth of squared gradients per layer)",
     "c": "fixed point $c^*$",
     "xi_q": r"depth scale $\xi_q$ (layers)",
     "xi_c": r"depth scale $\xi_c$ (layers)",
@@ -71,18 +71,14 @@ def phase_diagram(phases: PhaseDiagram, *, quantity: str = "chi", ax: Axes | Non
     shown = np.ma.masked_invalid(values)
     mesh = ax.pcolormesh(phases.sigma_w, phases.sigma_b, shown, shading="nearest", rasterized=True, **look)
     figure.colorbar(mesh, ax=ax, label=_QUANTITIES[quantity], extend="max" if quantity.startswith("xi") else "neither")
-    light = quantity == "chi"
-    ax.plot(
-        phases.edge,
-        phases.sigma_b,
-        color="black" if light else "white",
-        linewidth=1.8,
-        label=r"edge of chaos, $\chi = 1$",
-    )
+    from matplotlib.patheffects import withStroke
+
+    (edge,) = ax.plot(phases.edge, phases.sigma_b, color="black", linewidth=1.6, label=r"edge of chaos, $\chi = 1$")
+    edge.set_path_effects([withStroke(linewidth=3.4, foreground="white")])
     ax.set_xlim(phases.sigma_w[0], phases.sigma_w[-1])
     ax.set_ylim(phases.sigma_b[0], phases.sigma_b[-1])
     ax.set_xlabel(r"weights $\sigma_w$")
     ax.set_ylabel(r"biases $\sigma_b$")
     ax.set_title(f"{phases.activation}", fontsize="medium")
-    ax.legend(frameon=False, fontsize="small", loc="upper left", labelcolor="black" if light else "white")
+    ax.legend(fontsize="small", loc="lower right", framealpha=0.85)
     return ax
