@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from pydln import _validate
 
@@ -47,11 +46,33 @@ def _normal_density(x: Floats) -> Floats:
     return density
 
 
+# scipy.special takes half a second to import: it waits until one of these is called.
+def _erf(x: Floats) -> Floats:
+    from scipy.special import erf
+
+    value: Floats = erf(x)
+    return value
+
+
+def _normal_mass(x: Floats) -> Floats:
+    from scipy.special import ndtr
+
+    mass: Floats = ndtr(x)
+    return mass
+
+
+def _logistic(x: Floats) -> Floats:
+    from scipy.special import expit
+
+    value: Floats = expit(x)
+    return value
+
+
 _ALL = (
     Activation("linear", lambda x: x.copy(), np.ones_like, odd=True),
     # 1/cosh² keeps the digits that 1 - tanh² loses where tanh is near 1.
     Activation("tanh", np.tanh, lambda x: np.cosh(np.minimum(np.abs(x), 350.0)) ** -2.0, odd=True),
-    Activation("erf", special.erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x), odd=True),
+    Activation("erf", _erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x), odd=True),
     Activation("relu", lambda x: np.maximum(x, 0.0), lambda x: np.where(x > 0, 1.0, 0.0), odd=False, kinks=(0.0,)),
     Activation(
         "leaky_relu",
@@ -61,9 +82,9 @@ _ALL = (
         kinks=(0.0,),
     ),
     Activation(
-        "gelu", lambda x: x * special.ndtr(x), lambda x: special.ndtr(x) + x * _normal_density(x), odd=False
+        "gelu", lambda x: x * _normal_mass(x), lambda x: _normal_mass(x) + x * _normal_density(x), odd=False
     ),  # x Φ(x), the exact form (Hendrycks & Gimpel 2016)
-    Activation("softplus", lambda x: np.logaddexp(0.0, x), special.expit, odd=False),
+    Activation("softplus", lambda x: np.logaddexp(0.0, x), _logistic, odd=False),
 )
 
 _BY_NAME = {one.name: one for one in _ALL}

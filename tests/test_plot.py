@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.collections import PolyCollection  # noqa: E402
 from matplotlib.colors import to_rgb  # noqa: E402
 
-from pydln import plot  # noqa: E402
+from pydln import plot, propagation  # noqa: E402
 from pydln.errors import NotRecorded  # noqa: E402
 from pydln.plot import style  # noqa: E402
 from pydln.trajectory import Status, Trajectory  # noqa: E402
@@ -259,3 +259,104 @@ def test_things_that_are_no_trajectory_or_axes() -> None:
     with pytest.raises(TypeError, match=r"^theory: expected a pydln\.Trajectory, got int$"):
         plot.overlay(made(), 3)
     assert plt.get_fignums() == []
+
+
+# --- propagation and phase portrait ----------------------------------------------------------------------------------
+
+
+def test_phase_portrait_draws_paths_fixed_points_and_the_flow_along_its_hyperbolas() -> None:
+    t = np.linspace(0, 3, 50)
+    path = (np.cosh(t) / 10, np.sinh(t) / 10)
+    ax = plot.phase_portrait([path], s=2.0, reach=1.5)
+    end = 1.5 * np.sqrt(2.0)
+    assert ax.get_xlim() == ax.get_ylim() == (-end, end)
+    drawn = [line for line in ax.lines if len(line.get_xdata()) == 50]
+    assert len(drawn) == 1
+    np.testing.assert_array_equal(drawn[0].get_ydata(), path[1])
+    on_target = [
+        line for line in ax.lines if len(line.get_xdata()) > 50 and np.allclose(line.get_xdata() * line.get_ydata(), 2)
+    ]
+    assert len(on_target) == 2
+    (arrows,) = [c for c in ax.collections if hasattr(c, "U")]
+    a, b = arrows.get_offsets().T
+    # d(a² - b²)/dt = 0
+    np.testing.assert_allclose(a * arrows.U - b * arrows.V, 0, atol=1e-12)
+    np.testing.assert_allclose(arrows.U**2 + arrows.V**2, 1)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([3.0], r"paths\[0\]: expected a pair of arrays, a and b"),
+        ([([1.0], [1.0, 2.0])], r"paths\[0\]: expected two arrays of one length, got 1 and 2"),
+    ],
+)
+def test_phase_portrait_refuses_what_is_no_path(paths: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plot.phase_portrait(paths)
+    assert plt.get_fignums() == []
+
+
+def test_length_map_draws_the_map_its_fixed_points_and_a_staircase() -> None:
+    ax = plot.length_map("tanh", [1.0, 1.5, 2.0], largest=3.0, start=2.5, steps=3)
+    curves = [line for line in ax.lines if len(line.get_xdata()) == 201]
+    assert len(curves) == 3
+    np.testing.assert_allclose(
+        curves[1].get_ydata(), propagation.length_map(curves[1].get_xdata(), "tanh", 1.5), rtol=1e-12
+    )
+    dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(dots, propagation.fixed_point("tanh", [1.5, 2.0]))
+    assert len(ax.lines[-1].get_xdata()) == 7
+    assert legend(ax) == ["$q' = q$", r"$\sigma_w$ = 1", r"$\sigma_w$ = 1.5", r"$\sigma_w$ = 2"]
+    with pytest.raises(ValueError, match="sigma_w: expected a number or a row of them"):
+        plot.length_map("tanh", [[1.0]])
+
+
+def test_jacobian_grid_has_a_panel_for_every_gain_and_length_and_loses_no_value() -> None:
+    rng = np.random.default_rng(0)
+    values = {"orthogonal": 10.0 ** rng.uniform(-3, 1, (2, 3, 40)), "Gaussian": 10.0 ** rng.uniform(-12, 3, (2, 3, 40))}
+    values["Gaussian"][0, 0, :5] = 0.0
+    ax = plot.jacobian_grid(values, [0.9, 1.1], [0.1, 1.0, 2.0], decades=(-8, 2))
+    assert len(ax.child_axes) == 6
+    for panel in ax.child_axes:
+        for steps in panel.patches:
+            assert steps.get_data().values.sum() == pytest.approx(100)
+    first = ax.child_axes[0].patches[1].get_data().values[0]
+    assert first == pytest.approx(100 * np.mean(values["Gaussian"][0, 0] < 10.0 ** (-8 + 10 / 56)))
+    assert legend(ax) == ["orthogonal", "Gaussian"]
+
+
+@pytest.mark.parametrize(
+    ("values", "decades", "message"),
+    [
+        ({}, (-8, 2), "singular_values: expected at least one ensemble, got none"),
+        ({"a": np.ones((2, 2, 5))}, (-8, 2), r"singular_values\['a'\]: expected \(2, 1, n\), got \(2, 2, 5\)"),
+        ({"a": np.ones((2, 1, 5))}, (2, -8), "decades: expected them to ascend"),
+    ],
+)
+def test_jacobian_grid_refuses_what_does_not_fit(values: Any, decades: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plot.jacobian_grid(values, [0.9, 1.1], [1.0], decades=decades)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("quantity", ["chi", "q", "c", "xi_q", "xi_c"])
+def test_phase_diagram_draws_every_quantity_with_the_edge(quantity: str) -> None:
+    phases = propagation.phase_diagram("relu", [0.5, 1.0, 1.4, 1.8], [0.0, 0.5, 1.0])
+    ax = plot.phase_diagram(phases, quantity=quantity)
+    (mesh,) = [c for c in ax.collections if c.get_array() is not None]
+    shown = mesh.get_array()
+    expected = np.log2(phases.chi) if quantity == "chi" else getattr(phases, quantity)
+    assert shown.shape == (3, 4)
+    np.testing.assert_array_equal(np.ma.getmaskarray(shown), ~np.isfinite(expected))
+    np.testing.assert_array_equal(shown.compressed(), expected[np.isfinite(expected)])
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), phases.edge)
+
+
+def test_phase_diagram_needs_a_grid() -> None:
+    with pytest.raises(ValueError, match="phases: expected two or more values along each axis"):
+        plot.phase_diagram(propagation.phase_diagram("tanh", [1.0], [0.0, 1.0]))
+    with pytest.raises(TypeError, match=r"phases: expected a pydln\.PhaseDiagram, got int"):
+        plot.phase_diagram(3)
+    with pytest.raises(ValueError, match="quantity: expected one of"):
+        plot.phase_diagram(propagation.phase_diagram("tanh", [1.0, 2.0], [0.0, 1.0]), quantity="xi")

@@ -22,7 +22,13 @@ from pydln.reproduce.mode_descent import mode_descent
 from pydln.reproduce.page import write_page
 from pydln.reproduce.record import Record, Request
 
-SMALL: dict[str, dict[str, Any]] = {"fig3": {"starts": 2}, "fig4": {"layers": (3, 5, 20), "rates": 6}}
+SMALL: dict[str, dict[str, Any]] = {
+    "fig2": {},
+    "fig3": {"starts": 2},
+    "fig4": {"layers": (3, 5, 20), "rates": 6},
+    "fig7": {"width": 100},
+    "fig8": {"width": 100},
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +83,17 @@ def test_a_finished_figure_is_kept_while_the_request_is_the_same(tmp_path: Path)
 
 
 def test_the_page_shows_what_is_finished(reports: Any, tmp_path: Path) -> None:
-    for name in FIGURES[:2]:
+    for name in ("fig3", "fig4"):
         for file in reports[name][0].files[0].parent.iterdir():
             shutil.copy(file, tmp_path)
-    (tmp_path / f"{FIGURES[1]}.npz").unlink()
+    (tmp_path / "fig3.npz").unlink()
     page = write_page(tmp_path, FIGURES).read_text()
     for link in re.findall(r'(?:href|src)="([^#:"]+)"', page):
         assert (tmp_path / link).is_file()
-    shown = reports[FIGURES[0]][0]
-    assert all(html.escape(check.name) in page for check in shown.checks)
-    assert f"pydln.reproduce.reproduce(&#x27;{FIGURES[0]}&#x27;" in page
+    assert all(html.escape(check.name) in page for check in reports["fig4"][0].checks)
+    assert "pydln.reproduce.reproduce(&#x27;fig4&#x27;" in page
     assert pydln.__version__ in page
-    assert f'id="{FIGURES[1]}"' not in page, "a figure without its numbers is not finished"
+    assert 'id="fig3"' not in page, "a figure without its numbers is not finished"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +135,36 @@ def test_fig4_learning_time_and_rate_against_depth(reports: Any) -> None:
         np.testing.assert_allclose(rate, numbers["stability_limit"], rtol=0.3)
         assert numbers["loss_5_layers"][0] > numbers["loss_5_layers"][-1]
         assert np.isnan(numbers["iterations"]).any(), "no rate of the grid was too large: the fastest may lie outside"
+
+
+def test_fig2_trajectories_end_on_the_hyperbola_they_start_on(reports: Any) -> None:
+    with np.load(reports["fig2"][0].files[2]) as numbers:
+        for key in ("exact", "gradient_flow"):
+            a, b = numbers[key][..., 0], numbers[key][..., 1]
+            np.testing.assert_allclose(a**2 - b**2, (a**2 - b**2)[:, :1] * np.ones(a.shape[1]), atol=1e-9)
+            np.testing.assert_allclose((a * b)[:2, -1], 1.0, atol=1e-7)
+            assert abs(a[2, -1]) < 1e-6, "the stable manifold ends at the saddle"
+
+
+def test_fig7_only_orthogonal_weights_near_the_critical_gain_keep_singular_values_near_one(reports: Any) -> None:
+    with np.load(reports["fig7"][0].files[2]) as numbers:
+        logs = {kind: np.log10(numbers[kind]) for kind in ("orthogonal", "gaussian")}
+        spread = {kind: np.subtract(*np.quantile(one, [0.9, 0.1], axis=2)) for kind, one in logs.items()}
+        assert (spread["gaussian"] > 3 * spread["orthogonal"]).all()
+        middle = np.median(logs["orthogonal"][:, 0], axis=1)
+        np.testing.assert_array_equal(np.abs(middle) < 1, np.abs(numbers["g"] - 1.05) < 0.06)
+        rising = np.diff(numbers["mean_square_theory"], axis=0)
+        assert (rising > 0).all()
+
+
+def test_fig8_networks_lie_on_the_map(reports: Any) -> None:
+    with np.load(reports["fig8"][0].files[2]) as numbers:
+        g, ends = numbers["g"], numbers["q_network"][..., -1].mean(axis=1)
+        assert ends.shape == (2, len(g))
+        np.testing.assert_allclose(ends[1], numbers["q_map"][:, -1], rtol=0.12)
+        assert (numbers["q_fixed_point"] == 0).tolist() == (g <= 1).tolist()
+        settled = np.abs(g - 1) > 0.25
+        np.testing.assert_allclose(numbers["q_map"][settled, -1], numbers["q_fixed_point"][settled], atol=1e-5)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 7])
@@ -190,13 +225,15 @@ def test_json_has_no_nan() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "kind", "message"),
     [
-        ("fig9", {}, ValueError, "name: expected one of 'fig3', 'fig4', got 'fig9'"),
+        ("fig9", {}, ValueError, "name: expected one of 'fig2', 'fig3', 'fig4', 'fig7', 'fig8', got 'fig9'"),
         ("fig3", {"starts": 1}, ValueError, "starts: expected an integer >= 2, got 1"),
         ("fig3", {"seed": -1}, ValueError, "seed: expected an integer >= 0, got -1"),
         ("fig4", {"inputs": "white"}, ValueError, "inputs: expected one of 'whitened', 'raw', got 'white'"),
         ("fig4", {"layers": [5]}, ValueError, "layers: expected two or more increasing numbers, got [5]"),
         ("fig4", {"layers": [5, 3]}, ValueError, "layers: expected two or more increasing numbers, got [5, 3]"),
         ("fig4", {"layers": [3, 2]}, ValueError, "layers[1]: expected an integer >= 3, got 2"),
+        ("fig7", {"width": 19}, ValueError, "width: expected an integer >= 20, got 19"),
+        ("fig8", {"width": 2.5}, TypeError, "width: expected an integer, got 2.5"),
         ("fig4", {"rates": 3}, ValueError, "rates: expected an integer >= 4, got 3"),
     ],
 )

@@ -1,0 +1,238 @@
+"""S13 fig. 7: singular values of the end-to-end Jacobian of a tanh network with orthogonal weights, near g = 1.
+
+The paper gives: J = ∂x^{D+1}/∂x^1 of x^{l+1} = g W φ(x^l), φ = tanh, orthogonal W, N = 1000 units a layer, N_l = 100
+layers of units (D = 99 weight matrices), a grid over g = 0.9, 0.95, 1, 1.05, 1.1 and over the q of the input. It says
+that only orthogonal weights near the critical gain keep the singular values of a deep nonlinear network near one.
+
+The paper leaves unsaid, and here is chosen: q = 0.2, 1 and 4; a logarithmic axis; Gaussian weights drawn beside the
+orthogonal ones, from which the claim takes its meaning; one draw of the weights, which all panels share. A reduced
+network has 200 units and the paper's depth.
+
+What the table compares. In a wide network the layers' Jacobians g W diag(φ') are free of each other, so that along the
+length map q^1, q^2, … (Pennington, Schoenholz & Ganguli 2017)
+
+- the mean squared singular value is the product of χ(q^l) = g² E[φ'²],
+- the relative variance of squared singular values is the sum of E[φ'⁴]/E[φ'²]² - 1 over the layers, to which each layer
+  of Gaussian weights adds 1 and orthogonal ones nothing: that is the whole difference, a hundred against a few.
+
+Gaussian networks have squared singular values over more decades than that variance can be measured on. There the part
+of them above a thousandth of the mean is compared with the law of products of D Gaussian matrices (Fuss-Catalan), D
+raised by what the nonlinearity adds to the variance.
+
+Tolerances are four standard deviations of one network, from the noise of every layer carried through the map
+(`_predict`); freeness itself holds up to terms of order K/N relative, for which 4K(1 + K)/N is allowed in the variance
+K.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pydln import _validate, init, plot
+from pydln.propagation import jacobian_singular_values, length_map
+from pydln.propagation.gaussian import hermite
+from pydln.reproduce.checks import Check
+from pydln.reproduce.report import Progress, Report, blank, directory, write
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["TITLE", "run"]
+
+TITLE = "Fig. 7 of Saxe, McClelland & Ganguli (2013): Jacobians of a deep tanh network with orthogonal weights"
+
+WIDTH = {False: 200, True: 1000}
+DEPTH = 99  # N_l = 100 layers of units
+GAINS = np.array([0.9, 0.95, 1.0, 1.05, 1.1])
+LENGTHS = np.array([0.2, 1.0, 4.0])
+ENSEMBLES = {"orthogonal": "orthogonal", "gaussian": "Gaussian"}
+SIGMAS = 4.0
+BELOW_MEAN = 1e-3
+NEAR = (0.1, 10.0)
+
+Floats = NDArray[np.float64]
+
+
+def run(
+    out_dir: str | os.PathLike[str],
+    *,
+    full: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+    n_threads: int | None = None,
+    width: int | None = None,
+) -> Report:
+    """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters.
+
+    Parameters
+    ----------
+    n_threads : int, optional
+        Not used: the matrix products are NumPy's, whose BLAS has its own threads.
+    width : int, optional
+        Units per layer: 1000 if `full`, as in the paper, else 200.
+    """
+    seed = _validate.integer(seed, "seed", at_least=0)
+    units = _validate.integer(WIDTH[bool(full)] if width is None else width, "width", at_least=20)
+    folder = directory(out_dir)
+    tell = progress or (lambda done, total, what: None)
+    figure = blank(9.0, 8.4)
+
+    direction = np.random.default_rng(seed).standard_normal(units)
+    direction /= np.sqrt(np.mean(direction**2))
+    gain, length = (a.ravel() for a in np.meshgrid(GAINS, LENGTHS, indexing="ij"))
+    x = direction * np.sqrt(length)[:, None]
+    total = len(ENSEMBLES) * DEPTH
+    values: dict[str, Floats] = {}
+    for i, kind in enumerate(ENSEMBLES):
+        layers = _layers(kind, units, seed, tell, i * DEPTH, total)
+        found = jacobian_singular_values(layers, x, "tanh", gain=gain)
+        values[kind] = found.reshape(GAINS.size, LENGTHS.size, units)
+    predicted = [[_predict(float(g), float(q), units) for q in LENGTHS] for g in GAINS]
+    plot.jacobian_grid(
+        {f"{ENSEMBLES[kind]} weights": s for kind, s in values.items()}, GAINS, LENGTHS, ax=figure.subplots()
+    )
+    tell(total, total, "done")
+    return write(
+        folder,
+        "fig7",
+        TITLE,
+        figure=figure,
+        numbers={
+            "g": GAINS,
+            "q": LENGTHS,
+            "mean_square_theory": [[np.exp(one.log_mean) for one in row] for row in predicted],
+            "relative_variance_theory": [[one.variance for one in row] for row in predicted],
+            **values,
+        },
+        checks=_checks(values, predicted, units),
+        settings={
+            "full": bool(full),
+            "seed": seed,
+            "width": units,
+            "weight matrices": DEPTH,
+        },
+    )
+
+
+def _layers(kind: str, units: int, seed: int, tell: Progress, before: int, total: int) -> Iterator[Floats]:
+    """One layer at a time: a hundred would take 800 MB at the paper's width."""
+    make = getattr(init, kind)
+    for layer in range(DEPTH):
+        tell(before + layer, total, f"{ENSEMBLES[kind]} weights, layer {layer + 1}")
+        yield make((units, units), seed=seed, first=layer).layers[0]
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """Mean field of the squared singular values with orthogonal weights, and the scatter of one network about it."""
+
+    log_mean: float
+    log_mean_sd: float
+    variance: float  # relative to the squared mean
+    variance_sd: float
+
+
+def _predict(gain: float, q: float, units: int) -> _Predicted:
+    """Follow q, the log of the mean and the relative variance through the layers, and their joint covariance.
+
+    Orthogonal weights put the activity of each layer on a sphere. Means over units then scatter as the functions
+    f = φ², φ'², φ'⁴ do about their regression on z² - 1, with a covariance of order 1/N; a deviation of q moves every
+    mean by β/q, β the coefficient of that regression (Stein's lemma). Traces of products of free matrices scatter by
+    2K κ/N² relative for each factor of relative variance κ that comes to K.
+    """
+    z, weights = hermite(96)
+    log_mean = variance = traces = 0.0
+    covariance = np.zeros((3, 3))  # of q, log mean, relative variance
+    for _ in range(DEPTH):
+        slope = np.cosh(np.sqrt(q) * z) ** -2.0
+        f = np.stack([np.tanh(np.sqrt(q) * z) ** 2, slope**2, slope**4])
+        mean = f @ weights
+        beta = (f * weights) @ (z**2 - 1) / 2
+        rest = f - mean[:, None] - beta[:, None] * (z**2 - 1)
+        own = (rest * weights) @ rest.T / units
+        enter = np.array([[gain**2, 0, 0], [0, 1 / mean[1], 0], [0, -2 * mean[2] / mean[1] ** 3, 1 / mean[1] ** 2]])
+        carry = np.eye(3)
+        carry[0, 0] = 0.0
+        carry[:, 0] += enter @ (beta / q)
+        covariance = carry @ covariance @ carry.T + enter @ own @ enter.T
+        kappa = mean[2] / mean[1] ** 2 - 1
+        traces += 2 * variance * kappa / units**2
+        log_mean += float(np.log(gain**2 * mean[1]))
+        variance += float(kappa)
+        q = float(length_map(q, "tanh", gain))
+    return _Predicted(log_mean, float(np.sqrt(covariance[1, 1] + traces)), variance, float(np.sqrt(covariance[2, 2])))
+
+
+def _part_above(threshold: float, factors: float) -> float:
+    """The part of the squared singular values of a product of Gaussian matrices above `threshold` times their mean.
+
+    Fuss-Catalan: x = sin^{M+1}((M+1)φ)/(sin φ sin^M(Mφ)), density sin²φ sin^{M-1}(Mφ)/(π sin^M((M+1)φ)), falling
+    from the upper edge at φ = 0.
+    """
+    phi = np.linspace(0, np.pi / (factors + 1), 200_001)[1:-1]
+    first, last, one = np.sin(factors * phi), np.sin((factors + 1) * phi), np.sin(phi)
+    log_x = (factors + 1) * np.log(last) - np.log(one) - factors * np.log(first)
+    log_density = 2 * np.log(one) + (factors - 1) * np.log(first) - np.log(np.pi) - factors * np.log(last)
+    mass = np.exp(log_density + log_x)  # per unit of ln x
+    pieces = -0.5 * (mass[1:] + mass[:-1]) * np.diff(log_x)
+    return float(np.interp(-np.log(threshold), -log_x, np.concatenate([[0.0], np.cumsum(pieces)])))
+
+
+def _checks(values: dict[str, Floats], predicted: list[list[_Predicted]], units: int) -> list[Check]:
+    squares = {kind: s**2 for kind, s in values.items()}
+    checks = []
+    for i, j in np.ndindex(GAINS.size, LENGTHS.size):
+        where = f"g = {GAINS[i]:g}, q = {LENGTHS[j]:g}"
+        theory, found = predicted[i][j], squares["orthogonal"][i, j]
+        checks += [
+            Check.compare(
+                f"ln of the mean squared singular value, orthogonal, {where}",
+                theory=theory.log_mean,
+                measured=float(np.log(found.mean())),
+                tolerance=SIGMAS * theory.log_mean_sd,
+                relative=False,
+                note="theory: the sum of ln χ along the length map",
+            ),
+            Check.compare(
+                f"relative variance of squared singular values, orthogonal, {where}",
+                theory=theory.variance,
+                measured=float(found.var() / found.mean() ** 2),
+                tolerance=SIGMAS * theory.variance_sd + 4 * theory.variance * (1 + theory.variance) / units,
+                relative=False,
+                note=f"Gaussian weights: {theory.variance + DEPTH:.1f}",
+            ),
+        ]
+    for i, j in np.ndindex(GAINS.size, LENGTHS.size):
+        theory, found = predicted[i][j], squares["gaussian"][i, j]
+        checks.append(
+            Check.compare(
+                f"part of squared singular values above 0.001 of the mean, Gaussian, "
+                f"g = {GAINS[i]:g}, q = {LENGTHS[j]:g}",
+                theory=_part_above(BELOW_MEAN, DEPTH + theory.variance),
+                measured=float(np.mean(found > BELOW_MEAN * np.exp(theory.log_mean))),
+                # ln σ of the k-th value scatters as √(D/2(N - k)), and falls by D/2(1 - k/N) from k/N = 0 to 1.
+                tolerance=float(SIGMAS * np.sqrt(2 / (units * DEPTH)) + 2 / units),
+                relative=False,
+                note="theory: Fuss-Catalan; orthogonal: "
+                f"{np.mean(squares['orthogonal'][i, j] > BELOW_MEAN * np.exp(theory.log_mean)):.3f}",
+            )
+        )
+    for kind in ENSEMBLES:
+        near = np.mean((values[kind] > NEAR[0]) & (values[kind] < NEAR[1]), axis=2)
+        for i, gain in enumerate(GAINS):
+            checks.append(
+                Check.show(
+                    f"part of singular values between 0.1 and 10, {ENSEMBLES[kind]}, g = {gain:g}, q = {LENGTHS[0]:g}",
+                    measured=float(near[i, 0]),
+                    note=", ".join(
+                        f"{part:.3f} at q = {q:g}" for part, q in zip(near[i, 1:], LENGTHS[1:], strict=True)
+                    ),
+                )
+            )
+    return checks
