@@ -247,7 +247,9 @@ def test_a_failed_check_is_exit_1_after_all_figures(figures: Any) -> None:
 
 def test_reproduce_mistakes(figures: Any) -> None:
     calls = figures(report)
-    assert_mistake(Call("reproduce", "fig9"), f"figure: expected one of {', '.join(reproduce.FIGURES)}, all, got 'fig9'")
+    assert_mistake(
+        Call("reproduce", "fig9"), f"figure: expected one of {', '.join(reproduce.FIGURES)}, all, got 'fig9'"
+    )
     assert calls == []
     figures(raises(pydln.MissingExtra.of("matplotlib", "plot", "pydln.reproduce")))
     assert_mistake(Call("reproduce", "fig3"), "pydln.reproduce needs matplotlib: pip install 'pydln[plot]'")

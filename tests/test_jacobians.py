@@ -142,9 +142,9 @@ def test_layers_that_are_drawn_one_at_a_time_are_not_kept() -> None:
         ({"x": np.ones((3, 2, 6))}, ValueError, r"x: expected \(n_0,\) or \(batch, n_0\), got \(3, 2, 6\)"),
         ({"gain": [1.0, 2.0]}, ValueError, "weights, x, gain: expected batches that agree, got 3, 3, 2"),
         ({"gain": -1.0}, ValueError, "gain: expected a number >= 0, got -1.0"),
-        ({"gain": 1e200}, ValueError, "gain: expected activity that stays finite, got an overflow"),
-        ({"biases": [np.ones(5)]}, ValueError, "biases: expected one per layer, got 1 for more layers"),
-        ({"biases": [np.ones(5)] * 3}, ValueError, r"biases\[1\]: expected \(4,\) or \(batch, 4\), got \(5,\)"),
+        ({"biases": [np.ones(5)] * 3}, ValueError, "biases: expected 2, one per layer, got 3"),
+        ({"biases": [np.ones(5), 1.0]}, ValueError, r"biases\[1\]: expected \(n,\) or \(batch, n\), got \(\)"),
+        ({"biases": [np.ones(5)] * 2}, ValueError, r"biases\[1\]: expected \(4,\) or \(batch, 4\), got \(5,\)"),
         ({"biases": 1.0}, TypeError, "biases: expected a sequence with one array per layer, got float"),
         (
             {"weights": np.ones((2, 3))},
@@ -162,9 +162,25 @@ def test_wrong_arguments_are_refused(change: dict[str, Any], kind: type[Exceptio
         jacobian(**given)
 
 
-def test_too_many_biases_and_wrong_inputs_of_propagate() -> None:
+@pytest.mark.parametrize("widths", [(4, 4, 4, 4), (6, 5, 4, 2)])
+def test_a_member_that_overflows_does_not_spoil_the_others(widths: tuple[int, ...]) -> None:
+    weights, x, _ = network(widths)
+    x = np.abs(x)
+    for name, gain in (("relu", 1e200), ("linear", 1e200), ("tanh", 1e200)):
+        values = jacobian_singular_values(weights, x, name, gain=[1.0, gain, 1.0])
+        alone = jacobian_singular_values(weights[[0, 2]], x[[0, 2]], name)
+        np.testing.assert_array_equal(values[[0, 2]], alone)
+        assert np.isnan(values[1]).all() or name == "tanh"
+        signal = propagate(weights, x, name, gain=[1.0, gain, 1.0])
+        assert np.isfinite(signal.q[[0, 2]]).all()
+        assert not np.isfinite(signal.q[1, -1, 0])
+
+
+def test_biases_of_an_iterator_and_wrong_inputs_of_propagate() -> None:
     weights, x, biases = network((6, 5, 4))
     with pytest.raises(ValueError, match="biases: expected 2, one per layer, got 3"):
-        propagate(weights, x, "tanh", biases=[*biases, np.ones(4)])
+        propagate(iter(weights.layers), x, "tanh", biases=[*biases, np.ones(4)])
+    with pytest.raises(ValueError, match="biases: expected one per layer, got 1 for more layers"):
+        propagate(iter(weights.layers), x, "tanh", biases=biases[:1])
     with pytest.raises(ValueError, match=r"x: expected \(n_0,\), \(batch, n_0\) or \(batch, samples, n_0\), got \(\)"):
         propagate(weights, 1.0, "tanh")

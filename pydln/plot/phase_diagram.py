@@ -54,6 +54,7 @@ def phase_diagram(phases: PhaseDiagram, *, quantity: str = "chi", ax: Axes | Non
         raise ValueError(f"phases: expected two or more values along each axis, got a grid of {phases.q.shape}")
     ax = style.axes(ax)
     figure = ax.figure
+    deeper = False
     if quantity == "chi":
         with np.errstate(divide="ignore"):
             values = np.log2(phases.chi)
@@ -67,10 +68,11 @@ def phase_diagram(phases: PhaseDiagram, *, quantity: str = "chi", ax: Axes | Non
 
             finite = values[np.isfinite(values) & (values > 0)]
             low = float(finite.min(initial=1.0))
-            look["norm"] = LogNorm(low, max(min(float(finite.max(initial=10.0)), _DEEPEST), 2 * low))
+            look["norm"] = LogNorm(low, max(min(float(finite.max(initial=0.0)), _DEEPEST), 2 * low))
+            deeper = bool((finite > _DEEPEST).any())
     shown = np.ma.masked_invalid(values)
     mesh = ax.pcolormesh(phases.sigma_w, phases.sigma_b, shown, shading="nearest", rasterized=True, **look)
-    figure.colorbar(mesh, ax=ax, label=_QUANTITIES[quantity], extend="max" if quantity.startswith("xi") else "neither")
+    figure.colorbar(mesh, ax=ax, label=_QUANTITIES[quantity], extend="max" if deeper else "neither")
     from matplotlib.patheffects import withStroke
 
     (edge,) = ax.plot(phases.edge, phases.sigma_b, color="black", linewidth=1.6, label=r"edge of chaos, $\chi = 1$")

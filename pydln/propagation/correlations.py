@@ -26,7 +26,7 @@ _NEUTRAL = 1e-14  # χ - 1 below which it is rounding
 def correlation_map(
     c: ArrayLike, q: ArrayLike, activation: str | Activation, sigma_w: ArrayLike, sigma_b: ArrayLike = 0.0
 ) -> NDArray[np.float64]:
-    """One layer of the correlation map, c' = (σ_w² E[φ(u_1)φ(u_2)] + σ_b²)/q' (Poole et al. 2016, eq. 5).
+    """One layer of the correlation map, c' = (σ_w² E[φ(u_1)φ(u_2)] + σ_b²)/q' (Poole et al. 2016).
 
     u_1 and u_2 are Gaussian, both of variance q, with correlation c; q' is `length_map` at q.
 
@@ -42,7 +42,7 @@ def correlation_map(
     Returns
     -------
     ndarray
-        c'; 1 - c' has a relative error of about 1e-12 however close to one c is, but for the rounding of c itself.
+        c'; beside the rounding of c, 1 - c' has a relative error of about 1e-12, with kinks or large q 1e-10 as c → 1.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def correlation_map(
 def correlation_slope(
     c: ArrayLike, q: ArrayLike, activation: str | Activation, sigma_w: ArrayLike
 ) -> NDArray[np.float64]:
-    """χ_c = σ_w² E[φ'(u_1)φ'(u_2)], where q is at rest the slope dc'/dc (Schoenholz et al. 2017, eq. 9).
+    """χ_c = σ_w² E[φ'(u_1)φ'(u_2)], where q is at rest the slope dc'/dc (Schoenholz et al. 2017).
 
     At c = 1 it is χ. Away from fixed points of the length map, dc'/dc = χ_c q/q'. Parameters and errors as for
     `correlation_map`.

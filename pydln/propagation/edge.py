@@ -15,7 +15,7 @@ __all__ = ["edge_of_chaos"]
 
 Floats = NDArray[np.float64]
 
-_GRID = np.geomspace(0.05, 2e4, 80)
+_GRID = np.geomspace(1e-3, 1e4, 100)
 _JUMP = 1e-3  # a change of sign of χ - 1 with no smaller value beside it is a jump
 
 
@@ -29,7 +29,7 @@ def edge_of_chaos(
     Parameters
     ----------
     activation : str or Activation
-        φ. Between 0.05 and 20000 the line must be crossed once within each factor of 1.18 in σ_w.
+        φ. The line is looked for between 0.001 and 10000, in steps of a factor 1.18.
     sigma_b : array_like
         Standard deviation of the biases.
     start : array_like

@@ -3,8 +3,8 @@
 Two rules share the work. Gauss-Hermite on the whole line is fast, and exact to rounding where f is smooth on the scale
 √q: for tanh its error falls as exp(-π√(n/q)), by the distance of the poles ±iπ/2 from the real axis. Where that is not
 enough (q above 9, kinks), composite Gauss-Legendre: the line is cut at the kinks and at x = 0, in panels that double in
-length away from these, and in panels of two standard deviations. Their number grows as log q, and a nonlinearity that
-varies on the scale of one near these places is resolved whatever q.
+length away from these, from 1/64 on, and in panels of two standard deviations; all are halved where that is still not
+enough. Their number grows as log q, so that a nonlinearity is resolved whatever q.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
 
-__all__ = ["CAUTION", "REACH", "Mean", "doublings", "gaussian_mean", "hermite", "legendre", "panel_edges"]
+__all__ = ["CAUTION", "REACH", "Mean", "gaussian_mean", "halved", "hermite", "legendre"]
 
 Floats = NDArray[np.float64]
 Function = Callable[[Floats], Floats]
@@ -26,12 +26,16 @@ Function = Callable[[Floats], Floats]
 REACH = 10.0
 """Where panels end, in standard deviations: 1.5e-23 of the mass lies beyond."""
 
-_ORDERS = (64, 96)  # Gauss-Hermite: the error of the second is at most that of the first, which is their difference
+# Gauss-Hermite: the error of the second order is at most that of the first, which is their difference. An odd order has
+# a node at 0 and an even one has not: what is narrow there cannot escape both.
+_ORDERS = (65, 96)
 _POINTS = (12, 16)  # Gauss-Legendre per panel
 # Where f has a kink that was not named both orders are wrong, and differ by less than that.
 CAUTION = 8.0
 _EPS = float(np.finfo(np.float64).eps)
-_AGREED = 64 * _EPS  # of E|f|: Gauss-Hermite is taken at its word
+_AGREED = 64 * _EPS  # of E|f|: that will do
+_FINEST = 1 / 64
+_HALVINGS = 6
 # The largest √q: the nodes of both orders are then closer than 0.9 about the centre. Far apart, all of them miss what
 # happens near x = 0, and two wrong values agree (E tanh² = 1 at q = 1e6).
 _HERMITE_SD = 3.0
@@ -46,7 +50,8 @@ class Mean(NamedTuple):
     value : ndarray
         E[f(√q z)], in the shape of the variances.
     error : ndarray
-        Estimate of its absolute error: from the difference of two orders of the rule, the tails left out, and rounding.
+        Estimate of its absolute error, no bound: from the difference of two orders of the rule, the tails left out, and
+        rounding.
     """
 
     value: Floats
@@ -69,30 +74,14 @@ def legendre(order: int) -> tuple[Floats, Floats]:
     return 0.5 * (nodes + 1), 0.5 * weights
 
 
-def doublings(mean: Floats, sd: Floats, centres: Sequence[float]) -> NDArray[np.int64]:
-    """How many doubling panels lead from the centres to the ends of each interval."""
-    ends = np.abs(mean) + REACH * sd + max(map(abs, centres))
-    return np.maximum(np.ceil(np.log2(np.maximum(ends, 1.0))), 0).astype(np.int64)
-
-
-def panel_edges(mean: Floats, sd: Floats, centres: Sequence[float], count: int) -> Floats:
-    """Edges in x of the panels for x ~ N(mean, sd²), ascending along a new last axis; some panels are empty.
-
-    From each of `centres` `count` edges lie at distances 1, 2, 4, … on either side and one at 0, and everywhere at even
-    numbers of `sd` from the mean, up to `REACH`.
-    """
-    doubling = 2.0 ** np.arange(count)
-    steps = np.concatenate([-doubling, [0.0], doubling])
-    graded = np.concatenate([centre + steps for centre in centres])
-    edges = np.concatenate(
-        [
-            np.broadcast_to(graded, (*sd.shape, graded.size)),
-            mean[..., None] + sd[..., None] * np.arange(-REACH, REACH + 1, 2.0),
-        ],
-        axis=-1,
-    )
-    low, high = mean - REACH * sd, mean + REACH * sd
-    return np.sort(np.clip(edges, low[..., None], high[..., None]), axis=-1)
+def halved(edges: Floats, times: int) -> Floats:
+    """`edges` with every panel along the last axis cut into 2^times."""
+    for _ in range(times):
+        middles = 0.5 * (edges[..., 1:] + edges[..., :-1])
+        finer = np.empty((*edges.shape[:-1], edges.shape[-1] + middles.shape[-1]))
+        finer[..., ::2], finer[..., 1::2] = edges, middles
+        edges = finer
+    return edges
 
 
 def gaussian_mean(f: Function, variance: ArrayLike, *, kinks: Sequence[float] = ()) -> Mean:
@@ -101,8 +90,8 @@ def gaussian_mean(f: Function, variance: ArrayLike, *, kinks: Sequence[float] = 
     Parameters
     ----------
     f : callable
-        Elementwise on float64 arrays of any shape. Between its kinks it should be smooth on the scale of one around the
-        kinks and around 0, and vary no faster elsewhere; where it does, the error says so.
+        Elementwise on float64 arrays of any shape. Around its kinks and around 0 it may vary on the scale of 1/64, and
+        elsewhere on that of the distance from there; where it varies faster, the error is large.
     variance : array_like
         q, zero or more, of any shape.
     kinks : sequence of float
@@ -135,12 +124,19 @@ def gaussian_mean(f: Function, variance: ArrayLike, *, kinks: Sequence[float] = 
     todo = np.flatnonzero(np.isinf(error))
     centres = sorted({0.0, *where})
     # Entries with equally many panels go together: the bits of one do not depend on which others there are.
-    counts = doublings(np.zeros_like(sd), sd, centres)
-    for count in np.unique(counts[todo]):
-        group = todo[counts[todo] == count]
-        nodes = sum(_POINTS) * (len(centres) * (2 * count + 1) + REACH)
-        for part in np.array_split(group, int(np.ceil(len(group) * nodes / _NODES_AT_ONCE))):
-            value[part], error[part] = _panel_mean(f, sd[part], centres, int(count))
+    counts = _doublings(sd, centres)
+    for halvings in range(_HALVINGS + 1):
+        going = np.zeros(sd.size, bool)
+        for count in np.unique(counts[todo]):
+            group = todo[counts[todo] == count]
+            nodes = sum(_POINTS) * (len(centres) * (2 * count + 1) + REACH) * 2**halvings
+            for part in np.array_split(group, int(np.ceil(len(group) * nodes / _NODES_AT_ONCE))):
+                now, found, size = _panel_mean(f, sd[part], centres, int(count), halvings)
+                if halvings:  # two orders may agree by chance, but not so with what the panels before said
+                    found = np.maximum(found, np.abs(now - value[part]))
+                going[part] = (found > _AGREED * size) & (found < error[part])
+                value[part], error[part] = now, found
+        todo = np.flatnonzero(going)
     return Mean(value.reshape(q.shape), error.reshape(q.shape))
 
 
@@ -171,8 +167,27 @@ def _hermite_mean(f: Function, sd: Floats) -> tuple[Floats, Floats, Floats]:
     return means[1], np.abs(means[1] - means[0]) + 4 * _EPS * size, size
 
 
-def _panel_mean(f: Function, sd: Floats, centres: Sequence[float], count: int) -> tuple[Floats, Floats]:
-    edges = panel_edges(np.zeros_like(sd), sd, centres, count)
+def _doublings(sd: Floats, centres: Sequence[float]) -> NDArray[np.int64]:
+    """How many doublings lead from the finest panel beside the centres to the ends of the line."""
+    ends = REACH * sd + max(map(abs, centres))
+    return np.ceil(np.log2(np.maximum(ends / _FINEST, 1.0))).astype(np.int64)
+
+
+def _panel_edges(sd: Floats, centres: Sequence[float], count: int) -> Floats:
+    """Edges in x, ascending along a new last axis, between ±REACH sd; some panels are empty."""
+    doubling = _FINEST * 2.0 ** np.arange(count)
+    steps = np.concatenate([-doubling, [0.0], doubling])
+    graded = np.concatenate([centre + steps for centre in centres])
+    spread = sd[:, None] * np.arange(-REACH, REACH + 1, 2.0)
+    edges = np.concatenate([np.broadcast_to(graded, (sd.size, graded.size)), spread], axis=1)
+    return np.sort(np.clip(edges, spread[:, :1], spread[:, -1:]), axis=1)
+
+
+def _panel_mean(
+    f: Function, sd: Floats, centres: Sequence[float], count: int, halvings: int
+) -> tuple[Floats, Floats, Floats]:
+    """Value, error and E|f|."""
+    edges = halved(_panel_edges(sd, centres, count), halvings)
     starts, lengths = edges[:, :-1, None], np.diff(edges, axis=1)[:, :, None]
     scale = np.where(sd > 0, sd, 1.0)[:, None, None]
     means = []
@@ -188,4 +203,5 @@ def _panel_mean(f: Function, sd: Floats, centres: Sequence[float], count: int) -
     tail = ends * np.exp(-0.5 * REACH**2) / (np.sqrt(2 * np.pi) * REACH)
     still = sd == 0
     value = np.where(still, evaluated(f, np.zeros(1))[0], means[1])
-    return value, np.where(still, 0.0, CAUTION * (np.abs(means[1] - means[0]) + tail) + 4 * _EPS * size)
+    error = np.where(still, 0.0, CAUTION * (np.abs(means[1] - means[0]) + tail) + 4 * _EPS * size)
+    return value, error, size

@@ -45,12 +45,12 @@ def jacobian(
     Returns
     -------
     (batch, n_D, n_0) ndarray
+        NaN for a member whose activity or Jacobian overflows; the others are not touched.
 
     Raises
     ------
     ValueError, TypeError
-        Shapes or batches that do not fit, no such nonlinearity, activity that overflows, Jacobians that do not fit in
-        memory.
+        Shapes or batches that do not fit, no such nonlinearity, Jacobians that do not fit in memory.
 
     Examples
     --------
@@ -63,14 +63,15 @@ def jacobian(
     thin_output = isinstance(weights, Weights) and weights.widths[-1] < weights.widths[0]
     slopes, state, result = [], start, np.empty(0)
     for layer, bias in layers(weights, biases, start.shape[2]):
-        slope = phi.derivative(state)
+        slope = np.where(np.isnan(state), np.nan, phi.derivative(state))
         state = advance(layer, phi.value(state), factor, bias)
         slope = slope * factor
         if thin_output:
             slopes.append(slope)
         elif result.size:
-            result *= slope.transpose(0, 2, 1)
-            result = np.matmul(layer, result)
+            with np.errstate(over="ignore", invalid="ignore"):
+                result *= slope.transpose(0, 2, 1)
+                result = np.matmul(layer, result)
         else:
             count = len(state)
             _fits(count, layer.shape[1:])
@@ -81,7 +82,9 @@ def jacobian(
         _fits(len(state), (weights.widths[-1], max(weights.widths)))
         result = np.array(np.broadcast_to(np.eye(weights.widths[-1]), (len(state), *(weights.widths[-1],) * 2)))
         for layer, slope in zip(reversed(weights.layers), reversed(slopes), strict=True):
-            result = np.matmul(result, layer.astype(np.float64, copy=False)) * slope
+            with np.errstate(over="ignore", invalid="ignore"):
+                result = np.matmul(result, layer.astype(np.float64, copy=False)) * slope
+    result[~np.isfinite(result).all(axis=(1, 2)) | np.isnan(state).any(axis=(1, 2))] = np.nan
     return result
 
 
@@ -95,11 +98,14 @@ def jacobian_singular_values(
 ) -> NDArray[np.float64]:
     """Singular values of `jacobian`, descending, (batch, min(n_0, n_D)).
 
-    Those below about 1e-15 of the largest are rounding. Parameters and errors as for `jacobian`.
+    Those below about 1e-15 of the largest are rounding. Parameters, errors and NaN as for `jacobian`.
     """
-    return np.stack(
-        [np.linalg.svd(one, compute_uv=False) for one in jacobian(weights, x, activation, gain=gain, biases=biases)]
-    )
+    matrices = jacobian(weights, x, activation, gain=gain, biases=biases)
+    values = np.full((len(matrices), min(matrices.shape[1:])), np.nan)
+    for member, one in enumerate(matrices):
+        if not np.isnan(one).any():
+            values[member] = np.linalg.svd(one, compute_uv=False)
+    return values
 
 
 def _one_sample(x: ArrayLike) -> Floats:

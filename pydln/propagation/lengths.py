@@ -37,7 +37,7 @@ _WORST = 1e-9  # a quadrature this far off, relative to the mean of the absolute
 def length_map(
     q: ArrayLike, activation: str | Activation, sigma_w: ArrayLike, sigma_b: ArrayLike = 0.0
 ) -> NDArray[np.float64]:
-    """One layer of the length map, q' = σ_w² E[φ(√q z)²] + σ_b² (Poole et al. 2016, eq. 3).
+    """One layer of the length map, q' = σ_w² E[φ(√q z)²] + σ_b² (Poole et al. 2016).
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def chi(q: ArrayLike, activation: str | Activation, sigma_w: ArrayLike) -> NDArr
     """χ = σ_w² E[φ'(√q z)²]: the growth per layer of a small perturbation's square, and of a gradient's.
 
     It is the slope at c = 1 of the correlation map where q is a fixed point of the length map, and the mean squared
-    singular value of one layer's Jacobian (Schoenholz et al. 2017, eq. 5; Pennington et al. 2017, eq. 7).
+    singular value of one layer's Jacobian (Schoenholz et al. 2017; Pennington et al. 2017).
 
     Parameters and errors as for `length_map`; q = 0 and an infinite q give the limits.
     """

@@ -77,11 +77,12 @@ def propagate(
     Returns
     -------
     Signal
+        A sample whose activity overflows is NaN from that layer on; the others are not touched.
 
     Raises
     ------
     ValueError, TypeError
-        Shapes or batches that do not fit, no such nonlinearity, activity that overflows.
+        Shapes or batches that do not fit, no such nonlinearity.
 
     Examples
     --------
@@ -115,42 +116,51 @@ def layers(weights: Layers, biases: Sequence[ArrayLike] | None, width: int) -> I
     given = weights.layers if isinstance(weights, Weights) else weights
     if isinstance(given, str | bytes | np.ndarray) or not isinstance(given, Iterable):
         raise TypeError(f"weights: expected Weights or their layers one at a time, got {type(given).__name__}")
-    if biases is not None and (not isinstance(biases, Sequence) or isinstance(biases, str)):
-        raise TypeError(f"biases: expected a sequence with one array per layer, got {type(biases).__name__}")
+    shifts = None if biases is None else _biases(biases)
+    if shifts is not None and isinstance(weights, Weights) and len(shifts) != weights.depth:
+        raise ValueError(f"biases: expected {weights.depth}, one per layer, got {len(shifts)}")
     count = 0
     for place, raw in enumerate(given):
         layer = _validate.array(
             raw, f"weights[{place}]", shape=("batch", "n_out", width), why=f" to follow {width} units"
         )
         bias = None
-        if biases is not None:
-            if place >= len(biases):
-                raise ValueError(f"biases: expected one per layer, got {len(biases)} for more layers")
-            bias = _validate.array(biases[place], f"biases[{place}]")
-            if bias.ndim not in (1, 2) or bias.shape[-1] != layer.shape[1]:
-                raise ValueError(
-                    f"biases[{place}]: expected ({layer.shape[1]},) or (batch, {layer.shape[1]}), got {bias.shape}"
-                )
+        if shifts is not None:
+            if place >= len(shifts):
+                raise ValueError(f"biases: expected one per layer, got {len(shifts)} for more layers")
+            bias = shifts[place]
+            if bias.shape[-1] != layer.shape[1]:
+                n = layer.shape[1]
+                raise ValueError(f"biases[{place}]: expected ({n},) or (batch, {n}), got {bias.shape}")
             bias = bias.reshape(-1, 1, layer.shape[1])
         yield layer, bias
         width = layer.shape[1]
         count += 1
     if not count:
         raise ValueError("weights: expected at least one layer, got none")
-    if biases is not None and len(biases) != count:
-        raise ValueError(f"biases: expected {count}, one per layer, got {len(biases)}")
+    if shifts is not None and len(shifts) != count:
+        raise ValueError(f"biases: expected {count}, one per layer, got {len(shifts)}")
 
 
 def advance(layer: Floats, activity: Floats, gain: Floats, bias: Floats | None) -> Floats:
-    """g W φ + b from `activity` φ(x), (batch or 1, samples, n)."""
+    """g W φ + b from `activity` φ(x), (batch or 1, samples, n); NaN for a sample that overflows."""
     _agree(weights=len(layer), x=len(activity), gain=len(gain), biases=1 if bias is None else len(bias))
     with np.errstate(over="ignore", invalid="ignore"):
         after: Floats = gain * np.matmul(activity, layer.transpose(0, 2, 1))
         if bias is not None:
             after = after + bias
-    if not np.isfinite(after).all():
-        raise ValueError("gain: expected activity that stays finite, got an overflow")
+    after[~np.isfinite(after).all(axis=2)] = np.nan
     return after
+
+
+def _biases(biases: Sequence[ArrayLike]) -> list[Floats]:
+    if not isinstance(biases, Sequence) or isinstance(biases, str):
+        raise TypeError(f"biases: expected a sequence with one array per layer, got {type(biases).__name__}")
+    shifts = [_validate.array(one, f"biases[{place}]") for place, one in enumerate(biases)]
+    for place, one in enumerate(shifts):
+        if one.ndim not in (1, 2) or one.size == 0:
+            raise ValueError(f"biases[{place}]: expected (n,) or (batch, n), got {one.shape}")
+    return shifts
 
 
 def _agree(**sizes: int) -> None:
@@ -163,5 +173,6 @@ def _agree(**sizes: int) -> None:
 
 
 def _overlap(state: Floats) -> Floats:
-    overlap: Floats = np.matmul(state, state.transpose(0, 2, 1)) / state.shape[2]
+    with np.errstate(over="ignore"):
+        overlap: Floats = np.matmul(state, state.transpose(0, 2, 1)) / state.shape[2]
     return overlap

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydln.activations import Activation
-from pydln.propagation.gaussian import CAUTION, REACH, gaussian_mean, hermite, legendre
+from pydln.propagation.gaussian import CAUTION, REACH, gaussian_mean, halved, hermite, legendre
 
 __all__ = ["PairMeans", "pair_means"]
 
@@ -27,6 +27,9 @@ _NODES, _TERMS = 1024, 512
 _LEFT_OUT = 1e-12  # what may be wrong of D, and of S as a part of E[φ'²], with the sums
 _HERMITE_SD = 4.0  # as in `gaussian`: the nodes are then closer than 0.3
 _POINTS = (12, 16)
+# Length of the finest panels and how often all are halved, tried in turn until both integrals are known to `_RESOLVED`.
+_REFINEMENTS = ((1.0, 0), (1 / 64, 0), (1 / 64, 1), (1 / 64, 2))
+_RESOLVED = 1e-10
 _ROUNDING = 256 * float(np.finfo(np.float64).eps)  # most of it from the weights of 1024 nodes, asymptotic series
 
 
@@ -104,38 +107,53 @@ def _opposite(phi: Activation, q: float, y: float) -> tuple[float, float, float,
 
 
 def _panels(phi: Activation, q: float, y: float) -> tuple[float, float, float, float]:
-    sd_m, sd_e = np.sqrt(q * (1 - y / 2)), np.sqrt(q * y / 2)
+    sd_m, sd_e = float(np.sqrt(q * (1 - y / 2))), float(np.sqrt(q * y / 2))
     if sd_e == 0:
         steep = gaussian_mean(lambda u: phi.derivative(u) ** 2, q, kinks=phi.kinks)
         return 0.0, float(steep.value), 0.0, float(steep.error)
+    for finest, halvings in _REFINEMENTS:
+        found = _integrals(phi, sd_m, sd_e, finest, halvings)
+        difference, slopes, error, error_slopes = found
+        if error <= _RESOLVED * abs(difference) and error_slopes <= _RESOLVED * abs(slopes):
+            break
+    return found
+
+
+def _integrals(
+    phi: Activation, sd_m: float, sd_e: float, finest: float, halvings: int
+) -> tuple[float, float, float, float]:
+    """D, S and their errors, with panels from `finest` on, halved."""
     places = sorted({0.0, *phi.kinks})
     meeting = sorted({(one + other) / 2 for one in places for other in places})  # where u_1 and u_2 are both at one
     # A kink is smoothed over sd_e in the inner integral, which the outer panels must resolve.
-    edges_m = _graded(np.array(meeting), sd_m, min(1.0, sd_e) if phi.kinks else 1.0)
-    steps = _doubling(1.0, REACH * (sd_m + sd_e) + max(map(abs, places)))
+    edges_m = halved(_graded(np.array(meeting), sd_m, min(finest, sd_e) if phi.kinks else finest), halvings)
+    steps = _doubling(finest, REACH * (sd_m + sd_e) + max(map(abs, places)))
     marks = np.concatenate([place + steps for place in places])
-    found = []
+    sums = []
     for points in _POINTS:
         nodes, weights = legendre(points)
         m, mass_m = _spread(edges_m, sd_m, nodes, weights)
-        m = m.reshape(-1)
-        # Both integrands are even in e.
-        edges_e = np.concatenate(
-            [np.abs(m[:, None] - marks), np.broadcast_to(sd_e * np.arange(0, REACH + 1, 2.0), (m.size, 6))], axis=1
-        )
-        edges_e = np.sort(np.minimum(edges_e, REACH * sd_e), axis=1)
-        e, mass_e = _spread(edges_e, sd_e, nodes, weights)
-        mass = 2 * mass_m.reshape(-1, 1, 1) * mass_e
-        u_1, u_2 = m[:, None, None] + e, m[:, None, None] - e
-        found.append(
-            (
-                float((mass * 0.5 * (phi.value(u_1) - phi.value(u_2)) ** 2).sum()),
-                float((mass * phi.derivative(u_1) * phi.derivative(u_2)).sum()),
+        totals = np.zeros(2)
+        for part, mass in zip(_pieces(m.reshape(-1)), _pieces(mass_m.reshape(-1)), strict=True):
+            # Both integrands are even in e.
+            edges_e = np.concatenate(
+                [np.abs(part[:, None] - marks), np.broadcast_to(sd_e * np.arange(0, REACH + 1, 2.0), (part.size, 6))],
+                axis=1,
             )
-        )
-    (rough, rough_slopes), (difference, slopes) = found
-    errors = CAUTION * abs(difference - rough), CAUTION * abs(slopes - rough_slopes)
-    return difference, slopes, *errors
+            edges_e = halved(np.sort(np.minimum(edges_e, REACH * sd_e), axis=1), halvings)
+            e, mass_e = _spread(edges_e, sd_e, nodes, weights)
+            both = 2 * mass[:, None, None] * mass_e
+            u_1, u_2 = part[:, None, None] + e, part[:, None, None] - e
+            totals[0] += (both * 0.5 * (phi.value(u_1) - phi.value(u_2)) ** 2).sum()
+            totals[1] += (both * phi.derivative(u_1) * phi.derivative(u_2)).sum()
+        sums.append(totals)
+    errors = CAUTION * np.abs(sums[1] - sums[0])
+    return float(sums[1][0]), float(sums[1][1]), float(errors[0]), float(errors[1])
+
+
+def _pieces(row: Floats) -> list[Floats]:
+    """`row` in parts for which the inner integrals fit into the cache."""
+    return np.array_split(row, max(1, row.size // 256))
 
 
 def _doubling(finest: float, furthest: float) -> Floats:
