@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from pydln.reproduce.checks import Check, table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Progress", "Report", "blank", "directory", "write"]
+__all__ = ["Progress", "Report", "blank", "blas_threads", "directory", "write"]
 
 Progress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, what)`` when a part of the work begins, during long ones, and at the end."""
@@ -84,6 +85,26 @@ def blank(width: float, height: float) -> Figure:
     except ImportError:
         raise MissingExtra.of("matplotlib", "plot", "pydln.reproduce") from None
     return Figure(figsize=(width, height), layout="constrained")
+
+
+@contextmanager
+def blas_threads(count: int | None) -> Iterator[None]:
+    """Products of NumPy on so many threads; on as many as BLAS likes for None.
+
+    Raises
+    ------
+    MissingExtra
+        threadpoolctl is not installed.
+    """
+    if count is None:
+        yield
+        return
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        raise MissingExtra.of("threadpoolctl", "plot", "pydln.reproduce") from None
+    with threadpool_limits(limits=count, user_api="blas"):
+        yield
 
 
 def write(
