@@ -22,6 +22,7 @@ from pydln.errors import (
 from pydln.flow import Stop, gradient_descent
 from pydln.integrate import gradient_flow, mode_flow
 from pydln.noise import LabelNoise, Minibatch, Online
+from pydln.nonlinear import train_nonlinear
 from pydln.plan import Plan, plan
 from pydln.singular import SingularFlow, SingularRates, singular_flow, singular_rates
 from pydln.task import Modes, Task
@@ -66,4 +67,5 @@ __all__ = [
     "reduce",
     "singular_flow",
     "singular_rates",
+    "train_nonlinear",
 ]
