@@ -275,8 +275,8 @@ def nonlinear(
 ):
     """Gradient descent of one nonlinear network, every quantity recorded at every step, NaN after it stopped.
 
-    `phi` has value(z) and derivative(z); `test`: x, y and scale of held-out samples; `drawn(step)`: those of the samples
-    that the gradient of that step sees instead. Strengths are diag(U^T scale sum_p y_hat x^T V).
+    `phi` has value(z) and derivative(z); `test`: x, y and scale of held-out samples; `drawn(step)`: those that the
+    gradient of that step sees instead. Strengths are diag(U^T scale sum_p y_hat x^T V).
     """
     layers = [np.array(w, dtype=np.float64) for w in layers]
     start = conserved(layers)

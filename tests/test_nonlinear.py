@@ -234,10 +234,11 @@ def test_stopping(samples, minibatch) -> None:
         return at
 
     free = [expected(x, y, weights, i, lr=lr, steps=60, drawn=drawn(i) if minibatch else None) for i in range(members)]
-    loss = np.array([run.records["loss"][25] for run in free])
+    loss = np.array([1.001 * run.records["loss"][25] for run in free])
     strengths = np.array([np.abs(run.records["strengths"][17]) for run in free])
     strengths[:, 1] = np.nan
-    # Halfway between two speeds, so that rounding does not decide.
+    reached = set()
+    # No threshold is a number of the run itself, so that rounding does not decide.
     for stop, given in (
         (dln.Stop(loss=loss), lambda i: {"stop_loss": loss[i]}),
         (dln.Stop(strengths=0.97 * strengths), lambda i: {"stop_strengths": 0.97 * strengths[i]}),
@@ -252,15 +253,11 @@ def test_stopping(samples, minibatch) -> None:
             run = train(
                 x, y, weights, lr=lr, steps=60, record=RECORDS[:1] + RECORDS[2:], stop=stop, batch_size=minibatch
             )
-            if stop.loss is None:  # one step sooner or later by rounding where the threshold is a loss of the run
-                for i, ref in enumerate(refs):
-                    conforms(run, i, ref)
-            else:
-                for i, ref in enumerate(refs):
-                    assert run.status[i] == STATUS[ref.status]
-                    assert abs(run.stopped_at[i] - ref.stopped_at) <= 1
+            for i, ref in enumerate(refs):
+                conforms(run, i, ref)
             same_bits(bits.setdefault(isa, run), run)
-        assert any(ref.status != "completed" for ref in refs)
+        reached |= {ref.status for ref in refs}
+    assert reached >= {"reached_loss", "reached_strength", "completed"} | ({"steady"} if minibatch is None else set())
 
 
 # ---- theorems ------------------------------------------------------------------------------------------------------
@@ -387,11 +384,17 @@ def test_against_autograd(name) -> None:
 
 # ---- elementary functions -----------------------------------------------------------------------------------------
 
+
+def normal(x):
+    """Its distribution function, where mpmath's has no trouble."""
+    return mpmath.erfc(-x / mpmath.sqrt(2)) / 2 if abs(x) < 100 else mpmath.mpf(x > 0)
+
+
 EXACT = {
     "tanh": (mpmath.tanh, lambda x: mpmath.sech(x) ** 2),
     "erf": (mpmath.erf, lambda x: 2 / mpmath.sqrt(mpmath.pi) * mpmath.exp(-x * x)),
     "softplus": (lambda x: mpmath.log1p(mpmath.exp(x)), lambda x: 1 / (1 + mpmath.exp(-x))),
-    "gelu": (lambda x: x * mpmath.ncdf(x), lambda x: mpmath.ncdf(x) + x * mpmath.npdf(x)),
+    "gelu": (lambda x: x * normal(x), lambda x: normal(x) + x * mpmath.npdf(x)),
 }
 
 
@@ -419,12 +422,12 @@ def applied(name, x, isa):
     return value, slope
 
 
-def units_off(got, exact, dtype):
-    """Error in units of the last place of the exact value, of the least normal number below that."""
+def units_off(got, exact, sizes, dtype):
+    """Error in units of the last place of the size, of the least normal number below that."""
     info = np.finfo(dtype)
     worst = mpmath.mpf(0)
-    for g, e in zip(got, exact, strict=True):
-        size = max(abs(e), mpmath.mpf(float(info.tiny)))
+    for g, e, size in zip(got, exact, sizes, strict=True):
+        size = max(size, mpmath.mpf(float(info.tiny)))
         unit = mpmath.mpf(2) ** (mpmath.floor(mpmath.log(size, 2)) - info.nmant)
         worst = max(worst, abs(mpmath.mpf(float(g)) - e) / unit)
     return float(worst)
@@ -433,14 +436,16 @@ def units_off(got, exact, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", EXACT)
 def test_functions_to_two_units(name, dtype) -> None:
+    """Values to two units in the last place, derivatives to three; that of gelu has a zero, where two terms cancel."""
     x = arguments(dtype)
     with mpmath.workdps(50):
-        exact, slopes = ([f(mpmath.mpf(float(v))) for v in x] for f in EXACT[name])
-    for isa in _backend.available_isas():
-        value, slope = applied(name, x, isa)
-        off = units_off(value, exact, dtype), units_off(slope, slopes, dtype)
-        print(name, dtype.__name__, isa, off)
-        assert off[0] <= 2, (isa, off)
+        points = [mpmath.mpf(float(v)) for v in x]
+        value, slope = ([f(v) for v in points] for f in EXACT[name])
+        sizes = [normal(v) + abs(v) * mpmath.npdf(v) for v in points] if name == "gelu" else [abs(v) for v in slope]
+        for isa in _backend.available_isas():
+            got = applied(name, x, isa)
+            assert units_off(got[0], value, [abs(v) for v in value], dtype) <= 2, isa
+            assert units_off(got[1], slope, sizes, dtype) <= 3, isa
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

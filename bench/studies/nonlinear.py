@@ -1,6 +1,6 @@
 """Nonlinear ensembles on samples: depth 3, all samples at every step, loss recorded at every tenth.
 
-Narrow: 256 networks of width 32 and 48 samples, which they share. Wide: 16 networks of width 128 and 256 samples.
+The networks of an ensemble share the samples: 1024 of width 8 with 32, 256 of width 32 with 48, 16 of width 128 with 256.
 """
 
 from __future__ import annotations
@@ -340,6 +340,8 @@ def _case(name, width, members, samples, activation):
 CASES = {
     case.name: case
     for case in (
+        _case("N0 tanh", 8, 1024, 32, "tanh"),
+        _case("N0 relu", 8, 1024, 32, "relu"),
         _case("N1 tanh", 32, 256, 48, "tanh"),
         _case("N1 relu", 32, 256, 48, "relu"),
         _case("N2 tanh", 128, 16, 256, "tanh"),

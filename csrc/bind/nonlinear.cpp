@@ -74,7 +74,7 @@ bool nonlinear(const py::list& weights, std::int64_t activation, const py::dict&
     throw py::value_error("nonlinear: incomplete");
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
-  const Layout arrangement = cpu::choose_layout(layout, op.chain, batch, chosen.vectors<T>());
+  const Layout arrangement = cpu::choose_layout_on_samples(layout, op.chain, batch, chosen.vectors<T>());
   Control control;
   Poll poll(control, tick, steps * batch);
   {

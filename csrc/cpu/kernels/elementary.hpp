@@ -208,14 +208,15 @@ PYDLN_INLINE Of<T> exp_of_square(Of<T> x, T c) {
 template <class T>
 PYDLN_INLINE void tanh(Of<T> x, Of<T>& value, Of<T>& derivative) {
   using F = Format<T>;
-  const Of<T> y = at_least<T>(T(-2) * size_of<T>(x), -F::kFlat);
+  const Of<T> a = size_of<T>(x), y = at_least<T>(-(a + a), -F::kFlat);
   const Grown<T> g = grown<T>(y, Of<T>{});
   const Of<T> two_n = power_of_two<T>(word_of<T>(g.whole) - word_of<T>(splat(F::kWhole)));
   const Of<T> less = fma(two_n, g.rest, Of<T>(two_n - 1)), q = fma(two_n, g.rest, two_n);  // q - 1, q
-  const Of<T> sum = 2 + less, one_over = 1 / sum;
-  const Of<T> ratio = less * one_over;
-  value = with_sign_of<T>(-fma(fma(-ratio, sum, less), one_over, ratio), x);
-  derivative = 4 * q * one_over * one_over;
+  const Of<T> sum = 1 + q, off = q - (sum - 1), one_over = 1 / sum;
+  const Of<T> ratio = less * one_over, missing = fma(-ratio, off, fma(-ratio, sum, less));
+  value = with_sign_of<T>(-fma(missing, one_over, ratio), x);
+  const Of<T> two_over = one_over + one_over;
+  derivative = y > -F::kFlat ? two_over * two_over * q : Of<T>{};
 }
 
 // e^(x^2) erfc x for x >= 0
@@ -240,10 +241,9 @@ PYDLN_INLINE void erf(Of<T> x, Of<T>& value, Of<T>& derivative) {
 template <class T>
 PYDLN_INLINE void gelu(Of<T> x, Of<T>& value, Of<T>& derivative) {
   const Of<T> a = at_most<T>(size_of<T>(x), Format<T>::kFar), e = exp_of_square<T>(a, T(0.5));
-  const Of<T> outside = T(0.5) * e * scaled_erfc<T>(a * T(0.707106781186547524401));
-  const Of<T> phi = x < 0 ? outside : 1 - outside;
-  value = x * phi;
-  derivative = fma(x, Of<T>(T(0.398942280401432677940) * e), phi);
+  const Of<T> tail = T(0.5) * scaled_erfc<T>(a * T(0.707106781186547524401)), outside = tail * e;
+  value = x < 0 ? x * tail * e : x * (1 - outside);  // x e may be where the numbers end
+  derivative = fma(x, Of<T>(T(0.398942280401432677940) * e), x < 0 ? outside : 1 - outside);
 }
 
 // ln(1 + e^x), ln(1 + q) = 2 artanh(q / (2 + q)); its derivative is the logistic function
