@@ -24,6 +24,7 @@ from pydln.flow import Stop, gradient_descent
 from pydln.integrate import gradient_flow
 from pydln.modes import mode_flow
 from pydln.noise import LabelNoise, Minibatch, Online
+from pydln.nonlinear import train_nonlinear
 from pydln.plan import Plan, plan
 from pydln.pretraining import Pretrained, fine_tune, pretrain
 from pydln.singular import SingularFlow, SingularRates, singular_flow, singular_rates
@@ -75,4 +76,5 @@ __all__ = [
     "reduce",
     "singular_flow",
     "singular_rates",
+    "train_nonlinear",
 ]

@@ -99,3 +99,31 @@ def modes_f64(
 def plan_f64(widths: list[int], batch: int, whitened: bool, isa: str, layout: str) -> dict[str, Any]: ...
 
 plan_f32 = plan_f64
+
+def nonlinear_f64(
+    *,
+    weights: list[NDArray[Any]],
+    activation: int,
+    train: dict[str, Any],
+    test: dict[str, Any] | None,
+    modes: dict[str, Any],
+    lr: NDArray[Any],
+    noise: dict[str, Any] | None,
+    steps: int,
+    stop: dict[str, NDArray[Any] | None],
+    record_at: NDArray[Any],
+    records: dict[str, Any],
+    status: NDArray[Any],
+    stopped_at: NDArray[Any],
+    threads: int,
+    memory: Callable[[], int | None],
+    isa: str,
+    layout: str,
+    tick: Callable[[int, int], object] | None,
+) -> bool: ...
+
+nonlinear_f32 = nonlinear_f64
+
+def activate_f64(activation: int, x: NDArray[Any], value: NDArray[Any], derivative: NDArray[Any], isa: str) -> None: ...
+
+activate_f32 = activate_f64

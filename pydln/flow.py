@@ -575,7 +575,7 @@ def _progress(progress: Progress) -> Iterator[Callable[[int, int], object] | Non
 
 
 def _settings(
-    task: Task, weights: Weights, rates: dict[str, NDArray[Any]], steps: int, stop: Stop | None
+    task: Task | None, weights: Weights, rates: dict[str, NDArray[Any]], steps: int, stop: Stop | None
 ) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         a = np.asarray(value, dtype=np.float64)
@@ -588,9 +588,7 @@ def _settings(
         "stop": None
         if stop is None
         else {n: plain(v) for n in ("loss", "strengths", "steady") if (v := getattr(stop, n)) is not None},
-        "task": task.name,
-        "normalize": task.normalize,
-        "whitened": task.whitened,
+        **({} if task is None else {"task": task.name, "normalize": task.normalize, "whitened": task.whitened}),
         "depth": weights.depth,
         "widths": list(weights.widths),
         "dtype": str(weights.dtype),

@@ -498,7 +498,7 @@ class Task:
                 value = np.repeat(value, n_branch, axis=1)
                 value = np.where(rng.random(value.shape) < p, -value, value)
             optimum = value
-            modes = _svd(optimum)
+            modes = modes_of(optimum)
         count = 1 if how == "sum" else items
         return _build(
             None if count == 1 else np.eye(items) / count,
@@ -795,7 +795,7 @@ def _build(
         sigma_yx=sigma_yx,
         _sigma_xx=sigma_xx,
         trace_yy=float(trace_yy) if single else np.asarray(trace_yy),
-        modes=_svd(sigma_yx) if modes is None else modes,
+        modes=modes_of(sigma_yx) if modes is None else modes,
         optimum=optimum,
         floor=float(floor) if single else np.asarray(floor),
         test=test,
@@ -813,7 +813,7 @@ def _of_modes(modes: Modes, *, floor: float, name: str) -> Task:
     return _build(None, sigma_yx, trace, optimum=sigma_yx, floor=floor, modes=modes, name=name, samples=None)
 
 
-def _svd(sigma_yx: FloatArray) -> Modes:
+def modes_of(sigma_yx: FloatArray) -> Modes:
     """Singular value decomposition; the first of the largest entries of each column of V is positive."""
     u, s, vt = np.linalg.svd(sigma_yx, full_matrices=False)
     size = np.abs(vt)

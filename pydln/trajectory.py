@@ -112,8 +112,8 @@ class Trajectory:
         What the run was made with: text, numbers, booleans, None, and lists and dictionaries of these. A NumPy array
         holds one entry per member along its first axis and follows the members when they are picked.
     source : str
-        ``"gradient_descent"``, ``"gradient_flow"``, ``"mode_flow"``, ``"end_to_end_flow"``, ``"singular_flow"``, or
-        ``"exact:"`` and the name of the solution.
+        ``"gradient_descent"``, ``"train_nonlinear"``, ``"gradient_flow"``, ``"mode_flow"``, ``"end_to_end_flow"``,
+        ``"singular_flow"``, or ``"exact:"`` and the name of the solution.
     reduced : mapping, optional
         Name of a reduction to a boolean array, (batch,): which members were run so. See `reduced`.
 

@@ -228,3 +228,96 @@ def runge_kutta(slope, layers, method, t, *, rtol=1e-8, atol=0.0, step=None, max
             run.status = "step_limit"
             break
     return run
+
+
+def nonlinear_outputs(layers, x, phi):
+    """y_hat = W_D phi(W_{D-1} phi(... W_1 x)) of samples in rows, and z_l = W_l h_{l-1} of every hidden layer."""
+    h, inner = x, []
+    for w in layers[:-1]:
+        inner.append(h @ w.T)
+        h = phi.value(inner[-1])
+    return h @ layers[-1].T, inner
+
+
+def nonlinear_loss(layers, x, y, phi, scale):
+    """L = scale/2 sum_p |y_p - y_hat_p|^2."""
+    return scale / 2 * np.sum((y - nonlinear_outputs(layers, x, phi)[0]) ** 2)
+
+
+def nonlinear_gradient(layers, x, y, phi, scale):
+    """dL/dW_l = -scale sum_p R_l h_{l-1}^T, R_D = y - y_hat, R_l = phi'(z_l) W_{l+1}^T R_{l+1}."""
+    out, inner = nonlinear_outputs(layers, x, phi)
+    below = [x, *(phi.value(z) for z in inner)]
+    r, slopes = y - out, []
+    for place in range(len(layers) - 1, -1, -1):
+        slopes.append(-scale * r.T @ below[place])
+        if place:
+            r = (r @ layers[place]) * phi.derivative(inner[place - 1])
+    return slopes[::-1]
+
+
+def nonlinear(
+    layers,
+    x,
+    y,
+    phi,
+    *,
+    scale,
+    U,
+    V,
+    lr,
+    steps,
+    test=None,
+    stop_loss=None,
+    stop_strengths=None,
+    stop_steady=None,
+    drawn=None,
+):
+    """Gradient descent of one nonlinear network, every quantity recorded at every step, NaN after it stopped.
+
+    `phi` has value(z) and derivative(z); `test`: x, y and scale of held-out samples; `drawn(step)`: those that the
+    gradient of that step sees instead. Strengths are diag(U^T scale sum_p y_hat x^T V).
+    """
+    layers = [np.array(w, dtype=np.float64) for w in layers]
+    start = conserved(layers)
+    names = ("loss", "test_loss", "strengths", "layer_norms", "drift")
+    run = Descent(records={name: [] for name in names} | {"weights": [[] for _ in layers]})
+    status, fastest = None, np.inf
+    for step in range(steps + 1):
+        nan = 1.0 if status is None else np.nan
+        now = nonlinear_loss(layers, x, y, phi, scale)
+        u = np.diag(U.T @ (scale * nonlinear_outputs(layers, x, phi)[0].T @ x) @ V)
+        values = {
+            "loss": now,
+            "test_loss": np.nan if test is None else nonlinear_loss(layers, *test[:2], phi, test[2]),
+            "strengths": u,
+            "layer_norms": np.array([np.linalg.norm(w) for w in layers]),
+            "drift": np.array([np.linalg.norm(c - c0) for c, c0 in zip(conserved(layers), start, strict=True)]),
+        }
+        for name, value in values.items():
+            run.records[name].append(value * nan)
+        for kept, w in zip(run.records["weights"], layers, strict=True):
+            kept.append(w * nan)
+        if status is None:
+            run.stopped_at = step
+            if not np.isfinite(now):
+                status = "diverged"
+            elif stop_loss is not None and now <= stop_loss:
+                status = "reached_loss"
+            elif stop_strengths is not None and np.all(np.isnan(stop_strengths) | (np.abs(u) >= stop_strengths)):
+                status = "reached_strength"
+            elif stop_steady is not None and fastest <= stop_steady:
+                status = "steady"
+        if status is not None or step == steps:
+            continue
+        seen = (x, y, scale) if drawn is None else drawn(step)
+        slopes = nonlinear_gradient(layers, *seen[:2], phi, seen[2])
+        fastest = max(np.abs(g).max() for g in slopes)
+        layers = [w - lr * g for w, g in zip(layers, slopes, strict=True)]
+    run.layers = layers
+    run.status = status or "completed"
+    run.records = {
+        name: [np.array(w) for w in value] if name == "weights" else np.array(value)
+        for name, value in run.records.items()
+    }
+    return run

@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include "bind/noise.hpp"
 #include "bind/poll.hpp"
 #include "bind/training.hpp"
 #include "cpu/descent.hpp"
@@ -9,29 +10,6 @@
 
 namespace pydln::bind {
 namespace {
-
-template <class T>
-ops::Noise<T> noise_of(const py::dict& given, std::int64_t batch, std::int64_t out, std::int64_t in) {
-  ops::Noise<T> n;
-  n.kind = static_cast<ops::NoiseKind>(given["kind"].cast<std::int64_t>());
-  n.seed = given["seed"].cast<std::uint64_t>();
-  n.number = per_member<std::int64_t>(given["number"], "noise.number", batch, {});
-  n.size = given["size"].cast<std::int64_t>();
-  n.samples = given["samples"].cast<std::int64_t>();
-  n.replace = given["replace"].cast<bool>();
-  n.scale = given["scale"].template cast<T>();
-  n.x = per_member<T>(given["x"], "noise.x", batch, {n.samples, in});
-  n.y = per_member<T>(given["y"], "noise.y", batch, {n.samples, out});
-  n.root = per_member<T>(given["root"], "noise.root", batch, {in, in});
-  n.labels = per_member<T>(given["labels"], "noise.labels", batch, {out, in});
-  n.std = per_member<T>(given["std"], "noise.std", batch, {});
-  const bool minibatch = n.kind == ops::NoiseKind::minibatch, online = n.kind == ops::NoiseKind::online;
-  const bool few = 1 > n.samples || n.samples > INT32_MAX || (!n.replace && n.samples < n.size);
-  if (!n.number || !n.std || (n.samples_drawn() && n.size < 1) || (minibatch && (!n.x || !n.y || few)) ||
-      (online && !n.labels) || !(minibatch || online || n.kind == ops::NoiseKind::labels))
-    throw py::value_error("noise: incomplete");
-  return n;
-}
 
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
 template <class T>
@@ -61,11 +39,7 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.nesterov = nesterov;
   op.steps = steps;
 
-  op.records = record_at.size();
-  op.record_at = input<std::int64_t>(record_at, "record_at", {op.records});
-  for (std::int64_t k = 0; k < op.records; ++k)
-    if (op.record_at[k] < (k ? op.record_at[k - 1] + 1 : 0) || op.record_at[k] > steps)
-      throw py::value_error("record_at: expected increasing steps within 0 ... steps");
+  set_schedule(op, record_at);
   const std::int64_t times = op.records;
   op.loss = output<T>(records["loss"], "loss", {batch, times});
   op.test_loss = output<T>(records["test_loss"], "test_loss", {batch, times});

@@ -6,6 +6,7 @@
 #include "bind/descent.hpp"
 #include "bind/flow.hpp"
 #include "bind/modes.hpp"
+#include "bind/nonlinear.hpp"
 #include "cpu/isa.hpp"
 
 namespace py = pybind11;
@@ -16,6 +17,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   pydln::bind::add_descent(m);
   pydln::bind::add_flow(m);
   pydln::bind::add_modes(m);
+  pydln::bind::add_nonlinear(m);
   m.def("usable_isas", [] {
     std::vector<std::string> names;
     for (const auto& isa : pydln::cpu::usable_isas()) names.push_back(isa.name);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "bind/array.hpp"
@@ -64,6 +65,24 @@ struct Layers {
   }
 };
 
+// Steps at which things are recorded.
+template <class Op>
+void set_schedule(Op& op, const py::array& record_at) {
+  op.records = record_at.size();
+  op.record_at = input<std::int64_t>(record_at, "record_at", {op.records});
+  for (std::int64_t k = 0; k < op.records; ++k)
+    if (op.record_at[k] < (k ? op.record_at[k - 1] + 1 : 0) || op.record_at[k] > op.steps)
+      throw py::value_error("record_at: expected increasing steps within 0 ... steps");
+}
+
+template <class Op>
+void set_stop(Op& op, const py::dict& stop) {
+  using T = std::remove_const_t<std::remove_pointer_t<decltype(op.stop_loss.data)>>;
+  op.stop_loss = per_member<T>(stop["loss"], "stop.loss", op.batch, {});
+  op.stop_strengths = per_member<T>(stop["strengths"], "stop.strengths", op.batch, {op.modes});
+  op.stop_steady = per_member<T>(stop["steady"], "stop.steady", op.batch, {});
+}
+
 template <class T>
 void set_training(ops::Training<T>& op, const Layers<T>& given, const py::dict& task, const py::dict& stop,
                   const py::object& status) {
@@ -78,9 +97,7 @@ void set_training(ops::Training<T>& op, const Layers<T>& given, const py::dict& 
   for (const auto& p :
        {op.train.sigma_xx, op.train.variances, op.train.sigma_yx, op.train.anchor, op.mode_u, op.mode_v})
     op.task_per_member |= p.stride != 0;
-  op.stop_loss = per_member<T>(stop["loss"], "stop.loss", batch, {});
-  op.stop_strengths = per_member<T>(stop["strengths"], "stop.strengths", batch, {op.modes});
-  op.stop_steady = per_member<T>(stop["steady"], "stop.steady", batch, {});
+  set_stop(op, stop);
   static_assert(sizeof(Status) == sizeof(std::int64_t));
   op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {batch}));
   if (!op.mode_u || !op.mode_v || !op.status) throw py::value_error("training: incomplete");

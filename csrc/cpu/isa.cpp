@@ -46,11 +46,11 @@ bool runs_avx512() {  // F, DQ, BW, VL, with masks and all of the 32 registers s
 bool runs_baseline() { return true; }
 #endif
 
-#define PYDLN_SET(isa)                        \
-  {#isa,                                      \
-   {isa::descent<double>, isa::flow<double>}, \
-   {isa::descent<float>, isa::flow<float>},   \
-   isa::modes,                                \
+#define PYDLN_SET(isa)                                                                           \
+  {#isa,                                                                                         \
+   {isa::descent<double>, isa::flow<double>, isa::nonlinear<double>, isa::activate_all<double>}, \
+   {isa::descent<float>, isa::flow<float>, isa::nonlinear<float>, isa::activate_all<float>},     \
+   isa::modes,                                                                                   \
    isa::balanced_mode}
 
 std::vector<Isa> find() {

@@ -17,6 +17,8 @@ template <class T>
 struct Kernels {
   DescentBody<T> (*descent)(Layout, bool task_per_member);
   FlowBody<T> (*flow)(Layout, bool task_per_member);
+  NonlinearBody<T> (*nonlinear)(Layout, bool samples_per_member);
+  void (*activate)(ops::Activation, const T* x, T* value, T* derivative, std::int64_t count);
 };
 
 struct Isa {
@@ -41,6 +43,10 @@ struct Isa {
   template <class T>
   FlowBody<T> body(const ops::Flow<T>& op, Layout layout) const {
     return kernels<T>().flow(layout, op.task_per_member);
+  }
+  template <class T>
+  NonlinearBody<T> body(const ops::Nonlinear<T>& op, Layout layout) const {
+    return kernels<T>().nonlinear(layout, op.samples_per_member);
   }
   // The vectors that numbers of type T are worked on in.
   template <class T>

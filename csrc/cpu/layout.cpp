@@ -51,6 +51,19 @@ constexpr Table kWide32 = {{{1, 4, 0.1},
                             {64, 85, 86},
                             {96, 81, 87}}};
 
+// Networks with tanh on 64 samples, float64 on AVX-512; float32 crosses at the same width.
+constexpr Table kOnSamples = {{{1, 5.6, 0.6},
+                               {2, 12, 2.4},
+                               {4, 24, 9},
+                               {8, 38, 29},
+                               {12, 48, 31},
+                               {16, 53, 51},
+                               {24, 64, 60},
+                               {32, 65, 65},
+                               {48, 71, 73},
+                               {64, 71, 77},
+                               {96, 72, 81}}};
+
 const Table& table_of(Vectors vectors) {
   if (vectors.bytes < 64) return kNarrow;
   return vectors.bytes == 8 * vectors.lanes ? kWide64 : kWide32;
@@ -64,8 +77,7 @@ double typical_extent(const Chain& chain) {
 }
 
 // What part of the row layout's arithmetic is on elements of the layers, not on what fills their rows to whole vectors.
-double filled(const Chain& chain, std::int64_t lanes) {
-  const bool flipped = carry_input_side(chain);
+double filled(const Chain& chain, bool flipped, std::int64_t lanes) {
   std::int64_t elements = 0, padded = 0;
   for (std::int64_t l = 0; l < chain.depth; ++l) {
     const std::int64_t rows = chain.widths[flipped ? l : l + 1], cols = chain.widths[flipped ? l + 1 : l];
@@ -77,32 +89,47 @@ double filled(const Chain& chain, std::int64_t lanes) {
 double filled(double extent, std::int64_t lanes) {
   const auto width = static_cast<std::int64_t>(extent);
   const std::int64_t widths[] = {width, width};
-  return filled(Chain{1, widths}, lanes);
+  return filled(Chain{1, widths}, false, lanes);
 }
 
-}  // namespace
-
-Rates expected_rates(const Chain& chain, std::int64_t batch, Vectors vectors) {
-  const Table& table = table_of(vectors);
-  const double extent = typical_extent(chain);
+// What the table has for networks of that extent, whose layers fill their rows so far.
+Rates rates_of(const Table& table, double extent, double fill, std::int64_t batch, std::int64_t lanes) {
   const auto* const above =
       std::find_if(table.begin(), table.end(), [=](const Measured& m) { return m.extent >= extent; });
   const Measured& high = above == table.end() ? table.back() : *above;
   const Measured& low = above == table.begin() || above == table.end() ? high : above[-1];
   const double x = &low == &high ? 0 : std::log(extent / low.extent) / std::log(high.extent / low.extent);
   const auto between = [x](double a, double b) { return 0.01 * (a + x * (b - a)); };
-  const std::int64_t lanes = vectors.lanes, groups = (batch + lanes - 1) / lanes;
+  const std::int64_t groups = (batch + lanes - 1) / lanes;
   const double taken = static_cast<double>(batch) / static_cast<double>(groups * lanes);
   return {taken * between(low.interleaved, high.interleaved),
-          filled(chain, lanes) * between(low.rows / filled(low.extent, lanes), high.rows / filled(high.extent, lanes))};
+          fill * between(low.rows / filled(low.extent, lanes), high.rows / filled(high.extent, lanes))};
 }
 
-Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, Vectors vectors) {
+Layout named(const std::string& name, const Rates& rates) {
   if (name == "interleaved") return Layout::interleaved;
   if (name == "rows") return Layout::rows;
   if (name != "auto") throw std::invalid_argument("layout: expected auto, interleaved or rows, got " + name);
-  const Rates rates = expected_rates(chain, batch, vectors);
   return rates.interleaved >= rates.rows ? Layout::interleaved : Layout::rows;
+}
+
+}  // namespace
+
+Rates expected_rates(const Chain& chain, std::int64_t batch, Vectors vectors) {
+  return rates_of(table_of(vectors), typical_extent(chain), filled(chain, carry_input_side(chain), vectors.lanes),
+                  batch, vectors.lanes);
+}
+
+Layout choose_layout(const std::string& name, const Chain& chain, std::int64_t batch, Vectors vectors) {
+  return named(name, expected_rates(chain, batch, vectors));
+}
+
+Layout choose_layout_on_samples(const std::string& name, const Chain& chain, std::int64_t batch, Vectors vectors) {
+  double weights = 0;
+  for (std::int64_t l = 0; l < chain.depth; ++l)
+    weights += static_cast<double>(chain.widths[l]) * static_cast<double>(chain.widths[l + 1]);
+  const double extent = std::sqrt(weights / static_cast<double>(chain.depth));
+  return named(name, rates_of(kOnSamples, extent, filled(chain, true, vectors.lanes), batch, vectors.lanes));
 }
 
 }  // namespace pydln::cpu

@@ -43,6 +43,15 @@ static inline double samples_flops(const Chain& c, double size) {
   return 2.0 * size * inputs * (3.0 * outputs + inputs);
 }
 
+// The same of a step of a nonlinear network over `samples`: two for every weight forward, four backward, but two of the first
+// layer; what phi costs is not counted.
+static inline double nonlinear_flops(const Chain& c, double samples) {
+  double weights = 0;
+  for (std::int64_t l = 0; l < c.depth; ++l)
+    weights += (l ? 6.0 : 4.0) * static_cast<double>(c.widths[l]) * static_cast<double>(c.widths[l + 1]);
+  return samples * weights;
+}
+
 // The same of recording the drift of the conserved quantities once: two products per interface of two layers.
 static inline double drift_flops(const Chain& c) {
   double sum = 0;

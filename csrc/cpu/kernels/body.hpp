@@ -8,6 +8,7 @@
 #include "ops/descent.hpp"
 #include "ops/flow.hpp"
 #include "ops/modes.hpp"
+#include "ops/nonlinear.hpp"
 
 namespace pydln {
 
@@ -29,21 +30,27 @@ template <class T>
 using DescentBody = Body<ops::Descent<T>>;
 template <class T>
 using FlowBody = Body<ops::Flow<T>>;
+template <class T>
+using NonlinearBody = Body<ops::Nonlinear<T>>;
 using ModesBody = Body<ops::Modes>;
 
 // The instruction sets, each a namespace; those compiled in are said by definitions PYDLN_HAVE_....
 //   baseline     x86-64-v2; elsewhere what the compiler takes for granted (NEON on ARM)
 //   emulated512  vectors as wide as AVX-512's on whatever there is: for tests on processors without it
 // The kernels of a layout; task_per_member: whether members have matrices of their own for their tasks. And a kernel that
-// takes parts of its operation from the control's queue until none is left.
-#define PYDLN_DECLARE_KERNELS(isa)                        \
-  namespace isa {                                         \
-  template <class T>                                      \
-  DescentBody<T> descent(Layout, bool task_per_member);   \
-  template <class T>                                      \
-  FlowBody<T> flow(Layout, bool task_per_member);         \
-  ModesBody modes();                                      \
-  void balanced_mode(const ops::BalancedMode&, Control&); \
+// takes parts of its operation from the control's queue until none is left. activate_all: phi and phi' of an array.
+#define PYDLN_DECLARE_KERNELS(isa)                                                             \
+  namespace isa {                                                                              \
+  template <class T>                                                                           \
+  DescentBody<T> descent(Layout, bool task_per_member);                                        \
+  template <class T>                                                                           \
+  FlowBody<T> flow(Layout, bool task_per_member);                                              \
+  template <class T>                                                                           \
+  NonlinearBody<T> nonlinear(Layout, bool samples_per_member);                                 \
+  template <class T>                                                                           \
+  void activate_all(ops::Activation, const T* x, T* value, T* derivative, std::int64_t count); \
+  ModesBody modes();                                                                           \
+  void balanced_mode(const ops::BalancedMode&, Control&);                                      \
   }
 PYDLN_DECLARE_KERNELS(baseline)
 PYDLN_DECLARE_KERNELS(emulated512)

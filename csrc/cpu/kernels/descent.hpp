@@ -1,6 +1,8 @@
 // Gradient descent of networks taken one group at a time from a shared queue.
 #pragma once
 
+#include "cpu/kernels/lanes.hpp"
+#include "cpu/kernels/layer_records.hpp"
 #include "cpu/kernels/network.hpp"
 #include "cpu/kernels/noise.hpp"
 #include "cpu/kernels/tangent.hpp"
@@ -8,15 +10,12 @@
 
 namespace pydln::PYDLN_ISA {
 
-// Steps between looks at members that have nothing to record: divergence, progress.
-inline constexpr int64_t kCheckEvery = 32;
-
 // A backward pass of more floating-point operations than this (tens of ms) can be broken off: it writes the new weights
 // beside the old ones, so that there are always weights of a whole step to hand back.
 inline constexpr double kBreakable = 2e9;
 
 template <class L, class G>
-class DescentWorker : Network<L, G> {
+class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Scalar>> {
   using Net = Network<L, G>;
   using Net::carried_;
   using Net::clear_lane;
@@ -26,14 +25,11 @@ class DescentWorker : Network<L, G> {
   using Net::forward;
   using Net::kMembers;
   using Net::layers;
-  using Net::ld;
   using Net::load_moments;
   using Net::load_scalars;
   using Net::loss_of;
   using Net::m_;
-  using Net::matrix;
   using Net::n_;
-  using Net::outer_layer;
   using Net::products_;
   using Net::residual;
   using Net::see;
@@ -50,22 +46,37 @@ class DescentWorker : Network<L, G> {
   using typename Net::T;
   using typename Net::Value;
 
-  struct Lane {
-    int64_t member = -1;
-    int64_t step = 0;
-    int64_t record = 0;  // index of the next record
-    int64_t reported = 0;
-    bool steady = false;
-  };
+  using Queue = MemberLanes<L, ops::Descent<T>>;
+  using Queue::active_;
+  using Queue::alike_;
+  using Queue::at_start;
+  using Queue::count_steps;
+  using Queue::due;
+  using Queue::due_count_;
+  using Queue::every_step;
+  using Queue::find_due;
+  using Queue::for_due;
+  using Queue::lanes_;
+  using Queue::lead_;
+  using Queue::next_event;
+  using Queue::op_;
+  using Queue::place_;
+  using Queue::record_due;
+  using Queue::together_;
+  using Queue::uncounted_;
+  using Queue::uncounted_records_;
+  using Queue::until_event_;
+  using typename Queue::Lane;
 
  public:
   // With a null arena base this only measures: arena.used is then the workspace one worker needs.
   DescentWorker(const ops::Descent<T>& op, Control& control, Arena& arena)
       : Net(op, op.strengths || op.stop_strengths, control, arena),
-        op_(op),
+        Queue(op, control),
         reads_product_(op.strengths || op.stop_strengths || op.product || op.test_loss),
         noise_(op, flipped_, arena),
-        tangent_(op, flipped_, arena) {
+        tangent_(op, flipped_, arena),
+        layer_records_(op.chain, flipped_, op.drift, arena) {
     weights_ = layers(arena);
     if (arena.base) see(weights_);
     if (op.test.sigma_yx) this->moments(arena, test_, op.test);
@@ -73,18 +84,6 @@ class DescentWorker : Network<L, G> {
     if (static_cast<double>(kMembers) * step_flops(op.chain, true) > kBreakable) next_ = layers(arena);
     general_ = op.momentum || op.decay || op.stop_steady;
     if (general_) velocity_ = layers(arena);
-    if (op.drift) {
-      int64_t square = 0, across = 0;
-      for (int64_t l = 0; l + 1 < D_; ++l) {
-        const int64_t hidden = width(l + 1), s = L::cells(hidden, hidden), t = L::cells(width(l), hidden);
-        square = s > square ? s : square;
-        across = t > across ? t : across;
-      }
-      for (auto& q : squares_) q = arena.take<Cell>(square);
-      transposed_ = arena.take<Cell>(across);
-      conserved_ = arena.take<Cell*>(D_ - 1);
-      for (int64_t l = 0; l + 1 < D_; ++l) matrix(arena, conserved_, l, width(l + 1), width(l + 1));
-    }
   }
 
   void run() {
@@ -158,18 +157,7 @@ class DescentWorker : Network<L, G> {
   }
 
   void refill() {
-    bool fresh = false;
-    for (int64_t lane = 0; lane < kMembers; ++lane) {
-      Lane& state = lanes_[lane];
-      if (state.member >= 0 || exhausted_) continue;
-      const int64_t member = take_member(control_);
-      if (member >= op_.batch) {
-        exhausted_ = true;
-        continue;
-      }
-      state = Lane{member, 0, 0, 0, false};
-      ++active_;
-      fresh = true;
+    const bool fresh = this->fill([&](int64_t lane, int64_t member) {
       this->load_weights(weights_, lane, member);
       if (op_.task_per_member) load_task(lane, member);
       load_scalars(train_, op_.train, lane, member);
@@ -178,29 +166,17 @@ class DescentWorker : Network<L, G> {
       L::set(lr_, lane, *op_.lr.of(member));
       L::set(momentum_, lane, op_.momentum ? *op_.momentum.of(member) : T(0));
       L::set(decay_, lane, op_.decay ? *op_.decay.of(member) : T(0));
-    }
-    if (fresh && op_.drift) start_drift();
-    until_event_ = 0;
-    lead_ = -1;
-    alike_ = true;
-    for (int64_t lane = 0; lane < kMembers; ++lane) {
-      if (lanes_[lane].member < 0) continue;
-      if (lead_ < 0) lead_ = lane;
-      alike_ &= lanes_[lane].step == lanes_[lead_].step;
-    }
+    });
+    if (fresh && op_.drift)
+      layer_records_.start(control_, weights_, [&](int64_t lane) { return at_start(lanes_[lane]); });
   }
 
   void store_end(int64_t lane, Status status) {
-    Lane& state = lanes_[lane];
-    this->store_weights(weights_, lane, op_.weights, state.member);
+    this->store_weights(weights_, lane, op_.weights, lanes_[lane].member);
     clear_lane(weights_, lane);
     if (general_) clear_lane(velocity_, lane);
     L::set(lr_, lane, T(0));
-    op_.status[state.member] = status;
-    op_.stopped_at[state.member] = state.step;
-    add_steps(control_, op_.steps - state.reported);  // steps not needed count as done
-    state.member = -1;
-    --active_;
+    this->leave(lane, status);
   }
 
   void abandon() {
@@ -271,14 +247,6 @@ class DescentWorker : Network<L, G> {
       spare = t;
     }
   }
-  void count_steps() {
-    for (auto& lane : lanes_) {
-      lane.step += uncounted_;
-      lane.record += uncounted_records_;
-    }
-    uncounted_ = uncounted_records_ = 0;
-    together_ = false;
-  }
 
   // The residual of this step's noise in place of the task's.
   void disturb() {
@@ -314,31 +282,19 @@ class DescentWorker : Network<L, G> {
       next_ = weights_;
       see(to);
     }
-    if (op_.stop_steady)
-      for (int64_t lane = 0; lane < kMembers; ++lane)
-        if (lanes_[lane].member >= 0)
-          lanes_[lane].steady = L::get(largest, lane) <= *op_.stop_steady.of(lanes_[lane].member);
+    if (op_.stop_steady) this->judge_steady(largest);
     return true;
   }
   template <class Update>
   void layer_step(const Control* watch, int64_t l, const Cell* r, Cell* next, const Update& update) {
-    L::layer_step(watch, space_, products_[l + 1], r, next, update, width(l + 1), width(l), m_);
+    L::layer_step(watch, space_, products_[l + 1], r, typename L::Store{next, L::stride(width(l + 1))}, update,
+                  width(l + 1), width(l), m_);
   }
   typename L::Momentum momentum_update(int64_t l, Cell** to, Value& largest) const {
     return {weights_[l], to[l], velocity_[l], lr_, momentum_, decay_, op_.nesterov, &largest};
   }
 
   // ---- what happens between steps ----------------------------------------------------------------------------------
-  // Whether a member is looked at in its present step depends on itself alone, never on what shares its group.
-  bool due(const Lane& lane) const {
-    return every_step() || record_due(lane) || lane.step % kCheckEvery == 0 || lane.step == op_.steps;
-  }
-  bool every_step() const { return op_.stop_loss || op_.stop_strengths || op_.stop_steady; }
-  static bool at_start(const Lane& lane) { return lane.member >= 0 && lane.step == 0; }
-  bool record_due(const Lane& lane) const {
-    return lane.record < op_.records && op_.record_at[lane.record] == lane.step;
-  }
-
   // Loss, records, stopping. Returns whether some lane came to its end; decides nothing once the run is cancelled.
   bool events() {
     const Value loss = loss_of(train_, carried_[0]);
@@ -359,25 +315,11 @@ class DescentWorker : Network<L, G> {
     }
     if (cancelled(control_)) return false;
 
-    bool ended = false;
-    until_event_ = every_step() ? 1 : kCheckEvery;
-    for (int64_t lane = 0; lane < kMembers; ++lane) {
-      Lane& state = lanes_[lane];
-      if (state.member < 0) continue;
-      if (state.step - state.reported >= kCheckEvery) {
-        add_steps(control_, state.step - state.reported);
-        state.reported = state.step;
-      }
-      Status status = Status::completed;
-      if (looked_at[lane] && ends(lane, L::get(loss, lane), status)) {
-        store_end(lane, status);
-        ended = true;
-        continue;
-      }
-      const int64_t next = next_event(state) - state.step;
-      if (next < until_event_) until_event_ = next;
-    }
-    return ended;
+    const auto ends = [&](int64_t lane, Status& status) {
+      return Queue::ends(lane, L::get(loss, lane), status,
+                         [&](int64_t which, int64_t member) { return strengths_reached(which, member); });
+    };
+    return this->end_members(looked_at, ends, [&](int64_t lane, Status status) { store_end(lane, status); });
   }
 
   // The same where all members are in the same step, neither the first nor the last, and nothing ends any of them: decided
@@ -407,26 +349,6 @@ class DescentWorker : Network<L, G> {
     until_event_ = next_event(now) - now.step;
     return true;
   }
-  int64_t next_event(const Lane& lane) const {
-    int64_t next = (lane.step / kCheckEvery + 1) * kCheckEvery;
-    if (lane.record < op_.records && op_.record_at[lane.record] < next) next = op_.record_at[lane.record];
-    return op_.steps < next ? op_.steps : next;
-  }
-
-  bool ends(int64_t lane, T loss, Status& status) const {
-    const Lane& state = lanes_[lane];
-    if (!(loss - loss == 0))  // infinite or NaN
-      status = Status::diverged;
-    else if (op_.stop_loss && loss <= *op_.stop_loss.of(state.member))
-      status = Status::reached_loss;
-    else if (op_.stop_strengths && strengths_reached(lane, state.member))
-      status = Status::reached_strength;
-    else if (state.steady)
-      status = Status::steady;
-    else
-      return state.step == op_.steps;
-    return true;
-  }
 
   // ---- records -----------------------------------------------------------------------------------------------------------
   void record(const Value& loss) {
@@ -452,44 +374,7 @@ class DescentWorker : Network<L, G> {
       for_due([&](int64_t lane, int64_t at) {
         L::store(products_[0], lane, op_.product + at * m_ * n_, m_, n_, flipped_);
       });
-    for (int64_t l = 0; l < D_; ++l) {
-      const int64_t rows = width(l + 1), cols = width(l), to = outer_layer(l);
-      if (op_.layer_norms) {
-        const Value square = L::dot(weights_[l], weights_[l], rows, cols);
-        for_due([&](int64_t lane, int64_t at) {
-          op_.layer_norms[at * D_ + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane)));
-        });
-      }
-      if (op_.weight_records)
-        for_due([&](int64_t lane, int64_t at) {
-          L::store(weights_[l], lane, op_.weight_records[to] + at * rows * cols, rows, cols, flipped_);
-        });
-    }
-    if (op_.drift)
-      for (int64_t l = 0; l + 1 < D_; ++l) {
-        const int64_t hidden = width(l + 1);
-        conserved_quantity(l);
-        if (cancelled(control_)) return;
-        const Value square = L::distance2(squares_[0], conserved_[l], hidden, hidden);
-        const int64_t to = flipped_ ? D_ - 2 - l : l;
-        for_due([&](int64_t lane, int64_t at) {
-          op_.drift[at * (D_ - 1) + to] = static_cast<T>(__builtin_sqrt(L::get(square, lane)));
-        });
-      }
-  }
-
-  // The lanes that have something to record, and the place of each one's record.
-  void find_due() {
-    due_count_ = 0;
-    for (int64_t lane = 0; lane < kMembers; ++lane)
-      if (lanes_[lane].member >= 0 && record_due(lanes_[lane])) {
-        due_[due_count_] = lane;
-        place_[due_count_++] = lanes_[lane].member * op_.records + lanes_[lane].record;
-      }
-  }
-  template <class F>
-  void for_due(F f) {
-    for (int64_t i = 0; i < due_count_; ++i) f(due_[i], place_[i]);
+    layer_records_.record(control_, op_, weights_, [&](auto f) { this->for_due(f); });
   }
 
   void tangent_kernel() {
@@ -500,45 +385,16 @@ class DescentWorker : Network<L, G> {
     tangent_.measure();
   }
 
-  // squares_[0] = W_{l+1}^T W_{l+1} - W_l W_l^T, conserved by gradient flow
-  void conserved_quantity(int64_t l) {
-    const int64_t above = width(l + 2), hidden = width(l + 1), below = width(l);
-    L::product_tn(watch_, weights_[l + 1], ld(hidden), weights_[l + 1], ld(hidden), squares_[0], hidden, hidden, above);
-    L::transpose(weights_[l], transposed_, hidden, below);
-    L::product(watch_, weights_[l], ld(below), transposed_, ld(hidden), squares_[1], hidden, hidden, below);
-    L::subtract(squares_[0], squares_[1], squares_[0], hidden, hidden);
-  }
-  void start_drift() {
-    for (int64_t l = 0; l + 1 < D_ && !cancelled(control_); ++l) {
-      conserved_quantity(l);
-      for (int64_t lane = 0; lane < kMembers; ++lane)
-        if (at_start(lanes_[lane])) L::copy_lane(conserved_[l], squares_[0], lane, width(l + 1), width(l + 1));
-    }
-  }
-
-  const ops::Descent<T>& op_;
-
-  Lane lanes_[kMembers];
-  int64_t due_[kMembers], place_[kMembers], due_count_ = 0;
-  int64_t active_ = 0;
-  int64_t until_event_ = 0;
-  bool exhausted_ = false;
-  int64_t lead_ = -1;   // the first lane that has a member
-  bool alike_ = false;  // all lanes that have one are in the same step
   bool general_ = false;
-  const bool reads_product_;                       // whether something that is recorded or waited for is read off Omega
-  int64_t uncounted_ = 0, uncounted_records_ = 0;  // steps and records that no lane has counted yet
-  bool together_ = false;  // all lanes that have a member are due, and place_ is where their next records belong
+  const bool reads_product_;  // whether something that is recorded or waited for is read off Omega
   Value lr_{}, momentum_{}, decay_{};
 
   Moments test_;
   NoiseSource<L, G> noise_;
   TangentKernel<L, G> tangent_;
+  LayerRecords<L> layer_records_;
   Cell** next_ = nullptr;  // the weights of the next step; null when steps are short and done in place
   Cell** velocity_ = nullptr;
-  Cell** conserved_ = nullptr;
-  Cell* squares_[2] = {};
-  Cell* transposed_ = nullptr;
   Cell* test_residual_ = nullptr;
 };
 

@@ -218,8 +218,8 @@ class FlowWorker : Network<L, G> {
     Cell *r = carried_[0], *after = carried_[1];
     for (int64_t l = 0; l + 1 < D_; ++l) {
       if (cancelled(control_)) return;
-      L::layer_step(watch_, space_, products_[l + 1], r, after, typename L::Slope{weights[l], k[l]}, width(l + 1),
-                    width(l), m_);
+      L::layer_step(watch_, space_, products_[l + 1], r, typename L::Store{after, L::stride(width(l + 1))},
+                    typename L::Slope{weights[l], k[l]}, width(l + 1), width(l), m_);
       Cell* t = r;
       r = after;
       after = t;

@@ -71,6 +71,33 @@ struct Interleaved {
     PYDLN_INLINE Residual from(int64_t i, int64_t j) const { return {c + i * ld + j, s + i * ld + j, ld}; }
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[i * ld + j] = at(s + i * ld + j) - acc; }
   };
+  struct Scaled {  // C = (AB) D, entry by entry
+    V* c;
+    const V* d;
+    int64_t ld;
+    PYDLN_INLINE Scaled from(int64_t i, int64_t j) const { return {c + i * ld + j, d + i * ld + j, ld}; }
+    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[i * ld + j] = acc * d[i * ld + j]; }
+  };
+  struct More {  // C = C + AB, the sums going on from C
+    V* c;
+    int64_t ld;
+    PYDLN_INLINE More from(int64_t i, int64_t j) const { return {c + i * ld + j, ld}; }
+    PYDLN_INLINE V begin(int64_t i, int64_t j) const { return c[i * ld + j]; }
+    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[i * ld + j] = acc; }
+  };
+  struct Last {  // C = W + rate (S + AB), the sums going on from S; C may be W
+    V* c;
+    const V* w;
+    const V* s;
+    int64_t ld;
+    V rate;
+    PYDLN_INLINE Last from(int64_t i, int64_t j) const {
+      const int64_t q = i * ld + j;
+      return {c + q, w + q, s + q, ld, rate};
+    }
+    PYDLN_INLINE V begin(int64_t i, int64_t j) const { return s[i * ld + j]; }
+    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[i * ld + j] = fma(rate, acc, w[i * ld + j]); }
+  };
   struct Step {  // C = W + rate AB; C may be W
     V* c;
     const V* w;
@@ -125,6 +152,20 @@ struct Interleaved {
     V* to;
     PYDLN_INLINE Store at(int64_t cols) const { return {to, stride(cols)}; }
   };
+  struct Sum {  // the gradient is added to what is in `to`
+    static constexpr bool fused = true;
+    const V* from;
+    V* to;
+    PYDLN_INLINE More at(int64_t cols) const { return {to, stride(cols)}; }
+  };
+  struct Settle {  // Plain, by the sum of the gradient and what is in `sum`
+    static constexpr bool fused = true;
+    const V* from;
+    V* to;
+    const V* sum;
+    V rate;
+    PYDLN_INLINE Last at(int64_t cols) const { return {to, from, sum, stride(cols), rate}; }
+  };
   struct Momentum {
     static constexpr bool fused = false;
     const V* from;
@@ -139,17 +180,23 @@ struct Interleaved {
   };
   static Space make_space(Arena& arena, int64_t, int64_t most_cells) { return {arena.take<V>(most_cells)}; }
 
-  // next = R W^T and W <- update(W, A^T R)
-  template <class Update>
-  static PYDLN_INLINE void layer_step(const Control*, const Space& space, const V* a, const V* r, V* next,
-                                      const Update& update, int64_t rows, int64_t cols, int64_t m) {
-    const int64_t over = stride(rows), across = stride(cols);
-    multiply(factor(r, across, 1), factor(update.from, 1, across), m, rows, cols, Store{next, over});
-    const Own left{a, 1, over}, right{r, across, 1};
+  // next(R W^T) and W <- update(W, A^T R)
+  template <class Next, class Update>
+  static PYDLN_INLINE void layer_step(const Control* watch, const Space& space, const V* a, const V* r,
+                                      const Next& next, const Update& update, int64_t rows, int64_t cols, int64_t m) {
+    multiply(factor(r, stride(cols), 1), factor(update.from, 1, stride(cols)), m, rows, cols, next);
+    last_layer_step(watch, space, a, stride(rows), r, update, rows, cols, m);
+  }
+  // The second alone.
+  template <class A, class Update>
+  static PYDLN_INLINE void last_layer_step(const Control*, const Space& space, const A* a, int64_t lda, const V* r,
+                                           const Update& update, int64_t rows, int64_t cols, int64_t m) {
+    const auto left = factor(a, 1, lda);
+    const Own right{r, stride(cols), 1};
     if constexpr (Update::fused) {
       multiply(left, right, rows, cols, m, update.at(cols));
     } else {
-      multiply(left, right, rows, cols, m, Store{space.gradient, across});
+      multiply(left, right, rows, cols, m, Store{space.gradient, stride(cols)});
       update_all(update, space.gradient, rows, cols);
     }
   }
@@ -241,12 +288,13 @@ struct Interleaved {
     });
   }
 
-  // out = diag(U^T A B): out[a] = sum_i U_ia (AB)_ia, i from first to last; no product is kept
+  // out = diag(U^T A B): out[a] = sum_i U_ia (AB)_ia, i from first to last; no product is kept. Unless it begins, the sums go
+  // on from what is there.
   static int64_t strengths_cells(int64_t, int64_t) { return 0; }
   template <class G>
   static void strengths(const Control*, const V* a, int64_t lda, const G* b, const G* u, int64_t ldu, V*, V* out,
-                        int64_t M, int64_t N, int64_t K) {
-    for (int64_t j = 0; j < N; ++j) out[j] = V{};
+                        int64_t M, int64_t N, int64_t K, bool begins = true) {
+    for (int64_t j = 0; begins && j < N; ++j) out[j] = V{};
     multiply(factor(a, lda, 1), factor(b, ldu, 1), M, N, K, Dots<G>{out, u, ldu});
   }
   static PYDLN_INLINE T element(const V* x, int64_t q, int64_t lane) { return x[q][lane]; }
@@ -297,6 +345,12 @@ struct Interleaved {
     const auto* pa = a.p + i0 * a.row;
     const auto* pb = b.p + j0 * b.column;
     const Out out = whole.from(i0, j0);
+    if constexpr (requires { out.begin(0, 0); }) {
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < NR; ++j) acc[i][j] = out.begin(i, j);
+    }
     const auto multiply_add = [&](int64_t k) __attribute__((always_inline)) {
       V bv[NR];
 #pragma GCC unroll 8

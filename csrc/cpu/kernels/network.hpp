@@ -8,19 +8,26 @@
 #pragma once
 
 #include "core/control.hpp"
-#include "cpu/kernels/vector.hpp"
+#include "cpu/kernels/lanes.hpp"
+#include "cpu/kernels/layers.hpp"
 #include "math/cost.hpp"
 #include "ops/training.hpp"
 
 namespace pydln::PYDLN_ISA {
 
 template <class L, class G>
-class Network {
+class Network : protected Layers<L> {
  protected:
-  using T = typename L::Scalar;
-  using Cell = typename L::Cell;
-  using Value = typename L::Value;
-  static constexpr int64_t kMembers = L::members;
+  using Base = Layers<L>;
+  using Base::D_;
+  using Base::flipped_;
+  using Base::kMembers;
+  using Base::ld;
+  using Base::matrix;
+  using Base::width;
+  using typename Base::Cell;
+  using typename Base::T;
+  using typename Base::Value;
 
   struct Moments {  // in working orientation
     G* sigma_xx = nullptr;
@@ -33,12 +40,7 @@ class Network {
 
   // With a null arena base this only measures: arena.used is then the workspace one worker needs.
   Network(const ops::Training<T>& op, bool measures_strengths, Control& control, Arena& arena)
-      : training_(op),
-        control_(control),
-        D_(op.chain.depth),
-        flipped_(carry_input_side(op.chain)),
-        m_(width(D_)),
-        n_(width(0)) {
+      : Base(op.chain, carry_input_side(op.chain)), training_(op), control_(control), m_(width(D_)), n_(width(0)) {
     products_ = arena.take<Cell*>(D_);
     for (int64_t l = 0; l + 1 < D_; ++l) matrix(arena, products_, l, m_, width(l));  // A_l = W_D ... W_{l+1}
     int64_t widest = n_, cells = 0, carried = 0;
@@ -60,21 +62,7 @@ class Network {
   }
 
   // ---- shapes -----------------------------------------------------------------------------------------------------
-  int64_t width(int64_t l) const { return training_.chain.widths[flipped_ ? training_.chain.depth - l : l]; }
-  int64_t outer_layer(int64_t l) const { return flipped_ ? D_ - 1 - l : l; }  // working layer -> the caller's layer
   int64_t inputs() const { return training_.chain.widths[0]; }
-  static int64_t ld(int64_t cols) { return L::stride(cols); }
-
-  static void matrix(Arena& arena, Cell** list, int64_t l, int64_t rows, int64_t cols) {
-    Cell* p = arena.take<Cell>(L::cells(rows, cols));
-    if (arena.base) list[l] = p;
-  }
-  // A matrix for every layer.
-  Cell** layers(Arena& arena) const {
-    Cell** list = arena.take<Cell*>(D_);
-    for (int64_t l = 0; l < D_; ++l) matrix(arena, list, l, width(l + 1), width(l));
-    return list;
-  }
   void moments(Arena& arena, Moments& to, const ops::Moments<T>& from) {
     if (from.sigma_xx) to.sigma_xx = arena.take<G>(L::cells(inputs(), inputs()));
     if (from.variances) to.variances = arena.take<G>(L::cells(1, inputs()));
@@ -100,22 +88,7 @@ class Network {
       L::load(mode_v_, lane, (flipped_ ? training_.mode_u : training_.mode_v).of(member), n_, training_.modes, false);
     }
   }
-  void load_weights(Cell** to, int64_t lane, int64_t member) {
-    for (int64_t l = 0; l < D_; ++l) {
-      const int64_t rows = width(l + 1), cols = width(l);
-      L::load(to[l], lane, training_.weights[outer_layer(l)] + member * rows * cols, rows, cols, flipped_);
-    }
-  }
-  // Into the arrays `to` of the caller, the one at `place` along their leading axes.
-  void store_weights(Cell* const* from, int64_t lane, T* const* to, int64_t place) const {
-    for (int64_t l = 0; l < D_; ++l) {
-      const int64_t rows = width(l + 1), cols = width(l);
-      L::store(from[l], lane, to[outer_layer(l)] + place * rows * cols, rows, cols, flipped_);
-    }
-  }
-  void clear_lane(Cell** set, int64_t lane) const {
-    for (int64_t l = 0; l < D_; ++l) L::clear_lane(set[l], lane, width(l + 1), width(l));
-  }
+  void load_weights(Cell** to, int64_t lane, int64_t member) { this->load_layers(training_.weights, member, to, lane); }
 
   // ---- the forward pass ---------------------------------------------------------------------------------------------
   // The layers that everything below sees.
@@ -169,20 +142,13 @@ class Network {
   }
 
   bool strengths_reached(int64_t lane, int64_t member) const {
-    const T* threshold = training_.stop_strengths.of(member);
-    for (int64_t a = 0; a < training_.modes; ++a) {
-      const T u = L::element(strengths_, a, lane);
-      if (threshold[a] == threshold[a] && !((u < 0 ? -u : u) >= threshold[a])) return false;
-    }
-    return true;
+    return reached<L>(strengths_, training_.modes, lane, training_.stop_strengths.of(member));
   }
 
   const ops::Training<T>& training_;
   Control& control_;
   const Control* const watch_ = &control_;  // for products, which look at it when they are long
-  const int64_t D_;
-  const bool flipped_;
-  const int64_t m_, n_;  // working outputs and inputs
+  const int64_t m_, n_;                     // working outputs and inputs
 
   Moments train_;
   Cell** weights_ = nullptr;

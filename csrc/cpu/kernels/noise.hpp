@@ -4,7 +4,7 @@
 #pragma once
 
 #include "core/control.hpp"
-#include "cpu/kernels/random.hpp"
+#include "cpu/kernels/draws.hpp"
 #include "ops/descent.hpp"
 
 namespace pydln::PYDLN_ISA {
@@ -23,17 +23,16 @@ class NoiseSource {
         flipped_(flipped),
         in_(op.chain.widths[0]),
         out_(op.chain.widths[op.chain.depth]),
-        piece_(piece_of(op.noise.size)) {
+        piece_(piece_of(op.noise.size)),
+        draws_(op.noise, in_, out_, piece_, arena) {
     if (noise_.kind == ops::NoiseKind::none) return;
     if (noise_.root) root_ = arena.take<G>(L::cells(in_, in_));
     if (noise_.kind == ops::NoiseKind::labels) {
-      drawn_y_ = arena.take<T>(out_ * in_);
+      drawn_ = arena.take<T>(out_ * in_);
       y_ = arena.take<Cell>(L::cells(rows(), cols()));
       if (noise_.root) other_ = arena.take<Cell>(L::cells(rows(), cols()));
       return;
     }
-    drawn_x_ = arena.take<T>(piece_ * in_);
-    drawn_y_ = arena.take<T>(piece_ * out_);
     const std::int64_t y_cells = flipped_ ? L::cells(piece_, out_) : L::cells(out_, piece_);
     x_ = arena.take<Cell>(L::cells(in_, piece_));
     x_turned_ = arena.take<Cell>(L::cells(piece_, in_));
@@ -43,8 +42,6 @@ class NoiseSource {
     if (noise_.kind == ops::NoiseKind::online) {
       labels_ = arena.take<G>(L::cells(rows(), cols()));
       if (noise_.root) z_ = arena.take<Cell>(L::cells(in_, piece_));
-    } else if (!noise_.replace) {
-      for (auto& order : order_) order = arena.take<std::int32_t>(noise_.samples);
     }
   }
 
@@ -66,8 +63,7 @@ class NoiseSource {
   }
   void begin(std::int64_t lane, std::int64_t member) {
     L::set(std_, lane, noise_.std ? *noise_.std.of(member) : T(0));
-    member_[lane] = member;
-    pass_[lane] = -1;
+    draws_.begin(lane, member);
   }
 
   // e becomes the residual of what the members draw at their steps (negative: of a lane without a member); of the task's
@@ -95,16 +91,12 @@ class NoiseSource {
     const std::int64_t pieces = (size + kMost - 1) / kMost;
     return ((size + pieces - 1) / pieces + 3) / 4 * 4;
   }
-  Draw numbers_of(std::int64_t lane, std::int64_t step) const {
-    return {noise_.seed, static_cast<std::uint64_t>(*noise_.number.of(member_[lane])),
-            static_cast<std::uint64_t>(step)};
-  }
 
   void disturb_labels(const Control& watch, const std::int64_t* step, Cell* e) {
     for (std::int64_t lane = 0; lane < kMembers; ++lane) {
       if (step[lane] < 0) continue;
-      normals(watch, numbers_of(lane, step[lane]), Stream::labels, 0, out_ * in_, drawn_y_);
-      L::load(y_, lane, drawn_y_, rows(), cols(), flipped_);
+      normals(watch, draws_.numbers_of(lane, step[lane]), Stream::labels, 0, out_ * in_, drawn_);
+      L::load(y_, lane, drawn_, rows(), cols(), flipped_);
     }
     const Cell* z = y_;
     if (root_ && flipped_)
@@ -115,27 +107,14 @@ class NoiseSource {
     L::update_all(typename L::Plain{e, e, std_}, z, rows(), cols());
   }
 
-  // Samples first, first + 1, ... of a member's step; zeros where the last piece has none.
   void draw(const Control& watch, std::int64_t lane, std::int64_t step, std::int64_t first) {
-    const std::int64_t count = first + piece_ < noise_.size ? piece_ : noise_.size - first;
-    const Draw d = numbers_of(lane, step);
-    const T std = L::get(std_, lane);
-    for (std::int64_t q = std != 0 ? count * out_ : 0; q < piece_ * out_; ++q) drawn_y_[q] = 0;
-    for (std::int64_t q = count * in_; q < piece_ * in_; ++q) drawn_x_[q] = 0;
-    if (std != 0) {
-      normals(watch, d, Stream::labels, first * out_, count * out_, drawn_y_);
-      for (std::int64_t q = 0; q < count * out_; ++q) drawn_y_[q] *= std;
-    }
-    if (noise_.kind == ops::NoiseKind::online)
-      normals(watch, d, Stream::inputs, first * in_, count * in_, drawn_x_);
-    else
-      pick(watch, d, lane, first, count);
+    draws_.draw(watch, lane, step, first, L::get(std_, lane));
     if (cancelled(watch)) return;
-    L::load(z_ ? z_ : x_, lane, drawn_x_, in_, piece_, true);
+    L::load(z_ ? z_ : x_, lane, draws_.x(), in_, piece_, true);
     if (flipped_)
-      L::load(y_, lane, drawn_y_, piece_, out_, false);
+      L::load(y_, lane, draws_.y(), piece_, out_, false);
     else
-      L::load(y_, lane, drawn_y_, out_, piece_, true);
+      L::load(y_, lane, draws_.y(), out_, piece_, true);
   }
 
   void residual_of_piece(const Control& watch, const Cell* omega, Cell* e) {
@@ -163,45 +142,12 @@ class NoiseSource {
     }
   }
 
-  // Samples of a minibatch; their labels are added to the noise that drawn_y_ holds.
-  void pick(const Control& watch, const Draw& d, std::int64_t lane, std::int64_t first, std::int64_t count) {
-    const T* x = noise_.x.of(member_[lane]);
-    const T* y = noise_.y.of(member_[lane]);
-    const auto take = [=, this](std::int64_t place, std::int64_t sample) {
-      for (std::int64_t i = 0; i < in_; ++i) drawn_x_[place * in_ + i] = x[sample * in_ + i];
-      for (std::int64_t i = 0; i < out_; ++i) drawn_y_[place * out_ + i] += y[sample * out_ + i];
-    };
-    if (noise_.replace) {
-      each_word(watch, d, Stream::indices, first, count,
-                [&](std::int64_t i, std::uint64_t word) { take(i, below(word, noise_.samples)); });
-      return;
-    }
-    const std::int64_t size = noise_.size, steps_of_pass = noise_.samples / size;
-    const std::int64_t step = static_cast<std::int64_t>(d.step), pass = step / steps_of_pass;
-    if (pass != pass_[lane]) shuffle(watch, {d.seed, d.member, static_cast<std::uint64_t>(pass)}, order_[lane]);
-    pass_[lane] = pass;
-    const std::int32_t* next = order_[lane] + (step - pass * steps_of_pass) * size + first;
-    for (std::int64_t i = 0; i < count; ++i) take(i, next[i]);
-  }
-  // Fisher & Yates
-  void shuffle(const Control& watch, const Draw& d, std::int32_t* order) {
-    for (std::int64_t i = 0; i < noise_.samples; ++i) order[i] = static_cast<std::int32_t>(i);
-    each_word(watch, d, Stream::indices, 0, noise_.samples, [&](std::int64_t i, std::uint64_t word) {
-      const std::int64_t j = below(word, i + 1);
-      const std::int32_t other = order[j];
-      order[j] = order[i];
-      order[i] = other;
-    });
-  }
-
   const ops::Noise<T>& noise_;
   const bool flipped_;
   const std::int64_t in_, out_, piece_;
+  Draws<T, kMembers> draws_;
   Value std_{};
-  std::int64_t member_[kMembers] = {};
-  std::int64_t pass_[kMembers] = {};
-  std::int32_t* order_[kMembers] = {};  // of the samples in the present pass
-  T *drawn_x_ = nullptr, *drawn_y_ = nullptr;
+  T* drawn_ = nullptr;  // noise on the labels of all samples
   G *root_ = nullptr, *labels_ = nullptr;
   Cell *x_ = nullptr, *x_turned_ = nullptr, *z_ = nullptr, *y_ = nullptr, *other_ = nullptr, *sum_ = nullptr;
 };

@@ -61,6 +61,17 @@ struct Rows {
     int64_t ld;
     PYDLN_INLINE V* partial(int64_t i, int64_t j) const { return vec(c + i * ld + j); }
     PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { *vec(c + i * ld + j) = acc; }
+    PYDLN_INLINE Store right(int64_t j) const { return {c + j, ld}; }
+  };
+  struct Scaled {  // C = (AB) D, entry by entry
+    T* c;
+    const T* d;
+    int64_t ld;
+    PYDLN_INLINE V* partial(int64_t i, int64_t j) const { return vec(c + i * ld + j); }
+    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const {
+      *vec(c + i * ld + j) = acc * *vec(d + i * ld + j);
+    }
+    PYDLN_INLINE Scaled right(int64_t j) const { return {c + j, d + j, ld}; }
   };
   struct Residual {  // C = S - AB
     T* c;
@@ -99,7 +110,7 @@ struct Rows {
   }
 
   // ---- one layer of the backward pass ----------------------------------------------------------------------------
-  // next = R W^T and W <- update(W, A^T R), strip by strip of W's rows, so that W comes from memory once: a strip is
+  // next(R W^T) and W <- update(W, A^T R), strip by strip of W's rows, so that W comes from memory once: a strip is
   // turned tile by tile for the first product, and still near when the second one updates it.
   struct Space {
     T* turned = nullptr;
@@ -128,6 +139,18 @@ struct Rows {
     PYDLN_INLINE Slope at(int64_t q) const { return {from + q, to + q}; }
     PYDLN_INLINE V operator()(V, V gradient) const { return gradient; }
   };
+  struct Sum {  // the gradient is added to what is in `to`
+    static constexpr bool fused = false;
+    const T* from;
+    T* to;
+  };
+  struct Settle {  // Plain, by the sum of the gradient and what is in `sum`, which is lost
+    static constexpr bool fused = false;
+    const T* from;
+    T* to;
+    T* sum;
+    T rate;
+  };
   struct Momentum {
     static constexpr bool fused = false;
     const T* from;
@@ -138,8 +161,8 @@ struct Rows {
     T* largest;  // takes the largest |velocity|
   };
 
-  template <class Update>
-  static void layer_step(const Control* watch, const Space& space, const T* a, const T* r, T* next,
+  template <class Next, class Update>
+  static void layer_step(const Control* watch, const Space& space, const T* a, const T* r, const Next& next,
                          const Update& update, int64_t rows, int64_t cols, int64_t m) {
     const int64_t ld = stride(cols), ldn = stride(rows);
     int64_t i = 0;
@@ -147,7 +170,7 @@ struct Rows {
       if (m <= kThin) {
         for (; rows - i >= L; i += L) {
           if (watch && cancelled(*watch)) return;
-          thin_strip<kThin>(m, a + i, ldn, r, update.at(i * ld), next + i, ld, ldn, cols);
+          thin_strip<kThin>(m, a + i, ldn, r, update.at(i * ld), next.right(i), ld, cols);
         }
       }
     }
@@ -156,11 +179,20 @@ struct Rows {
       for (int64_t k = 0; k < cols; k += kTile) {
         const int64_t deep = cols - k < kTile ? cols - k : kTile;
         turn(update.from + i * ld + k, ld, space.turned, some, deep);
-        tiles(watch, Left{r + k, ld, 1}, space.turned, kStrip, m, some, deep, k == 0, k + deep == cols,
-              Store{next + i, ldn});
+        tiles(watch, Left{r + k, ld, 1}, space.turned, kStrip, m, some, deep, k == 0, k + deep == cols, next.right(i));
       }
       update_rows(watch, space, update, Left{a + i, 1, ldn}, r, i * ld, some, cols, m);
       if (watch && cancelled(*watch)) return;
+    }
+  }
+  // The second alone.
+  template <class Update>
+  static void last_layer_step(const Control* watch, const Space& space, const T* a, int64_t lda, const T* r,
+                              const Update& update, int64_t rows, int64_t cols, int64_t m) {
+    for (int64_t i = 0; i < rows; i += kStrip) {
+      if (watch && cancelled(*watch)) return;
+      update_rows(watch, space, update, Left{a + i, 1, lda}, r, i * stride(cols), rows - i < kStrip ? rows - i : kStrip,
+                  cols, m);
     }
   }
 
@@ -233,13 +265,14 @@ struct Rows {
     });
   }
 
-  // out = diag(U^T A B) by way of P = AB: out[a] = sum_i U_ia P_ia, i from first to last
+  // out = diag(U^T A B) by way of P = AB: out[a] = sum_i U_ia P_ia, i from first to last; unless it begins, the sums go on from
+  // what is there.
   static int64_t strengths_cells(int64_t rows, int64_t modes) { return cells(rows, modes); }
   static void strengths(const Control* watch, const T* a, int64_t lda, const T* b, const T* u, int64_t ldu, T* p,
-                        T* out, int64_t M, int64_t N, int64_t K) {
+                        T* out, int64_t M, int64_t N, int64_t K, bool begins = true) {
     product(watch, a, lda, b, ldu, p, M, N, K);
     for (int64_t j = 0; j < vectors(N) * L; j += L) {
-      V sum{};
+      V sum = begins ? V{} : *vec(out + j);
       for (int64_t i = 0; i < M; ++i) sum = fma(V(*vec(u + i * ldu + j)), V(*vec(p + i * ldu + j)), sum);
       *vec(out + j) = sum;
     }
@@ -285,6 +318,15 @@ struct Rows {
                           int64_t some, int64_t cols, int64_t m) {
     multiply(watch, a, r, stride(cols), some, cols, m, Store{u.to + at, stride(cols)});
   }
+  static void update_rows(const Control* watch, const Space&, const Sum& u, Left a, const T* r, int64_t at,
+                          int64_t some, int64_t cols, int64_t m) {
+    multiply(watch, a, r, stride(cols), some, cols, m, Store{u.to + at, stride(cols)}, false);
+  }
+  static void update_rows(const Control* watch, const Space&, const Settle& u, Left a, const T* r, int64_t at,
+                          int64_t some, int64_t cols, int64_t m) {
+    multiply(watch, a, r, stride(cols), some, cols, m,
+             Step{u.to + at, u.from + at, stride(cols), splat(u.rate), u.sum + at}, false);
+  }
   static void update_rows(const Control* watch, const Space& space, const Momentum& u, Left a, const T* r, int64_t at,
                           int64_t some, int64_t cols, int64_t m) {
     multiply(watch, a, r, stride(cols), some, cols, m, Store{space.strip, stride(cols)});
@@ -312,17 +354,17 @@ struct Rows {
   // ---- a strip of L rows of W below few rows of R --------------------------------------------------------------
   // A square of W is turned for R W^T, two of them take A^T R, in one visit: W passes through the core once. The sums of the
   // M rows of R W^T stay in registers along the strip.
-  template <int M, class Update>
-  static PYDLN_INLINE void thin_strip(int64_t m, const T* a, int64_t lda, const T* r, const Update& update, T* next,
-                                      int64_t ld, int64_t ldn, int64_t cols) {
+  template <int M, class Next, class Update>
+  static PYDLN_INLINE void thin_strip(int64_t m, const T* a, int64_t lda, const T* r, const Update& update,
+                                      const Next& next, int64_t ld, int64_t cols) {
     if constexpr (M > 1) {
-      if (m < M) return thin_strip<M - 1>(m, a, lda, r, update, next, ld, ldn, cols);
+      if (m < M) return thin_strip<M - 1>(m, a, lda, r, update, next, ld, cols);
     }
-    thin_strip_of<M>(a, lda, r, update, next, ld, ldn, cols);
+    thin_strip_of<M>(a, lda, r, update, next, ld, cols);
   }
-  template <int M, class Update>
+  template <int M, class Next, class Update>
   static __attribute__((noinline)) void thin_strip_of(const T* a, int64_t lda, const T* r, const Update& update,
-                                                      T* next, int64_t ld, int64_t ldn, int64_t cols) {
+                                                      const Next& next, int64_t ld, int64_t cols) {
     V sum[M] = {}, left[M];
 #pragma GCC unroll 16
     for (int k = 0; k < M; ++k) left[k] = *vec(a + k * lda);
@@ -331,7 +373,7 @@ struct Rows {
     for (; cols - j >= 2 * L; j += 2 * L) thin_tile<M, 2>(left, r + j, update.at(j), sum, ld, L);
     for (; j < cols; j += L) thin_tile<M, 1>(left, r + j, update.at(j), sum, ld, cols - j < L ? cols - j : L);
 #pragma GCC unroll 16
-    for (int q = 0; q < M; ++q) *vec(next + q * ldn) = sum[q];
+    for (int q = 0; q < M; ++q) next(q, 0, sum[q]);
   }
   // Puts x in memory, at addresses the compiler knows: elements are broadcast from there.
   template <class X>
@@ -483,12 +525,13 @@ struct Rows {
   }
 
   template <class Out>
-  static void multiply(const Control* watch, Left a, const T* b, int64_t ldb, int64_t M, int64_t N, int64_t K,
-                       Out out) {
+  static void multiply(const Control* watch, Left a, const T* b, int64_t ldb, int64_t M, int64_t N, int64_t K, Out out,
+                       bool begins = true) {
     const int64_t tile = M <= kRowsThin ? kThinTile : kTile;
     for (int64_t k = 0; k < K; k += tile) {
       const int64_t deep = K - k < tile ? K - k : tile;
-      tiles(watch, Left{a.p + k * a.column, a.row, a.column}, b + k * ldb, ldb, M, N, deep, k == 0, k + deep == K, out);
+      tiles(watch, Left{a.p + k * a.column, a.row, a.column}, b + k * ldb, ldb, M, N, deep, begins && k == 0,
+            k + deep == K, out);
     }
   }
 
