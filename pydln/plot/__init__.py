@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pydln.plot.against_depth import learning_time, optimal_rate
+from pydln.plot.consistency import consistency
 from pydln.plot.loss_curve import loss
 from pydln.plot.mode_strengths import strengths
 from pydln.plot.theory_overlay import overlay
+from pydln.plot.unit_circle import eigenvalues
 
-__all__ = ["learning_time", "loss", "optimal_rate", "overlay", "strengths"]
+__all__ = ["consistency", "eigenvalues", "learning_time", "loss", "optimal_rate", "overlay", "strengths"]
