@@ -53,6 +53,8 @@ def consistency(task: Task, *, ax: Axes | None = None, along: str = "modes", mos
     begin = max((len(matrix) - most) // 2, 0)
     shown = matrix[begin : begin + most, begin : begin + most]
     ax = style.axes(ax)
+    from matplotlib.ticker import MaxNLocator
+
     limit = float(np.abs(shown).max()) or 1.0
     # Entries are centred on the number of their mode or input.
     edges = (begin + 0.5, begin + len(shown) + 0.5)
@@ -69,6 +71,6 @@ def consistency(task: Task, *, ax: Axes | None = None, along: str = "modes", mos
         ax.set_ylabel("input $i$")
         bar.set_label(r"$(\Sigma_{xx})_{ij}$")
     for axis in (ax.xaxis, ax.yaxis):
-        axis.get_major_locator().set_params(integer=True)
+        axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     ax.spines[["top", "right"]].set_visible(True)
     return ax

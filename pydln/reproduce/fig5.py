@@ -27,7 +27,7 @@ import math
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +149,7 @@ def run(
             "matrix": found.matrix,
             "score": found.score,
             "scores_of_random_bases": nulls,
-            "steps_random": from_random.steps,
+            "steps_random": np.asarray(from_random.steps),
             "loss_random": from_random.loss[0],
             "steps_pretrained": spent + np.asarray(tuned.steps),
             "loss_pretrained": tuned.loss[0],
@@ -285,12 +285,12 @@ def _consistency_checks(task: Task, found: Consistency, nulls: Floats) -> list[C
     score, null = float(found.score), float(found.null)
     return [
         Check.compare(
-            "consistency: share of VᵀΣ_xxV off its diagonal, part of that of random directions",
+            "share of VᵀΣ_xxV off its diagonal, part of that of the best random directions",
             theory=0.0,
-            measured=(1 - score) / (1 - null),
-            tolerance=0.1,
+            measured=(1 - score) / (1 - float(nulls.max())),
+            tolerance=0.5,
             relative=False,
-            note=f"energy off the diagonal: {1 - score:.4f}, of random directions {1 - null:.4f}",
+            note=f"off the diagonal: {1 - score:.4f}, of random directions {1 - null:.4f}",
         ),
         Check.compare(
             "score of random directions",
@@ -312,7 +312,8 @@ def _consistency_checks(task: Task, found: Consistency, nulls: Floats) -> list[C
 
 def _speed_checks(spent: int, tuning: float, random: float, own: dict[str, tuple[float, float]]) -> list[Check]:
     slowest = random if math.isfinite(random) else float(MOST)
-    rows = [
+    (from_random, fast), (tuned, own_rate) = own["a random start"], own["pretraining"]
+    return [
         Check.compare(
             "steps to learn with pretraining, its own counted, part of those from a random start",
             theory=0.0,
@@ -322,17 +323,12 @@ def _speed_checks(spent: int, tuning: float, random: float, own: dict[str, tuple
             note=f"faster below 1; {spent} steps of pretraining, {tuning:.0f} of fine-tuning, from a random start "
             + (f"{random:.0f}" if math.isfinite(random) else f"more than {MOST}"),
         ),
+        Check.show(
+            "the same, either at the fastest rate of its own",
+            measured=(spent + tuned) / from_random,
+            note=f"{spent} and {tuned:.0f} steps at {own_rate:.3g}/d, from a random start {from_random:.0f} at {fast:.3g}/d",
+        ),
     ]
-    for name, (steps, part) in own.items():
-        before = spent if name == "pretraining" else 0
-        rows.append(
-            Check.show(
-                f"steps to learn from {name} at the fastest rate of its own",
-                measured=before + steps,
-                note=f"rate {part:.3g}/d" + (f", {before} of them at {PART}/d to pretrain" if before else ""),
-            )
-        )
-    return rows
 
 
 def _depth_checks(depths: tuple[int, ...], steps: list[tuple[float, float]]) -> list[Check]:
@@ -347,7 +343,8 @@ def _depth_checks(depths: tuple[int, ...], steps: list[tuple[float, float]]) -> 
             "steps of fine-tuning against depth after pretraining to the end: exponent",
             theory=0.0,
             measured=exponent(0),
-            tolerance=0.2,
+            # Whole steps, about 27, over a threefold range of depths.
+            tolerance=0.1,
             relative=False,
             note=f"{note(0)} steps at {FINE}/d; {LONG:g} τ a layer in closed form; proportional to depth would be 1",
         ),
@@ -362,9 +359,9 @@ def _depth_checks(depths: tuple[int, ...], steps: list[tuple[float, float]]) -> 
 def _autoencoder_checks(problem: _Problem, made: Pretrained) -> list[Check]:
     widths = problem.widths(2)
     steps = 200
-    options = {"start": "aligned", "scale": SCALE, "seed": problem.seed, "n_threads": problem.n_threads}
-    stepped = pretrain(problem.task, widths, lr=problem.rate(FINE), steps=steps, **options)  # type: ignore[arg-type]
-    solved = pretrain(problem.task, widths, t=steps * problem.rate(FINE), **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"start": "aligned", "scale": SCALE, "seed": problem.seed, "n_threads": problem.n_threads}
+    stepped = pretrain(problem.task, widths, lr=problem.rate(FINE), steps=steps, **options)
+    solved = pretrain(problem.task, widths, t=steps * problem.rate(FINE), **options)
     begin = float(solved.runs[0].loss[0, 0])
     encoders = [layer[0].astype(float) for layer in made.weights.layers[:-1]]
     d, Q = np.linalg.eigh(problem.task.sigma_xx)
@@ -403,8 +400,8 @@ def _draw(
 
 def _draw_curves(ax: Axes, problem: _Problem, random: Trajectory, tuned: Trajectory, spent: int) -> None:
     begun = problem.rate(PART) * spent
-    ax.axvspan(0.0, begun, color="0.92", linewidth=0)
-    ax.axhline(problem.level, color="0.6", linewidth=0.8, linestyle=":")
+    ax.axvspan(0.0, begun, color="0.88", linewidth=0, label="time of pretraining")
+    ax.axhline(problem.level, color="0.5", linewidth=0.9, linestyle=":", label="counts as learned")
     plot.loss(random, ax=ax, color=style.OKABE_ITO[3], label="random start")
     plot.loss(tuned, ax=ax, color=style.OKABE_ITO[0], label="after pretraining")
     ax.annotate(
