@@ -15,7 +15,12 @@ from pydln.analysis import half_times
 from pydln.reproduce import FIGURES, Check, Report, reproduce, table, title
 from pydln.reproduce.mode_descent import mode_descent
 
-SMALL: dict[str, dict[str, Any]] = {"fig3": {"starts": 2}, "fig4": {"layers": (3, 5, 20), "rates": 6}}
+SMALL: dict[str, dict[str, Any]] = {
+    "fig3": {"starts": 2},
+    "fig4": {"layers": (3, 5, 20), "rates": 6},
+    "fig5": {"depths": (3, 8), "hidden": 40},
+    "fig6a": {"layers": (5, 12, 30), "rates": 6, "hidden": 40},
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,41 @@ def test_fig4_learning_time_and_rate_against_depth(reports: Any) -> None:
         np.testing.assert_allclose(rate, numbers["stability_limit"], rtol=0.3)
         assert numbers["loss_5_layers"][0] > numbers["loss_5_layers"][-1]
         assert np.isnan(numbers["iterations"]).any(), "no rate of the grid was too large: the fastest may lie outside"
+
+
+def test_fig5_pretraining_is_counted_and_the_modes_are_those_of_the_inputs(reports: Any) -> None:
+    with np.load(reports["fig5"][0].files[2]) as numbers:
+        assert numbers["score"] > numbers["scores_of_random_bases"].max()
+        spent = numbers["steps_of_each_layer"].sum()
+        assert numbers["steps_pretrained"][0] == spent > 0
+        np.testing.assert_array_less(numbers["autoencoder_floors"], numbers["autoencoder_losses"])
+        late = np.interp(2 * spent, numbers["steps_random"], numbers["loss_random"])
+        assert np.interp(2 * spent, numbers["steps_pretrained"], numbers["loss_pretrained"]) < 0.75 * late
+        long = numbers["iterations_after_pretraining_to_the_end"]
+        assert np.ptp(long) < 0.15 * long.mean()
+
+
+def test_fig6a_only_glorot_takes_longer_with_depth(reports: Any) -> None:
+    with np.load(reports["fig6a"][0].files[2]) as numbers:
+        np.testing.assert_array_equal(numbers["depth"], [4, 11, 29])
+        time = {name: numbers[f"learning_time_{name}"] for name in ("glorot", "pretraining", "orthogonal")}
+        assert time["glorot"][-1] > 5 * time["glorot"][0]
+        for name in ("pretraining", "orthogonal"):
+            assert time[name][-1] < 3 * time[name][0]
+            assert time[name][-1] < 0.5 * time["glorot"][-1]
+        np.testing.assert_allclose(np.abs(numbers["eigenvalues"]), 1.0, atol=1e-12)
+        assert np.nanmin(numbers["iterations_glorot_12_layers"]) == time["glorot"][1]
+
+
+def test_fig6a_says_so_when_no_rate_learns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from pydln.reproduce import fig6a
+
+    monkeypatch.setattr(fig6a, "MOST", 3)
+    report = reproduce("fig6a", tmp_path, layers=(4, 5), rates=4, hidden=20)
+    rows = {check.name: check for check in report.checks}
+    assert rows["learning time, Glorot, of the deepest (iterations)"].measured is None
+    assert "at no rate within 3" in rows["learning time, Glorot, of the deepest (iterations)"].note
+    assert rows["learning time against depth, Glorot"].note == "learned at fewer than two depths"
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 7])
@@ -128,7 +168,7 @@ def test_json_has_no_nan() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "kind", "message"),
     [
-        ("fig9", {}, ValueError, "name: expected one of 'fig3', 'fig4', got 'fig9'"),
+        ("fig9", {}, ValueError, "name: expected one of 'fig3', 'fig4', 'fig5', 'fig6a', got 'fig9'"),
         ("fig3", {"starts": 1}, ValueError, "starts: expected an integer >= 2, got 1"),
         ("fig3", {"seed": -1}, ValueError, "seed: expected an integer >= 0, got -1"),
         ("fig4", {"inputs": "white"}, ValueError, "inputs: expected one of 'whitened', 'raw', got 'white'"),
@@ -136,6 +176,14 @@ def test_json_has_no_nan() -> None:
         ("fig4", {"layers": [5, 3]}, ValueError, "layers: expected two or more increasing numbers, got [5, 3]"),
         ("fig4", {"layers": [3, 2]}, ValueError, "layers[1]: expected an integer >= 3, got 2"),
         ("fig4", {"rates": 3}, ValueError, "rates: expected an integer >= 4, got 3"),
+        ("fig5", {"center": 1}, TypeError, "center: expected True or False, got 1"),
+        ("fig5", {"depths": [3]}, ValueError, "depths: expected two or more increasing numbers, got [3]"),
+        ("fig5", {"depths": [1, 3]}, ValueError, "depths[0]: expected an integer >= 2, got 1"),
+        ("fig5", {"hidden": 9}, ValueError, "hidden: expected an integer >= 10, got 9"),
+        ("fig6a", {"layers": [5, 5]}, ValueError, "layers: expected two or more increasing numbers, got [5, 5]"),
+        ("fig6a", {"layers": [2, 5]}, ValueError, "layers[0]: expected an integer >= 3, got 2"),
+        ("fig6a", {"rates": 3}, ValueError, "rates: expected an integer >= 4, got 3"),
+        ("fig6a", {"hidden": 9}, ValueError, "hidden: expected an integer >= 10, got 9"),
     ],
 )
 def test_wrong_arguments_are_refused_before_any_work(

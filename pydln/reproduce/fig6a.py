@@ -396,9 +396,12 @@ def _draw(figure: Figure, found: dict[str, list[_Found]], matrix: Floats) -> Non
         "orthogonal": {"color": style.OKABE_ITO[3], "marker": "^"},
     }
     for name in STARTS:
-        depths = [one.depth for one in found[name]]
-        plot.learning_time(depths, [one.fastest for one in found[name]], ax=axes[0], label=name, **looks[name])
-        plot.optimal_rate(depths, [one.rate for one in found[name]], ax=axes[1], label=name, **looks[name])
+        shown = [one for one in found[name] if one.learned]
+        if not shown:
+            continue
+        depths = [one.depth for one in shown]
+        plot.learning_time(depths, [one.fastest for one in shown], ax=axes[0], label=name, **looks[name])
+        plot.optimal_rate(depths, [one.rate for one in shown], ax=axes[1], label=name, **looks[name])
     axes[0].set_title("learning time at the fastest rate", fontsize="medium")
     axes[1].set_title("fastest rate", fontsize="medium")
     plot.eigenvalues(matrix, ax=axes[2])
