@@ -413,9 +413,6 @@ def _draw_curves(ax: Axes, problem: _Problem, random: Trajectory, tuned: Traject
     ax.axhline(problem.level, color="0.5", linewidth=0.9, linestyle=":", label="counts as learned")
     plot.loss(random, ax=ax, color=style.OKABE_ITO[3], label="random start")
     plot.loss(tuned, ax=ax, color=style.OKABE_ITO[0], label="after pretraining")
-    ax.annotate(
-        "pretraining", (begun, problem.level), (5, 4), textcoords="offset points", fontsize="small", color="0.3"
-    )
     ax.set_xlim(0.0, float(random.t[-1]))
     top = ax.secondary_xaxis("top", functions=(partial(_steps, problem.rate(PART)), partial(_time, problem.rate(PART))))
     top.set_xlabel("epochs (steps over all images)", fontsize="small")
