@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,18 +78,20 @@ def pretrain(
     n_threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Pretrained:
-    """Layer by layer, train linear autoencoders on the inputs and keep their encoders (S13 section 3).
+    """Layer by layer, train linear autoencoders on the inputs and keep their encoders.
 
     Layer l is trained as the first of two, n_{l-1} → n_l → n_{l-1}, to give back what comes in: a task with Σ_yx = Σ_xx
     = Σ_l, where Σ_1 is that of the inputs and Σ_{l+1} = W_l Σ_l W_lᵀ. No targets are seen. From a start that is small,
     or aligned with the eigenvectors Q of Σ_xx, the encoders end as W_1 = R_2 M^{1/2} Qᵀ, W_2 = R_3 M^{1/2} R_2ᵀ, … with
     orthonormal R, where the diagonal M goes to 1 along the directions that are learned, first those of large
-    variance: the hidden layers come near orthogonal ones. Whether that is a good start for a task is what
-    `pydln.consistency` measures.
+    variance: the hidden layers come near orthogonal ones (Saxe, McClelland & Ganguli 2013, section 3). Whether that is
+    a good start for a task is what `pydln.consistency` measures. A deep network needs M close to 1, for what its last
+    layer sees of a direction is M^{(D-1)/2}.
 
-    Conserved is what the encoders start `pydln.gradient_flow` with, W_{l+1}ᵀW_{l+1} - W_l W_lᵀ: nearly zero along
-    directions that are learned. Aligned autoencoders admit the solution "aligned, two layers"; the network that is
-    fine-tuned none, for its last layer is random.
+    Fine-tuning then conserves W_{l+1}ᵀW_{l+1} - W_l W_lᵀ as pretraining left it, near zero between layers that both
+    pass a direction on with strength 1. The autoencoders with an aligned start admit "aligned, two layers", those of
+    whitened inputs from it "balanced, two layers" too; the network that is fine-tuned admits no closed form, for its
+    last layer is random.
 
     Parameters
     ----------
@@ -158,17 +161,9 @@ def pretrain(
         own = _autoencoder(representation, n_in, task.normalize)
         variances = own.modes.s
         floor = 0.5 * np.broadcast_to(np.sum(variances[..., n:], axis=-1), (count,))
-        if start == "gaussian":
-            one = draws(n, n_in, count, keys, 2 * k - 1, "normal") * (size / np.sqrt(n_in))
-            two = draws(n_in, n, count, keys, 2 * k, "normal") * (size / np.sqrt(n))
-        else:
-            modes = min(n, n_in)
-            R = frames(n, modes, count, keys, 2 * k - 1)
-            one = size * (R @ np.swapaxes(own.modes.V[..., :modes], -2, -1))
-            two = np.swapaxes(one, -2, -1)
-        weights = Weights._adopt([one.astype(kind), np.ascontiguousarray(two).astype(kind)])
+        begin = _start(start, own, n, size, k, count, keys).astype(kind)
         try:
-            run, closed = train(k, own, weights, floor)
+            run, closed = train(k, own, begin, floor)
         except IntegrationError as error:
             error.add_note(f"while the autoencoder of layer {k} was trained")
             raise
@@ -178,9 +173,9 @@ def pretrain(
         runs.append(run)
         floors.append(floor)
         solved.append(closed)
-        exact_encoder = layers[-1].astype(np.float64, copy=False)
-        turned = np.swapaxes(exact_encoder, -2, -1)
-        representation = exact_encoder @ turned if representation is None else exact_encoder @ representation @ turned
+        encoder = layers[-1].astype(np.float64, copy=False)
+        turned = np.swapaxes(encoder, -2, -1)
+        representation = encoder @ turned if representation is None else encoder @ representation @ turned
     if progress is not None:
         progress(depth - 1, depth - 1)
     n_in, n_out = dims[-2:]
@@ -233,7 +228,7 @@ def fine_tune(task: Task, pretrained: Pretrained, *, lr: ArrayLike, steps: int, 
         final=run.final,
         settings=run.settings | {"pretraining_time": np.broadcast_to(before, (run.batch,)).copy()},
         source=run.source,
-        reduced={name: [name in one for one in run.reduced] for name in {n for one in run.reduced for n in one}},
+        reduced={name: [name in one for one in run.reduced] for name in dict.fromkeys(itertools.chain(*run.reduced))},
     )
 
 
@@ -247,6 +242,19 @@ def _members(task: Task, batch: int | None) -> int | None:
     if task.batch not in (1, batch):
         raise ValueError(f"task: expected 1 or {batch} members to go with batch, got {task.batch}")
     return batch
+
+
+def _start(start: str, own: Task, n: int, size: float, k: int, count: int, keys: tuple[int, int]) -> Weights:
+    """Encoder and decoder of layer k, n_{k-1} → n → n_{k-1}."""
+    n_in = own.n_in
+    if start == "gaussian":
+        one = draws(n, n_in, count, keys, 2 * k - 1, "normal") * (size / np.sqrt(n_in))
+        two = draws(n_in, n, count, keys, 2 * k, "normal") * (size / np.sqrt(n))
+        return Weights._adopt([one, two])
+    modes = min(n, n_in)
+    R = frames(n, modes, count, keys, 2 * k - 1)
+    one = size * (R @ np.swapaxes(own.modes.V[..., :modes], -2, -1))
+    return Weights._adopt([one, np.swapaxes(one, -2, -1)])
 
 
 def _training(

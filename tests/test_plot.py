@@ -17,6 +17,7 @@ from matplotlib.colors import to_rgb  # noqa: E402
 from pydln import plot, propagation  # noqa: E402
 from pydln.errors import NotRecorded  # noqa: E402
 from pydln.plot import style  # noqa: E402
+from pydln.task import Task  # noqa: E402
 from pydln.trajectory import Status, Trajectory  # noqa: E402
 
 
@@ -360,3 +361,38 @@ def test_phase_diagram_needs_a_grid() -> None:
         plot.phase_diagram(3)
     with pytest.raises(ValueError, match="quantity: expected one of"):
         plot.phase_diagram(propagation.phase_diagram("tanh", [1.0, 2.0], [0.0, 1.0]), quantity="xi")
+
+
+def test_consistency_draws_the_matrix_of_the_condition() -> None:
+    sigma_xx = np.diag([3.0, 2.0, 1.0, 0.5])
+    task = Task.from_covariances(sigma_xx, np.eye(3, 4) * [[2.0], [1.0], [0.5]], 40.0)
+    ax = plot.consistency(task)
+    np.testing.assert_allclose(ax.images[0].get_array(), np.diag([3.0, 2.0, 1.0]), atol=1e-14)
+    assert ax.images[0].get_extent() == [0.5, 3.5, 3.5, 0.5]
+    assert ax.images[0].get_clim() == (-3.0, 3.0)
+    assert "mode" in ax.get_xlabel()
+    _, mine = plt.subplots()
+    assert plot.consistency(task, ax=mine, along="inputs", most=2) is mine
+    np.testing.assert_array_equal(mine.images[0].get_array(), np.diag([2.0, 1.0]))
+    assert mine.images[0].get_extent() == [1.5, 3.5, 3.5, 1.5]
+    assert "input" in mine.get_xlabel()
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"task": 3}, TypeError, r"task: expected a pydln\.Task, got int"),
+        ({"task": Task.stack([task, task])}, ValueError, "task: expected a single task, got a batch of 2"),
+        ({"along": "x"}, ValueError, "along: expected one of 'modes', 'inputs', got 'x'"),
+        ({"most": 0}, ValueError, "most: expected an integer >= 1, got 0"),
+    ]
+    for changes, error, message in wrong:
+        with pytest.raises(error, match=message):
+            plot.consistency(**({"task": task} | changes))
+
+
+def test_eigenvalues_beside_the_unit_circle() -> None:
+    ax = plot.eigenvalues(np.array([[0.0, -1.0], [1.0, 0.0]]), marker="s")
+    circle, points = ax.lines
+    np.testing.assert_allclose(np.hypot(circle.get_xdata(), circle.get_ydata()), 1.0)
+    np.testing.assert_allclose(sorted(points.get_ydata()), [-1.0, 1.0], atol=1e-15)
+    assert points.get_marker() == "s"
+    assert ax.get_aspect() == 1.0
+    with pytest.raises(ValueError, match=r"matrix: expected a square matrix, got \(2, 3\)"):
+        plot.eigenvalues(np.ones((2, 3)))

@@ -142,6 +142,15 @@ def test_the_exact_flow_is_the_integrated_one(task: dln.Task) -> None:
         np.testing.assert_allclose(a, b, atol=1e-8)
 
 
+def test_aligned_autoencoders_are_solved_in_float32_too() -> None:
+    options: dict[str, Any] = {"t": 2.0, "start": "aligned", "scale": 0.3, "seed": 2}
+    single, double = (pretrain(TASK, (6, 5, 7, 3), dtype=dtype, **options) for dtype in (np.float32, np.float64))
+    assert all(single.exact)
+    for a, b in zip(single.weights.layers, double.weights.layers, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_descent_becomes_the_flow() -> None:
     widths, t = (6, 5, 3), 3.0
     exact = pretrain(TASK, widths, t=t, start="aligned", seed=3).weights.layers[0]

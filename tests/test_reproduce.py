@@ -26,6 +26,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "fig2": {},
     "fig3": {"starts": 2},
     "fig4": {"layers": (3, 5, 20), "rates": 6},
+    "fig5": {"depths": (3, 8), "hidden": 40},
+    "fig6a": {"layers": (5, 12, 30), "rates": 6, "hidden": 40},
     "fig7": {"width": 100},
     "fig8": {"width": 100},
 }
@@ -170,6 +172,41 @@ def test_fig8_networks_lie_on_the_map(reports: Any) -> None:
         np.testing.assert_allclose(numbers["q_map"][settled, -1], numbers["q_fixed_point"][settled], atol=1e-5)
 
 
+def test_fig5_pretraining_is_counted_and_the_modes_are_those_of_the_inputs(reports: Any) -> None:
+    with np.load(reports["fig5"][0].files[2]) as numbers:
+        assert numbers["score"] > numbers["scores_of_random_bases"].max()
+        spent = numbers["steps_of_each_layer"].sum()
+        assert numbers["steps_pretrained"][0] == spent > 0
+        np.testing.assert_array_less(numbers["autoencoder_floors"], numbers["autoencoder_losses"])
+        late = np.interp(2 * spent, numbers["steps_random"], numbers["loss_random"])
+        assert np.interp(2 * spent, numbers["steps_pretrained"], numbers["loss_pretrained"]) < 0.75 * late
+        long = numbers["iterations_after_pretraining_to_the_end"]
+        assert np.ptp(long) < 0.15 * long.mean()
+
+
+def test_fig6a_only_glorot_takes_longer_with_depth(reports: Any) -> None:
+    with np.load(reports["fig6a"][0].files[2]) as numbers:
+        np.testing.assert_array_equal(numbers["depth"], [4, 11, 29])
+        time = {name: numbers[f"learning_time_{name}"] for name in ("glorot", "pretraining", "orthogonal")}
+        assert time["glorot"][-1] > 5 * time["glorot"][0]
+        for name in ("pretraining", "orthogonal"):
+            assert time[name][-1] < 3 * time[name][0]
+            assert time[name][-1] < 0.5 * time["glorot"][-1]
+        np.testing.assert_allclose(np.abs(numbers["eigenvalues"]), 1.0, atol=1e-12)
+        assert np.nanmin(numbers["iterations_glorot_12_layers"]) == time["glorot"][1]
+
+
+def test_fig6a_says_so_when_no_rate_learns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from pydln.reproduce import fig6a
+
+    monkeypatch.setattr(fig6a, "MOST", 3)
+    report = reproduce("fig6a", tmp_path, layers=(4, 5), rates=4, hidden=20)
+    rows = {check.name: check for check in report.checks}
+    assert rows["learning time, Glorot, of the deepest (iterations)"].measured is None
+    assert "at no rate within 3" in rows["learning time, Glorot, of the deepest (iterations)"].note
+    assert rows["learning time against depth, Glorot"].note == "learned at fewer than two depths"
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3, 7])
 def test_mode_descent_is_gradient_descent_of_an_aligned_network(depth: int) -> None:
     task = Task.from_spectrum([2.0, 1.0, 0.5], d_in=6, d_out=5, seed=1)
@@ -228,7 +265,7 @@ def test_json_has_no_nan() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "kind", "message"),
     [
-        ("fig9", {}, ValueError, "name: expected one of 'fig2', 'fig3', 'fig4', 'fig7', 'fig8', got 'fig9'"),
+        ("fig9", {}, ValueError, f"name: expected one of {', '.join(map(repr, FIGURES))}, got 'fig9'"),
         ("fig3", {"starts": 1}, ValueError, "starts: expected an integer >= 2, got 1"),
         ("fig3", {"seed": -1}, ValueError, "seed: expected an integer >= 0, got -1"),
         ("fig4", {"inputs": "white"}, ValueError, "inputs: expected one of 'whitened', 'raw', got 'white'"),
@@ -238,6 +275,14 @@ def test_json_has_no_nan() -> None:
         ("fig7", {"width": 19}, ValueError, "width: expected an integer >= 20, got 19"),
         ("fig8", {"width": 2.5}, TypeError, "width: expected an integer, got 2.5"),
         ("fig4", {"rates": 3}, ValueError, "rates: expected an integer >= 4, got 3"),
+        ("fig5", {"center": 1}, TypeError, "center: expected True or False, got 1"),
+        ("fig5", {"depths": [3]}, ValueError, "depths: expected two or more increasing numbers, got [3]"),
+        ("fig5", {"depths": [1, 3]}, ValueError, "depths[0]: expected an integer >= 2, got 1"),
+        ("fig5", {"hidden": 9}, ValueError, "hidden: expected an integer >= 10, got 9"),
+        ("fig6a", {"layers": [5, 5]}, ValueError, "layers: expected two or more increasing numbers, got [5, 5]"),
+        ("fig6a", {"layers": [2, 5]}, ValueError, "layers[0]: expected an integer >= 3, got 2"),
+        ("fig6a", {"rates": 3}, ValueError, "rates: expected an integer >= 4, got 3"),
+        ("fig6a", {"hidden": 9}, ValueError, "hidden: expected an integer >= 10, got 9"),
     ],
 )
 def test_wrong_arguments_are_refused_before_any_work(

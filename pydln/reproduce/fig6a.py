@@ -1,0 +1,411 @@
+"""S13 fig. 6 A: orthogonal and pretrained starts learn in a time that does not depend on depth, Glorot's do not.
+
+The paper gives: MNIST, the architecture and parameters of fig. 4 (hidden width 1000, N_l = 3 … 100 layers of units, 20
+learning rates of which the fastest counts); starts with independent uniform weights scaled as by Glorot & Bengio, with
+greedy unsupervised pretraining, with random orthogonal matrices; learning time and optimal rate against depth, the
+curves of pretraining and orthogonal starts on top of each other; the eigenvalues of a 100 × 100 orthogonal matrix.
+
+The paper leaves unsaid, and here is chosen:
+
+- Inputs: pixels from 0 to 1 less their means. Whitened ones, as in fig. 4, would leave pretraining nothing to find.
+- Loss: averages over 50,000 images, with the factor 1/2. Learned: all but 1/4 of the way from the loss of a zero map
+  to that of least squares is made, as for raw inputs in fig. 4.
+- Gains: 1 in every layer. Pretrained networks have the last layer of the orthogonal ones.
+- Pretraining: to the end, 200 τ a layer in closed form from aligned starts (`pydln.pretrain`, variances above 0.03 are
+  learned to 1e-4). The learning time is that of fine-tuning; what pretraining takes is in the table.
+- Rates: one log-spaced grid in units of 1/(D d), d the largest variance of the inputs, from 100 down, until rates are
+  slower than the fastest; then as many again, less one, between the neighbours of the fastest. A rate that is slower
+  than another is not run to its end: it would not count.
+- Networks are drawn once for each depth. The fastest rates lie beyond 2/(D d), the limit of stability at an isometric
+  start: what they make oscillate shrinks, and the curvature with it. So near the edge they scatter.
+
+None of the three starts has a low rank that could be reduced, so that the networks are simulated as they are. A step of
+99 layers of width 1000 takes 0.16 s of one core; with Glorot's starts taking a few hundred steps at the fastest rate,
+``full`` takes two to three hours of one core (estimated, not run). The quick size has hidden width 100, which is harder
+for independent uniform weights: what their products lose grows with the ratio of depth to width.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pydln import _validate, init, plot
+from pydln.flow import Stop, gradient_descent
+from pydln.plot import style
+from pydln.pretraining import pretrain
+from pydln.reproduce.checks import Check
+from pydln.reproduce.report import Progress, Report, blank, directory, write
+from pydln.task import Task
+from pydln.trajectory import Status
+from pydln.weights import Weights
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["TITLE", "run"]
+
+TITLE = "Fig. 6 A of Saxe, McClelland & Ganguli (2013): learning time against depth from three starts on MNIST"
+
+STARTS = ("Glorot", "pretraining", "orthogonal")
+LAYERS = {
+    False: (5, 10, 20, 36, 64),
+    True: (3, 5, 8, 10, 14, 20, 28, 36, 44, 54, 64, 74, 84, 94, 100),
+}
+RATES = {False: 12, True: 20}
+HIDDEN = {False: 100, True: 1000}
+GRID = (0.3, 100.0)  # of rates, in units of 1/(D d)
+REMAINING = 0.25
+MOST = 2000  # steps allowed while no rate has learned
+LONG = 200.0  # τ of pretraining a layer
+SCALE = 0.2
+DEEP = 9  # weight matrices: from here on exponents are measured
+PAPER_MATRIX = 100
+AT_ONCE = 1.5e9  # bytes of networks that are run at the same time
+
+Floats = NDArray[np.float64]
+Step = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One start at one depth: iterations to the criterion at the rates tried, NaN if others are faster."""
+
+    depth: int
+    rates: Floats
+    iterations: Floats
+    diverged: int
+
+    @property
+    def learned(self) -> bool:
+        return bool(np.isfinite(self.iterations).any())
+
+    @property
+    def rate(self) -> float:
+        return float(self.rates[int(np.nanargmin(self.iterations))]) if self.learned else math.nan
+
+    @property
+    def fastest(self) -> float:
+        return float(np.nanmin(self.iterations)) if self.learned else math.nan
+
+
+def run(
+    out_dir: str | os.PathLike[str],
+    *,
+    full: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+    n_threads: int | None = None,
+    layers: Sequence[int] | None = None,
+    rates: int | None = None,
+    hidden: int | None = None,
+) -> Report:
+    """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters.
+
+    Parameters
+    ----------
+    layers : sequence of int, optional
+        Layers of units N_l = D + 1, increasing, at least two, each >= 3; the paper's if `full`, else five of them.
+    rates : int, optional
+        Number of learning rates on the grid: 20 if `full`, as in the paper, else 12.
+    hidden : int, optional
+        Hidden width, at least 10: 1000 if `full`, as in the paper, else 100.
+    """
+    seed = _validate.integer(seed, "seed", at_least=0)
+    given = LAYERS[bool(full)] if layers is None else layers
+    sizes = tuple(_validate.integer(n, f"layers[{i}]", at_least=3) for i, n in enumerate(given))
+    if len(sizes) < 2 or any(b <= a for a, b in itertools.pairwise(sizes)):
+        raise ValueError(f"layers: expected two or more increasing numbers, got {list(sizes)}")
+    count = _validate.integer(RATES[bool(full)] if rates is None else rates, "rates", at_least=4)
+    width = _validate.integer(HIDDEN[bool(full)] if hidden is None else hidden, "hidden", at_least=10)
+    folder = directory(out_dir)
+    tell = progress or (lambda done, total, what: None)
+    figure = blank(12.0, 3.9)
+
+    # Work grows as the square of the depth: a step by the depth, and Glorot's steps too.
+    cost = [2 * n for n in sizes]
+    total = sizes[-1] + 3 * sum(cost)
+    tell(0, total, f"pretraining of {sizes[-1] - 2} layers")
+    problem = _Problem(
+        width, seed, n_threads, sizes[-1] - 1, lambda k, _: tell(k, total, f"pretraining of layer {k + 1}")
+    )
+    done = sizes[-1]
+    found: dict[str, list[_Found]] = {name: [] for name in STARTS}
+    for n, work in zip(sizes, cost, strict=True):
+        for name in STARTS:
+            tell(done, total, f"{name}, {n} layers")
+            found[name].append(problem.search(name, n - 1, count))
+            done += work
+    matrix = init.orthogonal((PAPER_MATRIX, PAPER_MATRIX), seed=seed).layers[0][0]
+    checks = [*_checks(problem, found), *_matrix_checks(matrix)]
+    _draw(figure, found, matrix)
+    tell(total, total, "done")
+
+    depths = np.array([n - 1 for n in sizes])
+    numbers = {"depth": depths, "eigenvalues": np.linalg.eigvals(matrix)}
+    for name in STARTS:
+        key = name.lower()
+        numbers[f"learning_time_{key}"] = np.array([one.fastest for one in found[name]])
+        numbers[f"fastest_rate_{key}"] = np.array([one.rate for one in found[name]])
+        for one in found[name]:
+            numbers |= {
+                f"rates_{key}_{one.depth + 1}_layers": one.rates,
+                f"iterations_{key}_{one.depth + 1}_layers": one.iterations,
+            }
+    return write(
+        folder,
+        "fig6a",
+        TITLE,
+        figure=figure,
+        numbers=numbers,
+        checks=checks,
+        settings={
+            "full": bool(full),
+            "seed": seed,
+            "task": problem.task.name,
+            "normalize": problem.task.normalize,
+            "hidden width": width,
+            "layers of units": list(sizes),
+            "learned when the loss above its floor is this part of a zero map's": REMAINING,
+            "rates": f"{count} from {GRID[1]:g}/(D d) down to {GRID[0]:g}/(D d), then {count - 1} around the fastest",
+            "largest variance of the inputs d": problem.largest,
+        },
+    )
+
+
+class _Problem:
+    """MNIST, the three starts and the criterion."""
+
+    def __init__(self, hidden: int, seed: int, n_threads: int | None, depth: int, progress: Step) -> None:
+        task = self.task = Task.mnist(center=True)
+        self.hidden, self.seed, self.n_threads = hidden, seed, n_threads
+        self.largest = float(np.linalg.eigvalsh(task.sigma_xx)[-1])
+        floor = float(np.asarray(task.floor))
+        self.level = floor + REMAINING * (float(np.asarray(task.trace_yy)) / 2 - floor)
+        strengths, V = np.asarray(task.modes.s), np.asarray(task.modes.V)
+        variances = ((task.sigma_xx @ V) * V).sum(axis=0)
+        held = strengths > 1e-12 * strengths.max()
+        self.log_strength = float(np.log(strengths[held] / variances[held]).mean())
+        # Greedy: a network of fewer layers has the first of these.
+        made = pretrain(
+            task,
+            self.widths(depth),
+            t=LONG,
+            start="aligned",
+            scale=SCALE,
+            seed=seed,
+            n_threads=n_threads,
+            progress=progress,
+        )
+        self.encoders = made.weights.layers[:-1]
+        self.learned = float(1 - (made.losses - made.floors)[0, 0] / made.runs[0].loss[0, 0])
+        self.solved = sum(made.exact)
+
+    def widths(self, depth: int) -> tuple[int, ...]:
+        return (self.task.n_in, *(self.hidden,) * (depth - 1), self.task.n_out)
+
+    def start(self, name: str, depth: int) -> Weights:
+        if name == "Glorot":
+            return init.uniform(self.widths(depth), seed=self.seed)
+        orthogonal = init.orthogonal(self.widths(depth), seed=self.seed)
+        if name == "orthogonal":
+            return orthogonal
+        return Weights([*self.encoders[: depth - 1], orthogonal.layers[-1]])
+
+    def search(self, name: str, depth: int, count: int) -> _Found:
+        """Iterations to the criterion, from the largest rate down, and between the neighbours of the fastest."""
+        weights = self.start(name, depth)
+        grid = np.geomspace(GRID[1], GRID[0], count) / (depth * self.largest)
+        coarse = self._descend(weights, grid, math.inf, falling=True)
+        tried = np.flatnonzero(np.isfinite(coarse[0]))
+        if not tried.size:
+            return _Found(depth, grid[::-1], coarse[0][::-1], coarse[1])
+        best = int(tried[np.argmin(coarse[0][tried])])
+        high, low = grid[max(best - 1, 0)], grid[min(best + 1, count - 1)]
+        between = np.geomspace(high, low, count + 1)[1:-1]
+        fine = self._descend(weights, between, float(coarse[0][best]), falling=False)
+        rates = np.concatenate([grid, between])
+        order = np.argsort(rates)
+        return _Found(depth, rates[order], np.concatenate([coarse[0], fine[0]])[order], coarse[1] + fine[1])
+
+    def _descend(self, weights: Weights, rates: Floats, fastest: float, *, falling: bool) -> tuple[Floats, int]:
+        """Iterations at each rate, NaN where others are faster, and how many of them diverged.
+
+        Rates that are `falling` from beyond stability are left once they are slower than those before.
+        """
+        iterations, diverged = np.full(len(rates), np.nan), 0
+        size = sum(layer.nbytes for layer in weights.layers)
+        at_once = int(np.clip(AT_ONCE // size, 1, 4))
+        for begin in range(0, len(rates), at_once):
+            group = slice(begin, begin + at_once)
+            run = gradient_descent(
+                self.task,
+                weights,
+                lr=rates[group],
+                steps=int(min(fastest, MOST)),
+                at=[0],
+                record="loss",
+                stop=Stop(loss=self.level),
+                throw=False,
+                n_threads=self.n_threads,
+            )
+            reached = run.status == Status.REACHED_LOSS
+            iterations[group] = np.where(reached, run.stopped_at, np.nan)
+            diverged += int((run.status == Status.DIVERGED).sum())
+            if falling and not reached.any() and math.isfinite(fastest):
+                break
+            fastest = min([fastest, *run.stopped_at[reached].tolist()])
+        return iterations, diverged
+
+
+def _checks(problem: _Problem, found: dict[str, list[_Found]]) -> list[Check]:
+    rows = []
+    for name in STARTS:
+        deep = [one for one in found[name] if one.learned and one.depth >= min(DEEP, found[name][-2].depth)]
+        if len(deep) < 2:
+            rows.append(Check.show(f"learning time against depth, {name}", note="learned at fewer than two depths"))
+            continue
+        depths = np.log([one.depth for one in deep])
+        measured = float(np.polyfit(depths, np.log([one.fastest for one in deep]), 1)[0])
+        from_to = f"from {deep[0].depth + 1} to {deep[-1].depth + 1} layers"
+        if name == "Glorot":
+            rows.append(
+                Check.compare(
+                    "learning time against depth, Glorot: exponent, short of 1 by",
+                    theory=0.0,
+                    measured=max(0.0, 1.0 - measured),
+                    tolerance=0.5,
+                    relative=False,
+                    note=f"{measured:.2f} {from_to}; one rate serves squared singular values up to e(D + 1) and "
+                    "typical ones far below; more where depth is not small beside width",
+                )
+            )
+            continue
+        # At a rate c/D the flow of a mode nears its limit of infinite depth as (s/d)^(2/D), which larger rates at
+        # smaller depths make up for at best. Beside it: whole iterations, and rates that are a factor apart.
+        delay = float(np.polyfit(depths, [2 / one.depth * problem.log_strength for one in deep], 1)[0])
+        least = min(one.fastest for one in deep)
+        rows.append(
+            Check.compare(
+                f"learning time against depth, {name}: exponent",
+                theory=0.0,
+                measured=measured,
+                tolerance=delay + (2 / least + 0.15) / float(depths[-1] - depths[0]),
+                relative=False,
+                note=f"{from_to}; at one rate c/D for all of them {delay:.2f}",
+            )
+        )
+    deepest = [one.depth for one in found["Glorot"] if one.learned][-1:]
+    last = {name: one for name in STARTS for one in found[name] if [one.depth] == deepest}
+    rows += [
+        Check.compare(
+            f"learning time of {last[name].depth + 1} layers, {name}, part of Glorot's",
+            theory=0.0,
+            measured=last[name].fastest / last["Glorot"].fastest,
+            tolerance=0.5,
+            relative=False,
+            note=f"{last[name].fastest:.0f} and {last['Glorot'].fastest:.0f} iterations",
+        )
+        for name in STARTS[1:]
+        if name in last
+    ]
+    for name in STARTS:
+        each = (
+            f"{one.depth + 1}: {one.fastest:.0f} at {one.rate * one.depth * problem.largest:.3g}/(D d)"
+            if one.learned
+            else f"{one.depth + 1}: at no rate within {MOST}"
+            for one in found[name]
+        )
+        rows.append(
+            Check.show(
+                f"learning time, {name}, of the deepest (iterations)",
+                measured=found[name][-1].fastest if found[name][-1].learned else None,
+                note="layers " + ", ".join(each),
+            )
+        )
+    rows.append(
+        Check.show(
+            "pretraining, a layer (τ)",
+            measured=LONG,
+            note=f"{problem.solved} of {len(problem.encoders)} layers in closed form; the first has made "
+            f"{problem.learned:.2%} of its way; as steps at 0.9/d, {LONG * problem.largest / 0.9:.0f} each",
+        )
+    )
+    depth = found["orthogonal"][-1].depth
+    for name, theory in (("orthogonal", 1.0), ("Glorot", None)):
+        product = np.eye(problem.hidden)
+        for layer in problem.start(name, depth).layers[1:-1]:
+            product = layer[0] @ product
+        values = np.linalg.svd(product, compute_uv=False)
+        what = f"product of {depth - 2} hidden layers, {name}: "
+        if theory is not None:
+            rows.append(
+                Check.compare(
+                    what + "largest distance of a singular value from 1",
+                    theory=0.0,
+                    measured=float(np.abs(values - 1).max()),
+                    tolerance=1e-11,
+                    relative=False,
+                )
+            )
+        else:
+            rows.append(
+                Check.show(
+                    what + "median of the singular values, part of the largest",
+                    measured=float(np.median(values) / values[0]),
+                )
+            )
+    return rows
+
+
+def _matrix_checks(matrix: Floats) -> list[Check]:
+    values = np.linalg.eigvals(matrix)
+    n = len(values)
+    phases = np.sort(np.angle(values) % (2 * np.pi)) / (2 * np.pi)
+    expected = (np.arange(n) + 0.5) / n
+    return [
+        Check.compare(
+            f"eigenvalues of a {n} × {n} orthogonal matrix: largest distance from the unit circle",
+            theory=0.0,
+            measured=float(np.abs(np.abs(values) - 1).max()),
+            tolerance=1e-12,
+            relative=False,
+        ),
+        Check.compare(
+            "their phases: largest distance from a uniform distribution",
+            theory=0.0,
+            measured=float(np.abs(phases - expected).max()),
+            # Independent phases would stay within this in 19 of 20 cases; eigenvalues repel, and stay far within.
+            tolerance=1.36 / math.sqrt(n),
+            relative=False,
+        ),
+    ]
+
+
+def _draw(figure: Figure, found: dict[str, list[_Found]], matrix: Floats) -> None:
+    axes = figure.subplots(1, 3, width_ratios=(1.1, 1.1, 1.0))
+    looks: dict[str, dict[str, Any]] = {
+        "Glorot": {"color": style.OKABE_ITO[0], "marker": "o"},
+        "pretraining": {"color": style.OKABE_ITO[2], "marker": "s", "markersize": 8, "markerfacecolor": "none"},
+        "orthogonal": {"color": style.OKABE_ITO[3], "marker": "^"},
+    }
+    for name in STARTS:
+        shown = [one for one in found[name] if one.learned]
+        if not shown:
+            continue
+        depths = [one.depth for one in shown]
+        plot.learning_time(depths, [one.fastest for one in shown], ax=axes[0], label=name, **looks[name])
+        plot.optimal_rate(depths, [one.rate for one in shown], ax=axes[1], label=name, **looks[name])
+    axes[0].set_title("learning time at the fastest rate", fontsize="medium")
+    axes[1].set_title("fastest rate", fontsize="medium")
+    plot.eigenvalues(matrix, ax=axes[2])
+    axes[2].set_title(rf"eigenvalues, ${len(matrix)} \times {len(matrix)}$ orthogonal", fontsize="medium")
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
