@@ -99,3 +99,25 @@ def modes_f64(
 def plan_f64(widths: list[int], batch: int, whitened: bool, isa: str, layout: str) -> dict[str, Any]: ...
 
 plan_f32 = plan_f64
+def singular_values(
+    *,
+    matrices: NDArray[Any],
+    most_steps: int,
+    values: NDArray[Any],
+    status: NDArray[Any],
+    threads: int,
+    memory: Callable[[], int | None],
+    isa: str,
+) -> bool: ...
+def graded_values(
+    *,
+    matrices: NDArray[Any],
+    exponents: NDArray[Any],
+    most_sweeps: int,
+    values: NDArray[Any],
+    exponents_out: NDArray[Any],
+    status: NDArray[Any],
+    threads: int,
+    memory: Callable[[], int | None],
+    isa: str,
+) -> bool: ...

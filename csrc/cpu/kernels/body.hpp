@@ -13,6 +13,8 @@ namespace pydln {
 
 namespace ops {
 struct BalancedMode;
+struct GradedValues;
+struct SingularValues;
 }
 
 enum class Layout { interleaved, rows };
@@ -30,6 +32,8 @@ using DescentBody = Body<ops::Descent<T>>;
 template <class T>
 using FlowBody = Body<ops::Flow<T>>;
 using ModesBody = Body<ops::Modes>;
+using GradedValuesBody = Body<ops::GradedValues>;
+using SingularValuesBody = Body<ops::SingularValues>;
 
 // The instruction sets, each a namespace; those compiled in are said by definitions PYDLN_HAVE_....
 //   baseline     x86-64-v2; elsewhere what the compiler takes for granted (NEON on ARM)
@@ -43,6 +47,8 @@ using ModesBody = Body<ops::Modes>;
   template <class T>                                      \
   FlowBody<T> flow(Layout, bool task_per_member);         \
   ModesBody modes();                                      \
+  GradedValuesBody graded_values();                       \
+  SingularValuesBody singular_values();                   \
   void balanced_mode(const ops::BalancedMode&, Control&); \
   }
 PYDLN_DECLARE_KERNELS(baseline)
