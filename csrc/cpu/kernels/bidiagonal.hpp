@@ -65,34 +65,31 @@ class Bidiagonal {
     return {some ? image : x0, some ? x0 - image : V{}, some ? rate : V{}};
   }
 
-  // Rows of a: a <- a - v w^T, z = rate a u, a <- a - z u^T; g += x^T a with x the column k + 1.
+  // Rows of a: z = rate (a - v w^T) u, a <- a - v w^T - z u^T; g += x^T a with x the column k + 1. What stands between the
+  // reflections is worked out twice rather than written: stores are what these loops wait for.
   template <int64_t R>
   PYDLN_INLINE void update(V* a, int64_t ld, int64_t k, int64_t n, V rate) {
-    V v[R], z[R];
+    V v[R], z[R], x[R];
 #pragma GCC unroll 4
     for (int64_t r = 0; r < R; ++r) v[r] = -a[r * ld + k], z[r] = V{};
     for (int64_t j = k + 1; j < n; ++j) {
       const V w = w_[j], u = u_[j];
 #pragma GCC unroll 4
-      for (int64_t r = 0; r < R; ++r) {
-        const V x = fma(v[r], w, a[r * ld + j]);
-        a[r * ld + j] = x;
-        z[r] = fma(x, u, z[r]);
-      }
+      for (int64_t r = 0; r < R; ++r) z[r] = fma(fma(v[r], w, a[r * ld + j]), u, z[r]);
     }
 #pragma GCC unroll 4
     for (int64_t r = 0; r < R; ++r) {
       z[r] = -(rate * z[r]);
-      v[r] = fma(z[r], u_[k + 1], a[r * ld + k + 1]);
+      x[r] = fma(z[r], u_[k + 1], fma(v[r], w_[k + 1], a[r * ld + k + 1]));
     }
     for (int64_t j = k + 1; j < n; ++j) {
-      const V u = u_[j];
+      const V w = w_[j], u = u_[j];
       V g = g_[j];
 #pragma GCC unroll 4
       for (int64_t r = 0; r < R; ++r) {
-        const V x = fma(z[r], u, a[r * ld + j]);
-        a[r * ld + j] = x;
-        g = fma(v[r], x, g);
+        const V left = fma(z[r], u, fma(v[r], w, a[r * ld + j]));
+        a[r * ld + j] = left;
+        g = fma(x[r], left, g);
       }
       g_[j] = g;
     }
