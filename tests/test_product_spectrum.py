@@ -83,16 +83,16 @@ def test_lyapunov_exponents():
     assert np.abs(got.mean(axis=0) - want).max() < 4 * np.sqrt(1.3 / (4 * depth)) + 2 / depth
 
 
-def test_weak_weights_and_shapes():
+def test_weights_and_shapes():
     weights = dln.init.gaussian((5, 7, 3, 6), batch=4, seed=1)
     got = product_spectrum(weights)
     want = singular_values(weights.product())
     assert got.log_singular_values.shape == (4, 5)
     np.testing.assert_allclose(got.singular_values[:, :3], want[:, :3], rtol=1e-12)
     assert (got.log_singular_values[:, 3:] == -np.inf).all()
-    single = product_spectrum([w[2] for w in weights])
+    single = product_spectrum([w[2] for w in weights.layers])
     assert (single.log_singular_values[0] == got.log_singular_values[2]).all()
-    shared = product_spectrum([weights[0][0], *[w for w in weights][1:]])
+    shared = product_spectrum([weights.layers[0][0], *weights.layers[1:]])
     assert shared.log_singular_values.shape == (4, 5)
 
 

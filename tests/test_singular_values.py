@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import mpmath as mp
 import numpy as np
 import pytest
@@ -102,7 +104,7 @@ def test_the_kernel_does_the_awkward_ones_itself():
 
 def test_lapack_takes_over_where_the_kernel_gives_up(monkeypatch):
     A = np.random.default_rng(4).normal(size=(20, 9, 9))
-    monkeypatch.setattr("pydln.spectra.singular_values.MOST_STEPS", 3)
+    monkeypatch.setattr(sys.modules["pydln.spectra.singular_values"], "MOST_STEPS", 3)
     status, values = np.full(20, -1), np.full((20, 9), np.nan)
     _backend.core.singular_values(
         matrices=A, most_steps=3, values=values, status=status, threads=1, memory=lambda: None, isa=_backend.isa()

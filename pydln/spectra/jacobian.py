@@ -33,6 +33,7 @@ __all__ = ["JacobianLaw"]
 
 _NODES = 120  # of the Gauss-Legendre rule on each side of zero
 _REACH = 9.0  # standard deviations that it covers
+_FAR = 340.0  # |ln ζ| that is looked for: ζ² stays in range
 _TURNS = 64  # steps from z = -x to z = +x
 _GRID = 1500  # points of the table behind the distribution function
 _LEFT_OUT = 30.0  # ln of the part of the continuous mass below that table, about
@@ -120,14 +121,15 @@ class JacobianLaw(Law):
         """m, ln z and d ln z / d ln ζ."""
         apart = zeta[..., None] - self._d
         m = (self._p * self._d / apart).sum(axis=-1)
-        slope = -(self._p * self._d / apart**2).sum(axis=-1)
-        L, gaussian = self.depth, self.weights == "gaussian"
-        value = self._ln_gain + L * np.log(zeta) - (L - 1) * np.log((1 + m) / m)
-        rate = L / zeta + (L - 1) * slope / (m * (1 + m))
-        if gaussian:
-            value = value + L * np.log(1 + m)
-            rate = rate + L * slope / (1 + m)
-        return m, value, rate * zeta
+        rest = zeta * (self._p / apart).sum(axis=-1)  # 1 + m without cancellation
+        slope = -zeta * (self._p * self._d / apart**2).sum(axis=-1)  # dm / d ln ζ
+        L = self.depth
+        value = self._ln_gain + L * np.log(zeta) - (L - 1) * np.log(rest / m)
+        rate = L + (L - 1) * slope / (m * rest)
+        if self.weights == "gaussian":
+            value = value + L * np.log(rest)
+            rate = rate + L * slope / rest
+        return m, value, rate
 
     def _upper_edge(self) -> float:
         """ln z at its smallest for real ζ above all d: there two real solutions meet."""
@@ -146,7 +148,7 @@ class JacobianLaw(Law):
     def _m(self, u: Floats) -> NDArray[np.complex128]:
         """m at z = e^u + i0."""
         flat = u.ravel()
-        low, high = np.full(flat.shape, -800.0), np.full(flat.shape, 800.0)
+        low, high = np.full(flat.shape, -_FAR), np.full(flat.shape, _FAR)
         for _ in range(64):
             middle = 0.5 * (low + high)
             below = self._equation(-np.exp(middle) + 0j)[1].real < flat
@@ -157,9 +159,10 @@ class JacobianLaw(Law):
             for _ in range(12 if angle == 0 else 3):
                 _, value, rate = self._equation(np.exp(s))
                 step = (value - (flat + 1j * angle)) / rate
-                # A step across the border of the half plane goes half of the way.
-                ahead = s.imag - step.imag
-                s = s - np.where((ahead <= 0) & (s.imag > 0), 0.5 * s.imag / np.where(step.imag != 0, step.imag, 1), 1) * step
+                # Near an edge the rate vanishes: no step is longer than one, or leaves the half plane.
+                step = step / np.maximum(np.abs(step), 1.0)
+                crosses = step.imag > 0.9 * s.imag
+                s = s - np.where(crosses, 0.9 * s.imag / np.where(crosses, step.imag, 1.0), 1.0) * step
         return self._equation(np.exp(s))[0].reshape(u.shape)
 
     # ---- what laws answer ----------------------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def _factors(factors: Weights | Sequence[ArrayLike]) -> list[Floats]:
         raise TypeError("factors: expected a sequence of matrices, W_1 first, got one array")
     layers: list[Floats] = []
     batch = 1
-    for l, w in enumerate(factors):
+    for l, w in enumerate(factors.layers if isinstance(factors, Weights) else factors):
         name = f"factors[{l}]"
         given = _validate.array(w, name)
         if given.ndim not in (2, 3) or given.size == 0:

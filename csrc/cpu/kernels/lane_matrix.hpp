@@ -1,5 +1,5 @@
 // Matrices of as many members as a vector has lanes, one a lane, on their way in: cell (i, j) is one vector, scaled by a
-// power of two for each lane where squares of the entries might leave the range of a double.
+// power of two for each lane where eighth powers of the entries, of which shifts are made, might leave the range of a double.
 #pragma once
 
 #include "cpu/kernels/rough.hpp"
@@ -54,7 +54,7 @@ struct LaneMatrix {
     unsigned touched = truth(broken);
     for (int64_t i = 0; i < kLanes; ++i) {
       if (first + i >= batch) beyond[i] = -1, touched |= 1U << static_cast<unsigned>(i);
-      if (broken[i] || largest[i] == 0 || (largest[i] > 0x1p-400 && largest[i] < 0x1p400)) continue;
+      if (broken[i] || largest[i] == 0 || (largest[i] > 0x1p-60 && largest[i] < 0x1p60)) continue;
       exponent[i] = exponent_of(largest[i]);
       touched |= 1U << static_cast<unsigned>(i);
     }
