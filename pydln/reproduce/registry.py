@@ -13,7 +13,7 @@ from pydln.reproduce.report import Progress, Report
 
 __all__ = ["FIGURES", "reproduce", "takes", "title"]
 
-FIGURES = ("fig3", "fig4")
+FIGURES = ("fig3", "fig4", "fig6b", "fig6c")
 """Names of the figures, in the paper's order; each is a module of this package."""
 
 

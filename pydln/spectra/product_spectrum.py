@@ -34,19 +34,27 @@ class ProductSpectrum:
 
     Attributes
     ----------
-    log_singular_values : (batch, min(n_0, n_D)) array
-        ln σ, decreasing; minus infinity for σ = 0.
+    log_singular_values : (batch, min(n_0, n_D)) array or None
+        ln σ, decreasing; minus infinity for σ = 0. None if they were not asked for.
     log_eigenvalue_moduli, eigenvalue_phases : (batch, n) array or None
         ln|λ|, decreasing, and arg λ in radians; None unless they were asked for.
     """
 
-    log_singular_values: Floats
+    log_singular_values: Floats | None = None
     log_eigenvalue_moduli: Floats | None = None
     eigenvalue_phases: Floats | None = None
 
     @property
     def singular_values(self) -> Floats:
-        """σ itself, where its size is one that float64 has."""
+        """σ itself, where its size is one that float64 has.
+
+        Raises
+        ------
+        ValueError
+            Singular values were not asked for.
+        """
+        if self.log_singular_values is None:
+            raise ValueError("singular_values: expected a spectrum made with singular_values=True")
         values: Floats = np.exp(self.log_singular_values)
         return values
 
@@ -65,7 +73,11 @@ class ProductSpectrum:
 
 
 def product_spectrum(
-    factors: Weights | Sequence[ArrayLike], *, eigenvalues: bool = False, n_threads: int | None = None
+    factors: Weights | Sequence[ArrayLike],
+    *,
+    singular_values: bool = True,
+    eigenvalues: bool = False,
+    n_threads: int | None = None,
 ) -> ProductSpectrum:
     """Singular values, and eigenvalues, of Ω = W_D ⋯ W_1.
 
@@ -73,8 +85,8 @@ def product_spectrum(
     ----------
     factors : Weights, or sequence of D (n_l, n_{l-1}) or (batch, n_l, n_{l-1}) arrays
         W_1 first.
-    eigenvalues : bool
-        Eigenvalues as well, n_D = n_0. Their error is not bounded as that of the singular values is: an eigenvalue of a
+    singular_values, eigenvalues : bool
+        Which to find; eigenvalues need n_D = n_0. Their error is not bounded as that of the singular values is: an eigenvalue of a
         matrix that is far from normal may depend on it much more strongly. Against arithmetic of many digits, on 50 to 200
         Gaussian factors, ln λ was right to 1e-9 (tests/test_product_spectrum.py).
     n_threads : int, optional
@@ -104,7 +116,9 @@ def product_spectrum(
             some = w if len(w) == 1 else w[chunk]
             basis, upper = np.linalg.qr(some @ np.take_along_axis(basis, order[:, None, :], axis=2))
             carried = carried.take(order).after(upper)
-        parts.append(_spectrum(carried, basis if eigenvalues else None, min(n_in, n_out), threads))
+        parts.append(
+            _spectrum(carried, basis if eigenvalues else None, min(n_in, n_out), threads if singular_values else None)
+        )
     return _joined(parts)
 
 
@@ -117,6 +131,7 @@ def random_product_spectrum(
     batch: int = 1,
     first: int = 0,
     seed: int = 0,
+    singular_values: bool = True,
     eigenvalues: bool = False,
     n_threads: int | None = None,
 ) -> ProductSpectrum:
@@ -136,7 +151,7 @@ def random_product_spectrum(
         Number of the first: product i is first + i of the ensemble, keyed by (seed, first + i), whatever the batch.
     seed : int
         Of the ensemble.
-    eigenvalues, n_threads
+    singular_values, eigenvalues, n_threads
         As for `product_spectrum`.
 
     Notes
@@ -162,31 +177,31 @@ def random_product_spectrum(
         ]
         if kind == "orthogonal":
             layers = [np.array([gain * _haar(n, draw) for draw in draws]) for _ in range(depth)]
-            parts.append(product_spectrum(layers, eigenvalues=eigenvalues, n_threads=threads))
+            parts.append(
+                product_spectrum(layers, singular_values=singular_values, eigenvalues=eigenvalues, n_threads=threads)
+            )
             continue
         carried = Graded(np.broadcast_to(np.eye(n), (len(draws), n, n)), np.zeros((len(draws), n), np.int64))
         for _ in range(depth):
             upper = np.array([_bartlett(n, draw) for draw in draws])
             carried = carried.take(carried.order()).after(gain / np.sqrt(n) * upper)
         basis = np.array([_haar(n, draw) for draw in draws]) if eigenvalues else None
-        parts.append(_spectrum(carried, basis, n, threads))
+        parts.append(_spectrum(carried, basis, n, threads if singular_values else None))
     return _joined(parts)
 
 
-def _spectrum(carried: Graded, basis: Floats | None, count: int, threads: int) -> ProductSpectrum:
-    values = carried.log_singular_values(threads)
-    missing = np.full((len(values), count - values.shape[1]), -np.inf)  # a product through a narrow layer
-    values = np.concatenate([values, missing], axis=1)
+def _spectrum(carried: Graded, basis: Floats | None, count: int, threads: int | None) -> ProductSpectrum:
+    """Of Q R, Q in `basis` if eigenvalues are wanted; singular values if there are threads for them."""
+    missing = count - carried.exponents.shape[1]  # of a product through a narrow layer
+
+    def filled(logs: NDArray[Any]) -> NDArray[Any]:
+        return np.pad(logs, ((0, 0), (0, missing)), constant_values=-np.inf)
+
+    values = None if threads is None else filled(carried.log_singular_values(threads))
     if basis is None:
         return ProductSpectrum(values)
-    # Ω = Q R has the eigenvalues of R Q.
-    turned = Graded.of(carried.rows @ basis, carried.exponents)
-    if turned.rows.shape[1] < count:
-        missing = np.full((len(values), count - turned.rows.shape[1]), complex(-np.inf, 0.0))
-        logs = np.concatenate([log_eigenvalues(turned), missing], axis=1)
-    else:
-        logs = log_eigenvalues(turned)
-    return ProductSpectrum(values, logs.real, logs.imag)
+    logs = log_eigenvalues(Graded.of(carried.rows @ basis, carried.exponents))  # of R Q
+    return ProductSpectrum(values, filled(logs.real), np.pad(logs.imag, ((0, 0), (0, missing))))
 
 
 def _joined(parts: list[ProductSpectrum]) -> ProductSpectrum:
