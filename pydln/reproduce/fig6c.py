@@ -12,7 +12,8 @@ The paper leaves unsaid, and here is chosen:
 
 The theory is the disk law of N → ∞, P(|λ| <= r) = r^{2/M} for M factors. At finite N eigenvalues reach beyond the circle:
 for complex factors, |λ|² are products of M independent Gamma(j, 1/N) numbers, j = 1 ... N, in no order (Akemann & Burda
-2012), which moves the distribution by the spread of ln|λ| for the largest ones, ½√(M/N), times its slope there, 2/M.
+2012). ln|λ| of the largest thus spreads by ½√(M/N), where the distribution rises by 2/M: a fraction 1/√(2πMN) lies beyond
+the circle, and that is the largest distance from the law.
 """
 
 from __future__ import annotations
@@ -109,40 +110,39 @@ def run(
     )
 
 
-def _finite_size(depth: int, n: int) -> float:
-    """Size of what N changes in P(|λ| <= r), next to the edge (module docstring), and one value in N."""
-    return float(np.sqrt(1 / (depth * n)) + 1 / n)
+def _factors(depth: int, kind: str = "") -> str:
+    return f"{depth} {kind}factor{'s' if depth > 1 else ''}"
 
 
 def _checks(moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> list[Check]:
     checks = []
     for depth, values in moduli.items():
         law = Disk(depth)
-        size = _finite_size(depth, n)
+        beyond = float(1 / np.sqrt(2 * np.pi * depth * n))
         found = compare(values, law, log=True)
         checks.append(
             Check.compare(
-                f"{depth} factor{'s' if depth > 1 else ''}: distance of |λ| from the disk law (Kolmogorov-Smirnov)",
-                theory=0.0,
+                f"{_factors(depth)}: distance of |λ| from the disk law (Kolmogorov-Smirnov)",
+                theory=beyond,
                 measured=found.distance,
-                tolerance=size,
+                tolerance=1.0 / n,
                 relative=False,
-                note=f"{found.count} eigenvalues; largest at |λ| = {np.exp(found.at):.3g}; tolerance √(1/MN) + 1/N",
+                note=f"{found.count} eigenvalues; largest at |λ| = {np.exp(found.at):.3g}; theory 1/√(2πMN), tolerance 1/N",
             )
         )
         checks.append(
             Check.compare(
-                f"{depth} factor{'s' if depth > 1 else ''}: fraction with |λ| < {SMALL:g}",
+                f"{_factors(depth)}: fraction with |λ| < {SMALL:g}",
                 theory=float(law.cdf(SMALL)),
                 measured=float(np.mean(values < np.log(SMALL))),
-                tolerance=size,
+                tolerance=1.0 / n,
                 relative=False,
             )
         )
         real = float(np.mean(np.abs(np.sin(phases[depth])) < 1e-12))
         checks.append(
             Check.show(
-                f"{depth} factor{'s' if depth > 1 else ''}: fraction of real eigenvalues",
+                f"{_factors(depth)}: fraction of real eigenvalues",
                 measured=real,
                 theory=float(np.sqrt(2 / (np.pi * n))) if depth == 1 else None,
                 note="theory for one factor: √(2/πN) (Edelman, Kostlan & Shub 1994)" if depth == 1 else "",
@@ -159,7 +159,7 @@ def _draw(figure: Figure, moduli: dict[int, Floats], phases: dict[int, Floats], 
         plot.eigenvalues(z, ax=axes[0, k], radius=1.0, color=color)
         axes[0, k].set_xlim(-1.6, 1.6)
         axes[0, k].set_ylim(-1.6, 1.6)
-        axes[0, k].set_title(f"{depth} Gaussian factor{'s' if depth > 1 else ''}", fontsize="medium")
+        axes[0, k].set_title(_factors(depth, "Gaussian "), fontsize="medium")
         _draw_distribution(axes[1, k], moduli[depth], depth, color)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)

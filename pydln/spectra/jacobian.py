@@ -35,6 +35,7 @@ _NODES = 120  # of the Gauss-Legendre rule on each side of zero
 _REACH = 9.0  # standard deviations that it covers
 _FAR = 340.0  # |ln ζ| that is looked for: ζ² stays in range
 _TURNS = 40  # steps from z = -x to z = +x
+_LAST = 40  # of Newton's at most at the end, of which each halves the distance where x is next to an edge
 _GRID = 1200  # points of the table behind the distribution function
 _LEFT_OUT = 30.0  # ln of the part of the continuous mass below that table, about
 _PIECEWISE = {"linear": ((1.0, 1.0),), "relu": ((0.0, 0.5), (1.0, 0.5)), "leaky_relu": ((1e-4, 0.5), (1.0, 0.5))}
@@ -60,7 +61,7 @@ class JacobianLaw(Law):
     Attributes
     ----------
     support : (float, float)
-        From 0 to the upper edge.
+        From 0 to the upper edge. With orthogonal weights the spectrum may begin above 0; the density is zero up to there.
     atoms : tuple
         At zero what the nonlinearity shuts off for good (half of it for relu); linear networks with orthogonal weights
         are one atom, and so are the open units of a single layer of them.
@@ -156,13 +157,16 @@ class JacobianLaw(Law):
         s: NDArray[np.complex128] = low + 1j * np.pi  # ln ζ
         angles = np.pi * (1 - np.arange(1, _TURNS + 1) / _TURNS) ** 2
         for angle in angles:
-            for _ in range(12 if angle == 0 else 3):
+            for _ in range(_LAST if angle == 0 else 3):
                 _, value, rate = self._equation(np.exp(s))
                 step = (value - (flat + 1j * angle)) / rate
                 # Near an edge the rate vanishes: no step is longer than one, or leaves the half plane.
                 step = step / np.maximum(np.abs(step), 1.0)
                 crosses = step.imag > 0.9 * s.imag
-                s = s - np.where(crosses, 0.9 * s.imag / np.where(crosses, step.imag, 1.0), 1.0) * step
+                step *= np.where(crosses, 0.9 * s.imag / np.where(crosses, step.imag, 1.0), 1.0)
+                s = s - step
+                if np.abs(step).max(initial=0.0) < 1e-14:
+                    break
         return self._equation(np.exp(s))[0].reshape(u.shape)
 
     # ---- what laws answer ----------------------------------------------------------------------------------------------
