@@ -244,7 +244,7 @@ def test_a_failed_check_is_exit_1_after_all_figures(figures: Any) -> None:
 
 def test_reproduce_mistakes(figures: Any) -> None:
     calls = figures(report)
-    assert_mistake(Call("reproduce", "fig9"), "figure: expected fig3, fig4 or all, got 'fig9'")
+    assert_mistake(Call("reproduce", "fig9"), "figure: expected fig3, fig4, fig6b, fig6c or all, got 'fig9'")
     assert calls == []
     figures(raises(pydln.MissingExtra.of("matplotlib", "plot", "pydln.reproduce")))
     assert_mistake(Call("reproduce", "fig3"), "pydln.reproduce needs matplotlib: pip install 'pydln[plot]'")

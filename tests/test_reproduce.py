@@ -15,7 +15,12 @@ from pydln.analysis import half_times
 from pydln.reproduce import FIGURES, Check, Report, reproduce, table, title
 from pydln.reproduce.mode_descent import mode_descent
 
-SMALL: dict[str, dict[str, Any]] = {"fig3": {"starts": 2}, "fig4": {"layers": (3, 5, 20), "rates": 6}}
+SMALL: dict[str, dict[str, Any]] = {
+    "fig3": {"starts": 2},
+    "fig4": {"layers": (3, 5, 20), "rates": 6},
+    "fig6b": {"size": 40, "realisations": 40},
+    "fig6c": {"size": 40, "realisations": 40},
+}
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +133,7 @@ def test_json_has_no_nan() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "kind", "message"),
     [
-        ("fig9", {}, ValueError, "name: expected one of 'fig3', 'fig4', got 'fig9'"),
+        ("fig9", {}, ValueError, "name: expected one of 'fig3', 'fig4', 'fig6b', 'fig6c', got 'fig9'"),
         ("fig3", {"starts": 1}, ValueError, "starts: expected an integer >= 2, got 1"),
         ("fig3", {"seed": -1}, ValueError, "seed: expected an integer >= 0, got -1"),
         ("fig4", {"inputs": "white"}, ValueError, "inputs: expected one of 'whitened', 'raw', got 'white'"),

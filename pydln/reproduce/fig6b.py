@@ -8,7 +8,7 @@ The paper leaves unsaid, and here is chosen:
 
 - Entries have variance 1/N: the scale at which ⟨‖Ωx‖²⟩ = ‖x‖².
 - "About 100" factors are 100, so that N_l = 101.
-- The axis is logarithmic, without which 100 factors would show one bar: their singular values span 180 decades at N =
+- The axis is logarithmic, without which 100 factors would show one bar: their singular values span 190 decades at N =
   1000. A product that is formed keeps the upper sixteen of them; here every value is found by itself.
 - An orthogonal product of the same depth stands beside them, from fewer realisations, for nothing in it varies.
 
@@ -180,9 +180,10 @@ def _draw(figure: Figure, logs: dict[int, Floats], orthogonal: Floats, n: int) -
         plot.spectrum(values, FussCatalan(depth), ax=ax, span=(low, high + 0.03 * (high - low)))
         ax.set_title(_factors(depth, "Gaussian "), fontsize="medium")
         below = float(np.mean(values < np.log(VANISHED)))
-        ax.text(0.03, 0.8, f"{100 * below:.0f} % below {VANISHED:g}", transform=ax.transAxes, fontsize="small")
+        ax.text(0.03, 0.7, f"{100 * below:.0f} % below {VANISHED:g}", transform=ax.transAxes, fontsize="small")
     last = axes.flat[-1]
     plot.spectrum(orthogonal, ax=last, span=(-1.0, 1.0), bins=41, color=style.OKABE_ITO[2])
+    last.text(0.03, 0.7, "all at 1", transform=last.transAxes, fontsize="small")
     last.set_title(f"{FACTORS[-1]} orthogonal factors", fontsize="medium")
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)

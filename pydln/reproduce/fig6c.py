@@ -42,6 +42,7 @@ FACTORS = (1, 5, 100)
 SIZE = {False: 100, True: 1000}
 REALISATIONS = {False: 60, True: 500}
 SMALL = 0.1  # within this of zero
+SHOWN = 1.6  # the axes end here
 
 Floats = NDArray[np.float64]
 
@@ -157,8 +158,13 @@ def _draw(figure: Figure, moduli: dict[int, Floats], phases: dict[int, Floats], 
         color = style.OKABE_ITO[0]
         z = np.exp(moduli[depth] + 1j * phases[depth])
         plot.eigenvalues(z, ax=axes[0, k], radius=1.0, color=color)
-        axes[0, k].set_xlim(-1.6, 1.6)
-        axes[0, k].set_ylim(-1.6, 1.6)
+        axes[0, k].set_xlim(-SHOWN, SHOWN)
+        axes[0, k].set_ylim(-SHOWN, SHOWN)
+        outside = int(np.count_nonzero(np.abs(z.real) > SHOWN) + np.count_nonzero(np.abs(z.imag) > SHOWN))
+        if outside:
+            axes[0, k].text(
+                0.03, 0.03, f"{outside} of {z.size} farther out", transform=axes[0, k].transAxes, fontsize="small"
+            )
         axes[0, k].set_title(_factors(depth, "Gaussian "), fontsize="medium")
         _draw_distribution(axes[1, k], moduli[depth], depth, color)
     for ax in axes.flat:
@@ -167,13 +173,13 @@ def _draw(figure: Figure, moduli: dict[int, Floats], phases: dict[int, Floats], 
 
 
 def _draw_distribution(ax: Axes, values: Floats, depth: int, color: str) -> None:
-    r = np.linspace(0.0, 1.6, 400)
+    r = np.linspace(0.0, SHOWN, 400)
     ordered = np.sort(values, axis=None)
     with np.errstate(divide="ignore"):
         share = np.searchsorted(ordered, np.log(r), side="right") / ordered.size
     ax.plot(r, share, color=color, linewidth=2.0, label="measured")
     ax.plot(r, np.minimum(r, 1.0) ** (2 / depth), label=f"$r^{{2/{depth}}}$" if depth > 1 else "$r^2$", **style.THEORY)
-    ax.set_xlim(0.0, 1.6)
+    ax.set_xlim(0.0, SHOWN)
     ax.set_ylim(0.0, 1.05)
     ax.set_xlabel("$r$")
     ax.set_ylabel(r"fraction with $|\lambda| \leq r$")
