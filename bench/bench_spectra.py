@@ -41,6 +41,6 @@ def _tabulate(found, case, table, settings):
             faster = "" if own is None or r is own else f"×{own.gflops / r.gflops:.1f}"
             row = (f"{1e-3 / r.gflops:.3g}", faster, f"{100 * r.spread:.1f} %", found.kept_of_all)
             table.rows.append((*place, *row))
-    note = "The error is the largest of six matrices against arithmetic of 30 digits, relative to the largest value of all."
+    note = "The error is the largest of six matrices, relative to the largest value of all, against 30 digits."
     if note not in table.notes:
         table.notes.append(note)

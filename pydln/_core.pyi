@@ -99,6 +99,7 @@ def modes_f64(
 def plan_f64(widths: list[int], batch: int, whitened: bool, isa: str, layout: str) -> dict[str, Any]: ...
 
 plan_f32 = plan_f64
+
 def singular_values(
     *,
     matrices: NDArray[Any],

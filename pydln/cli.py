@@ -110,7 +110,7 @@ def _options(
 @app.command()
 def reproduce(
     context: typer.Context,
-    figure: Annotated[str, typer.Argument(help="fig3, fig4 or all.", metavar="FIGURE")],
+    figure: Annotated[str, typer.Argument(help="fig3, fig4, fig6b, fig6c or all.", metavar="FIGURE")],
     full: Annotated[
         bool,
         typer.Option(

@@ -231,7 +231,7 @@ def runge_kutta(slope, layers, method, t, *, rtol=1e-8, atol=0.0, step=None, max
 
 
 def singular_values(matrix):
-    """Decreasing. Columns are rotated in pairs until all are orthogonal: their lengths are the values (Hestenes 1958)."""
+    """Decreasing. Columns are rotated in pairs until all are orthogonal; their lengths are the values (Hestenes)."""
     a = np.array(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T, float)
     for _ in range(60):
         largest = 0.0

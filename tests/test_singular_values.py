@@ -1,4 +1,4 @@
-"""Batched singular values against high precision, LAPACK and the reference; bits; matrices that are easily got wrong."""
+"""Batched singular values against high precision, LAPACK and the reference; bits; awkward matrices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,22 @@ from pydln.spectra import singular_values
 from pydln.spectra.singular_values import KERNEL_COLUMNS
 
 every_isa = pytest.mark.parametrize("isa", _backend.available_isas())
-SHAPES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 3), (4, 4), (5, 3), (3, 5), (8, 8), (9, 8), (16, 16), (17, 33), (32, 32), (64, 64)]
+SHAPES = [
+    (1, 1),
+    (1, 7),
+    (7, 1),
+    (2, 2),
+    (3, 3),
+    (4, 4),
+    (5, 3),
+    (3, 5),
+    (8, 8),
+    (9, 8),
+    (16, 16),
+    (17, 33),
+    (32, 32),
+    (64, 64),
+]
 LARGEST = 1e-14  # of the largest singular value
 
 
@@ -69,7 +84,10 @@ def awkward():
     yield "falls", q1 @ np.diag(2.0 ** -np.arange(n)) @ q2
     yield "falls steeply", np.diag(10.0 ** -np.arange(0, 12 * n, 12)) @ q1
     yield "diagonal, rising", np.diag(10.0 ** np.arange(-n + 1, 1))
-    yield "bidiagonal in parts", np.diag(np.tile([1.0, 1e-8, 3.0], n // 3)) + np.diag(np.tile([1.0, 0.0], n)[: n - 1], 1)
+    yield (
+        "bidiagonal in parts",
+        np.diag(np.tile([1.0, 1e-8, 3.0], n // 3)) + np.diag(np.tile([1.0, 0.0], n)[: n - 1], 1),
+    )
     yield "Kahan", np.triu(-0.9 * np.ones((n, n)), 1) + np.eye(n)
     yield "Hilbert", 1 / (np.arange(n)[:, None] + np.arange(n) + 1.0)
     yield "tiny", 1e-300 * q1

@@ -61,7 +61,16 @@ def law(name):
 
 NAMES = [
     *("circular", "disk", "fc 1", "fc 2", "fc 5", "fc 100", "mp thin", "mp square", "mp tall", "linear"),
-    *("relu gaussian", "relu orthogonal", "relu deep", "leaky", "tanh gaussian", "tanh orthogonal", "tanh deep", "gelu"),
+    *(
+        "relu gaussian",
+        "relu orthogonal",
+        "relu deep",
+        "leaky",
+        "tanh gaussian",
+        "tanh orthogonal",
+        "tanh deep",
+        "gelu",
+    ),
 ]
 
 
@@ -167,7 +176,7 @@ def test_orthogonal_linear_networks_are_a_point():
 
 
 def test_variance_of_p17():
-    """σ²_JJ = L (μ_2/μ_1² - 1 - s_1) for χ = 1: s_1 = -1 Gaussian, 0 orthogonal (P17, eq. 22)."""
+    """σ²_JJ = L (μ_2/μ_1² - 1 - s_1) for χ = 1: s_1 = -1 Gaussian, 0 orthogonal (P17)."""
     x, w = np.polynomial.hermite_e.hermegauss(151)
     q, depth = 0.3, 6
     slopes = activation("tanh").derivative(np.sqrt(q) * x) ** 2
@@ -178,9 +187,9 @@ def test_variance_of_p17():
         assert one.variance == pytest.approx(depth * (mu2 / mu1**2 - 1 - s1), rel=1e-9)
 
 
-# ---- sampling ---------------------------------------------------------------------------------------------------------
+# ---- sampling -----------------------------------------------------------------------------------------------------
 def jacobian(name, depth, sigma_w, sigma_b, weights, n, rng):
-    """Squared singular values of ∂h^L/∂h^0-like J = D_L W_L ⋯ D_1 W_1 of one random network at its fixed point q*."""
+    """Squared singular values of J = D_L W_L ⋯ D_1 W_1 of one random network at its fixed point q*."""
     one = activation(name)
     h = np.sqrt(fixed_point(name, sigma_w, sigma_b)) * rng.normal(size=n)
     J = np.eye(n)
@@ -214,8 +223,9 @@ def test_networks_obey_the_law_of_their_jacobian(name, depth, sigma_w, sigma_b, 
     for n, copies in ((40, 12), (320, 4)):
         values = np.array([jacobian(name, depth, sigma_w, sigma_b, weights, n, rng) for _ in range(copies)])
         found[n] = compare(values, one).distance
-    # Of n relu units √n/2 more or fewer than half are open, and the layer with fewest decides the rank: at six layers 1.3
-    # standard deviations below the mean. Where all h count a little, linear statistics of n values fluctuate by about 1/n.
+    # Of n relu units √n/2 more or fewer than half are open, and the layer with fewest decides the rank: at six layers
+    # 1.3 standard deviations below the mean. Where all h count a little, linear statistics of n values fluctuate by
+    # about 1/n.
     assert found[320] < found[40]
     assert found[320] < (2.5 * 0.5 / np.sqrt(320) if name == "relu" else 0.025)
 
@@ -266,7 +276,7 @@ def test_theory_of_lampinen_and_ganguli():
     np.testing.assert_allclose(2 * hat * one.density(hat**2), bulk)
 
 
-# ---- compare ----------------------------------------------------------------------------------------------------------
+# ---- compare ------------------------------------------------------------------------------------------------------
 def test_compare_is_the_largest_difference():
     # F = r² on (0, 1): one value at 0.6 makes steps 0.36 below and 0.64 above.
     assert compare([0.6], Disk(1)) == Comparison(pytest.approx(0.64), 0.6, 1)

@@ -20,9 +20,9 @@ struct GradedValues {
   const std::int64_t* exponents = nullptr;  // (batch, rows)  below 2^60 in size
 
   // One for each row: of those, min(rows, cols) are the singular values, the others rounding, or zero. In no order.
-  double* values = nullptr;           // (batch, rows)
+  double* values = nullptr;               // (batch, rows)
   std::int64_t* exponents_out = nullptr;  // (batch, rows)  values are 2^exponents_out values
-  Status* status = nullptr;           // (batch)
+  Status* status = nullptr;               // (batch)
 };
 
 }  // namespace pydln::ops

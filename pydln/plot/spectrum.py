@@ -89,7 +89,12 @@ def spectrum(
 
 
 def eigenvalues(
-    values: ArrayLike, *, ax: Axes | None = None, radius: float | None = None, color: str | None = None, **marker_kw: Any
+    values: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    radius: float | None = None,
+    color: str | None = None,
+    **marker_kw: Any,
 ) -> Axes:
     """Eigenvalues as points of the complex plane, with the circle around the law's disk.
 
@@ -113,7 +118,7 @@ def eigenvalues(
     if points.size == 0 or not np.isfinite(points).all():
         raise ValueError("values: expected finite complex numbers, at least one")
     points = points[:: -(-points.size // _MOST_POINTS)]
-    look = {"linestyle": "none", "marker": ".", "markersize": 2.0, "markeredgewidth": 0.0, "alpha": 0.6}
+    look: dict[str, Any] = {"linestyle": "none", "marker": ".", "markersize": 2.0, "markeredgewidth": 0.0, "alpha": 0.6}
     look |= {"color": color or style.OKABE_ITO[0], "rasterized": True} | style.line_options(marker_kw)
     axis.plot(points.real, points.imag, **look)
     if radius is not None:

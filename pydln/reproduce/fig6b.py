@@ -1,8 +1,8 @@
 """S13 fig. 6B: singular values of products of Gaussian matrices: a few grow, most vanish.
 
-The paper gives: products of 1, 5 and about 100 independent N × N Gaussian matrices, N = 1000, 500 realisations, scaled so
-that a vector keeps its length on average; histograms of the singular values. Its message: the deeper the product, the
-more singular values are next to zero while a few are large, whereas a product of orthogonal matrices keeps all at one.
+The paper gives: products of 1, 5 and about 100 independent N × N Gaussian matrices, N = 1000, 500 realisations;
+histograms of the singular values. Its message: the deeper the product, the more singular values are next to zero while
+a few are large, whereas a product of orthogonal matrices keeps all at one.
 
 The paper leaves unsaid, and here is chosen:
 
@@ -12,8 +12,8 @@ The paper leaves unsaid, and here is chosen:
   1000. A product that is formed keeps the upper sixteen of them; here every value is found by itself.
 - An orthogonal product of the same depth stands beside them, from fewer realisations, for nothing in it varies.
 
-The theory is the Fuss-Catalan law of N → ∞. At finite N the k-th moment of the squares is E tr(ΩΩᵀ)^k / N; for k = 1 it is
-1 exactly, and the law's upper edge is passed by O(N^{-2/3}) of itself.
+The theory is the Fuss-Catalan law of N → ∞. At finite N the k-th moment of the squares is E tr(ΩΩᵀ)^k / N; for k = 1 it
+is 1 exactly, and the law's upper edge is passed by O(N^{-2/3}) of itself.
 """
 
 from __future__ import annotations

@@ -7,13 +7,13 @@ eigenvalues lie at zero, though some stay next to the unit circle.
 The paper leaves unsaid, and here is chosen:
 
 - Entries have variance 1/N; "about 100" factors are 100.
-- An even choice of 20,000 points is drawn, for half a million would be a blot; below them is the distribution of |λ| of all,
-  where the eye can see how many are at zero.
+- An even choice of 20,000 points is drawn, for half a million would be a blot; below them is the distribution of |λ|
+  of all, where the eye can see how many are at zero.
 
-The theory is the disk law of N → ∞, P(|λ| <= r) = r^{2/M} for M factors. At finite N eigenvalues reach beyond the circle:
-for complex factors, |λ|² are products of M independent Gamma(j, 1/N) numbers, j = 1 ... N, in no order (Akemann & Burda
-2012). ln|λ| of the largest thus spreads by ½√(M/N), where the distribution rises by 2/M: a fraction 1/√(2πMN) lies beyond
-the circle, and that is the largest distance from the law.
+The theory is the disk law of N → ∞, P(|λ| <= r) = r^{2/M} for M factors. At finite N eigenvalues reach beyond the
+circle: for complex factors, |λ|² are products of M independent Gamma(j, 1/N) numbers, j = 1 ... N, in no order (Akemann
+& Burda 2012). ln|λ| of the largest thus spreads by ½√(M/N), where the distribution rises by 2/M: a fraction 1/√(2πMN)
+lies beyond the circle, and that is the largest distance from the law.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def run(
                 )
             )
             done += depth
-        moduli[depth] = np.concatenate([one.log_eigenvalue_moduli for one in parts if one.log_eigenvalue_moduli is not None])
+        moduli[depth] = np.concatenate(
+            [one.log_eigenvalue_moduli for one in parts if one.log_eigenvalue_moduli is not None]
+        )
         phases[depth] = np.concatenate([one.eigenvalue_phases for one in parts if one.eigenvalue_phases is not None])
     _draw(figure, moduli, phases, n)
     tell(total, total, "done")
@@ -128,7 +130,8 @@ def _checks(moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> lis
                 measured=found.distance,
                 tolerance=1.0 / n,
                 relative=False,
-                note=f"{found.count} eigenvalues; largest at |λ| = {np.exp(found.at):.3g}; theory 1/√(2πMN), tolerance 1/N",
+                note=f"{found.count} eigenvalues; largest at |λ| = {np.exp(found.at):.3g}; "
+                "theory 1/√(2πMN), tolerance 1/N",
             )
         )
         checks.append(
@@ -169,7 +172,9 @@ def _draw(figure: Figure, moduli: dict[int, Floats], phases: dict[int, Floats], 
         _draw_distribution(axes[1, k], moduli[depth], depth, color)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(rf"eigenvalues $\lambda$ of products of {n} × {n} matrices; dashed: $N \to \infty$", fontsize="large")
+    figure.suptitle(
+        rf"eigenvalues $\lambda$ of products of {n} × {n} matrices; dashed: $N \to \infty$", fontsize="large"
+    )
 
 
 def _draw_distribution(ax: Axes, values: Floats, depth: int, color: str) -> None:

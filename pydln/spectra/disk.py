@@ -14,8 +14,7 @@ class Disk(Law):
     """Law of r = |z| of the eigenvalues z of a product of `depth` square Gaussian matrices, N → ∞.
 
     The density in the plane is |z|^(2/M - 2) / (π M) on the unit disk, whatever the phase (Burda, Janik & Wacław 2010),
-    so r has the distribution function r^(2/M) (M = 1: the circular law). One Gaussian entry more or less does not matter,
-    but the factors must be independent: the M-th power of one matrix has the same law, its singular values do not.
+    so r has the distribution function r^(2/M) (M = 1: the circular law).
 
     Parameters
     ----------

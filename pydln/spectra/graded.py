@@ -1,4 +1,4 @@
-"""Matrices whose rows differ in size beyond what floating-point numbers reach: rows of ordinary numbers and powers of two."""
+"""Matrices whose rows differ in size beyond what floating-point numbers reach: rows of numbers and powers of two."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from scipy.linalg import lapack
 
 from pydln import _backend, _validate
@@ -20,8 +19,8 @@ _LN2 = float(np.log(2.0))
 _MOST_SWEEPS = 80
 _ABSENT = -(2**60)
 
-# One matrix at a time and in blocks, LAPACK's dgejsv is twice as fast as the kernel at 1000 rows, and as fast at 200; it needs
-# all on one scale.
+# One matrix at a time and in blocks, LAPACK's dgejsv is twice as fast as the kernel at 1000 rows, and as fast at 200;
+# it needs all on one scale.
 _LARGE = 200
 _RANGE = 900
 
@@ -105,7 +104,8 @@ def _by_lapack(rows: Floats, exponents: Integers) -> Floats:
     """The same by dgejsv (Drmač & Veselić 2008), which takes rows and columns the other way round."""
     largest = exponents.max()
     columns = np.ldexp(rows, (exponents - largest)[:, None].astype(np.int32)).T
-    # joba C: relative accuracy for scaled columns; no vectors; jobr N: none is so small that it may be dropped; jobt N, jobp N.
+    # joba C: relative accuracy for scaled columns; no vectors; jobr N: none is so small that it may be dropped; jobt N,
+    # jobp N.
     values, _, _, scale, _, info = lapack.dgejsv(columns, joba=0, jobu=3, jobv=3, jobr=0, jobt=1, jobp=1)
     if info != 0:
         raise ArithmeticError(f"singular values: dgejsv did not come to rest (info {info})")

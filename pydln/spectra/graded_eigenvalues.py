@@ -1,9 +1,9 @@
 """Eigenvalues of matrices whose rows differ in size beyond what floating-point numbers reach.
 
-A = D C, D diagonal and decreasing, has the eigenvalues of √D C √D, whose entries decrease along rows and columns: LAPACK
-finds them to many digits even where they are small. Where D falls by 2^12 or more from one row to the next, the matrix is
-cut in two instead. With blocks 1 and 2 before and after the gap, the similarity [1 0; -X 1], X = D_2 Y / D_1, makes A block
-triangular where
+A = D C, D diagonal and decreasing, has the eigenvalues of √D C √D, whose entries decrease along rows and columns:
+LAPACK finds them to many digits even where they are small. Where D falls by 2^12 or more from one row to the next, the
+matrix is cut in two instead. With blocks 1 and 2 before and after the gap, the similarity [1 0; -X 1], X = D_2 Y / D_1,
+makes A block triangular where
 
     Y C_11 = C_21 + (C_22 - Y C_12) D_2 Y / D_1,
 

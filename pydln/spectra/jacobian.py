@@ -1,7 +1,7 @@
 """Squared singular values of the input-output Jacobian of a deep network at its start, by free probability.
 
-J = D_L W_L ⋯ D_1 W_1 with D_l = diag φ'(h_l), the h of every layer N(0, q), N → ∞. Weights and nonlinearities are free of
-each other, so S-transforms multiply (Pennington, Schoenholz & Ganguli 2017, eqs. 14-17):
+J = D_L W_L ⋯ D_1 W_1 with D_l = diag φ'(h_l), the h of every layer N(0, q), N → ∞. Weights and nonlinearities are free
+of each other, so S-transforms multiply (Pennington, Schoenholz & Ganguli 2017, section 2):
 
     S_JJ = (S_WW S_DD)^L,  S_WW = 1/(σ_w² (1 + m)) for Gaussian and 1/σ_w² for orthogonal weights,
     S = (1 + m) / (m M⁻¹(m)),  M(z) = Σ_k m_k z^-k = z G(z) - 1.
@@ -10,9 +10,9 @@ With m = M_DD(ζ) = E[d/(ζ - d)], d = φ'(√q h)², as a function of a complex
 
     ln z = ln ζ^L σ_w^2L - (L - 1) ln((1 + m)/m)  [+ L ln(1 + m) for Gaussian weights],
 
-and the density of ln x is -Im m / π where z = x + i0. For each x the equation is solved at z = -x, where all is real and
-there is one solution, and that one is followed while z turns to +x in the upper half plane. There ζ stays in the upper
-half plane and m in the lower one, so every logarithm keeps to its principal branch.
+and the density of ln x is -Im m / π where z = x + i0. For each x the equation is solved at z = -x, where all is real
+and there is one solution, and that one is followed while z turns to +x in the upper half plane. There ζ stays in the
+upper half plane and m in the lower one, so every logarithm keeps to its principal branch.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class JacobianLaw(Law):
     Parameters
     ----------
     activation : str
-        One of `pydln.activations.ACTIVATIONS`. The piecewise linear ones have a density in closed form up to the root of
-        a polynomial; the others take a numerical integral over N(0, q).
+        One of `pydln.activations.ACTIVATIONS`. The piecewise linear ones have a density in closed form up to the root
+        of a polynomial; the others take a numerical integral over N(0, q).
     depth : int
         L, the number of layers.
     sigma_w : float
@@ -61,7 +61,8 @@ class JacobianLaw(Law):
     Attributes
     ----------
     support : (float, float)
-        From 0 to the upper edge. With orthogonal weights the spectrum may begin above 0; the density is zero up to there.
+        From 0 to the upper edge. With orthogonal weights the spectrum may begin above 0; the density is zero up to
+        there.
     atoms : tuple
         At zero what the nonlinearity shuts off for good (half of it for relu); linear networks with orthogonal weights
         are one atom, and so are the open units of a single layer of them.
@@ -110,11 +111,12 @@ class JacobianLaw(Law):
 
     def __repr__(self) -> str:
         q = "" if self.q is None else f", q={self.q:g}"
-        return f"JacobianLaw({self.activation!r}, depth={self.depth}, sigma_w={self.sigma_w:g}, weights={self.weights!r}{q})"
+        start = f"{self.activation!r}, depth={self.depth}, sigma_w={self.sigma_w:g}, weights={self.weights!r}"
+        return f"JacobianLaw({start}{q})"
 
     @property
     def variance(self) -> float:
-        """Variance of x, from its first two moments (eq. 19 of the source in other words)."""
+        """Variance of x, from its first two moments."""
         return self._moment(2) - self._moment(1) ** 2
 
     # ---- the equation ------------------------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ class JacobianLaw(Law):
                     break
         return self._equation(np.exp(s))[0].reshape(u.shape)
 
-    # ---- what laws answer ----------------------------------------------------------------------------------------------
+    # ---- what laws answer --------------------------------------------------------------------------------------------
     def _inside_log(self, u: Floats) -> NDArray[np.bool_]:
         inside: NDArray[np.bool_] = u < self._edge
         return inside
@@ -185,7 +187,7 @@ class JacobianLaw(Law):
 
     @cached_property
     def _above(self) -> tuple[CubicSpline, float]:
-        """The continuous mass above u = edge - t², as a function of t, and the largest t. In t both edges are smooth."""
+        """The continuous mass above u = edge - t², as a function of t, and the largest t. In t the edges are smooth."""
         # Denser where t is small: with orthogonal weights the whole mass may be there.
         t = np.sqrt(_LEFT_OUT * (self.depth + 1)) * np.linspace(0.0, 1.0, _GRID) ** 3
         values = np.zeros_like(t)

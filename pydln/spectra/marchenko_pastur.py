@@ -5,8 +5,9 @@ min(n_D, n_0) singular values have (Marchenko & Pastur 1967)
 
     density √((x₊ - x)(x - x₋)) / (2π v min(A, 1) x),  x± = v (1 ± √A)².
 
-A teacher of finite rank added to the noise (Benaych-Georges & Nadakuditi 2012; Lampinen & Ganguli 2018, eqs. 9-11, with
-v = 1) puts one singular value ŝ outside the bulk for every s̄ > v^(1/2) A^(1/4) of its own, and leaves the others in it.
+A teacher of finite rank added to the noise (Benaych-Georges & Nadakuditi 2012; Lampinen & Ganguli 2018, with
+v = 1) puts one singular value ŝ outside the bulk for every s̄ > v^(1/2) A^(1/4) of its own, and leaves the others in
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ __all__ = ["MarchenkoPastur"]
 class MarchenkoPastur(Law):
     """Law of the squared singular values x of a matrix of noise.
 
-    Only the min(n_D, n_0) singular values count; the zeros that the square of a thin matrix has beside are no part of it.
+    Only the min(n_D, n_0) singular values count; the zeros that the square of a thin matrix has beside are no part of
+    it.
 
     Parameters
     ----------

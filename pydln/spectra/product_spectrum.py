@@ -1,10 +1,11 @@
 """Spectra of products of any depth, each value to its own last digits.
 
-The product is never formed. From W_1 on, W_l Q_{l-1} = Q_l T_l is factored with Q_l orthonormal and T_l upper triangular,
-so that Ω = Q_D R, R = T_D ⋯ T_1, and R is carried as rows with powers of two of their own: the factors shrink each row at
-its own rate (the Lyapunov exponents), and nothing over- or underflows. Rows are put in decreasing order before each
-factorisation, so that a row only takes up smaller ones. An error of rounding in a factor W_l changes every singular value
-by at most its condition number κ(W_l) times rounding; the sum over the factors is the error of ln σ.
+The product is never formed. From W_1 on, W_l Q_{l-1} = Q_l T_l is factored with Q_l orthonormal and T_l upper
+triangular, so that Ω = Q_D R, R = T_D ⋯ T_1, and R is carried as rows with powers of two of their own: the factors
+shrink each row at its own rate (the Lyapunov exponents), and nothing over- or underflows. Rows are put in decreasing
+order before each factorisation, so that a row only takes up smaller ones. An error of rounding in a factor W_l changes
+every singular value by at most its condition number κ(W_l) times rounding; the sum over the factors is the error of ln
+σ.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class ProductSpectrum:
         """
         if self.log_eigenvalue_moduli is None or self.eigenvalue_phases is None:
             raise ValueError("eigenvalues: expected a spectrum made with eigenvalues=True")
-        return np.exp(self.log_eigenvalue_moduli) * np.exp(1j * self.eigenvalue_phases)
+        values: NDArray[np.complex128] = np.exp(self.log_eigenvalue_moduli + 1j * self.eigenvalue_phases)
+        return values
 
 
 def product_spectrum(
@@ -86,9 +88,9 @@ def product_spectrum(
     factors : Weights, or sequence of D (n_l, n_{l-1}) or (batch, n_l, n_{l-1}) arrays
         W_1 first.
     singular_values, eigenvalues : bool
-        Which to find; eigenvalues need n_D = n_0. Their error is not bounded as that of the singular values is: an eigenvalue of a
-        matrix that is far from normal may depend on it much more strongly. Against arithmetic of many digits, on 50 to 200
-        Gaussian factors, ln λ was right to 1e-9 (tests/test_product_spectrum.py).
+        Which to find; eigenvalues need n_D = n_0. Their error is not bounded as that of the singular values is: an
+        eigenvalue of a matrix that is far from normal may depend on it much more strongly. Against arithmetic of many
+        digits, on 50 to 200 Gaussian factors, ln λ was right to 1e-9 (tests/test_product_spectrum.py).
     n_threads : int, optional
         The result does not depend on it.
 
@@ -156,10 +158,10 @@ def random_product_spectrum(
 
     Notes
     -----
-    A Gaussian matrix times an orthogonal one is Gaussian again, so the triangular T_l of Gaussian factors are drawn from
-    their own law, independently (Bartlett 1933): T_ii² chi-squared of n - i + 1 degrees of freedom, N(0, 1) above the
-    diagonal, all over n. The product Q_D T_D ⋯ T_1 with Q_D uniform has the law of the product of the Gaussian matrices
-    themselves, for an eighth of the work.
+    A Gaussian matrix times an orthogonal one is Gaussian again, so the triangular T_l of Gaussian factors are drawn
+    from their own law, independently (Bartlett 1933): T_ii² chi-squared of n - i + 1 degrees of freedom, N(0, 1) above
+    the diagonal, all over n. The product Q_D T_D ⋯ T_1 with Q_D uniform has the law of the product of the Gaussian
+    matrices themselves, and no factor has to be factorised.
     """
     kind = _validate.choice(kind, "kind", ("gaussian", "orthogonal"))  # type: ignore[assignment]
     n = _validate.integer(n, "n", at_least=1)
@@ -240,15 +242,15 @@ def _factors(factors: Weights | Sequence[ArrayLike]) -> list[Floats]:
         raise TypeError("factors: expected a sequence of matrices, W_1 first, got one array")
     layers: list[Floats] = []
     batch = 1
-    for l, w in enumerate(factors.layers if isinstance(factors, Weights) else factors):
-        name = f"factors[{l}]"
+    for place, w in enumerate(factors.layers if isinstance(factors, Weights) else factors):
+        name = f"factors[{place}]"
         given = _validate.array(w, name)
         if given.ndim not in (2, 3) or given.size == 0:
             raise ValueError(f"{name}: expected (n_l, n_{{l-1}}) or (batch, n_l, n_{{l-1}}), got {given.shape}")
         given = given.reshape(-1, *given.shape[-2:])
         if layers and given.shape[2] != layers[-1].shape[1]:
             raise ValueError(
-                f"{name}: expected {layers[-1].shape[1]} columns to follow factors[{l - 1}], got {given.shape[2]}"
+                f"{name}: expected {layers[-1].shape[1]} columns to follow factors[{place - 1}], got {given.shape[2]}"
             )
         if len(given) != 1:
             if batch not in (1, len(given)):

@@ -12,7 +12,11 @@ class Bidiagonal {
 
  public:
   Bidiagonal(int64_t cols, Arena& arena)
-      : d(arena.take<V>(cols)), e(arena.take<V>(cols)), g_(arena.take<V>(cols)), w_(arena.take<V>(cols)), u_(arena.take<V>(cols)) {}
+      : d(arena.take<V>(cols)),
+        e(arena.take<V>(cols)),
+        g_(arena.take<V>(cols)),
+        w_(arena.take<V>(cols)),
+        u_(arena.take<V>(cols)) {}
 
   V* const d;  // (cols) diagonal, of either sign
   V* const e;  // (cols - 1) beside it

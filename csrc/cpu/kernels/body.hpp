@@ -15,7 +15,7 @@ namespace ops {
 struct BalancedMode;
 struct GradedValues;
 struct SingularValues;
-}
+}  // namespace ops
 
 enum class Layout { interleaved, rows };
 

@@ -11,7 +11,8 @@ struct LaneMatrix {
   static constexpr int64_t kLanes = lanes_of<double>;
   // Rows of a multiple of 1 KiB would share few sets of the first cache.
   static constexpr int64_t stride(int64_t cols) {
-    return cols * PYDLN_VECTOR_BYTES % 1024 == 0 ? cols + (PYDLN_VECTOR_BYTES < 64 ? 64 / PYDLN_VECTOR_BYTES : 1) : cols;
+    return cols * PYDLN_VECTOR_BYTES % 1024 == 0 ? cols + (PYDLN_VECTOR_BYTES < 64 ? 64 / PYDLN_VECTOR_BYTES : 1)
+                                                 : cols;
   }
 
   V* cells;

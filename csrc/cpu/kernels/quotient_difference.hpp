@@ -16,8 +16,12 @@ class QuotientDifference {
 
  public:
   QuotientDifference(int64_t n, Arena& arena)
-      : n_(n), q_(arena.take<V>(n + 1)), e_(arena.take<V>(n + 1)), next_q_(arena.take<V>(n + 1)),
-        next_e_(arena.take<V>(n + 1)), found(arena.take<V>(n)) {}
+      : n_(n),
+        q_(arena.take<V>(n + 1)),
+        e_(arena.take<V>(n + 1)),
+        next_q_(arena.take<V>(n + 1)),
+        next_e_(arena.take<V>(n + 1)),
+        found(arena.take<V>(n)) {}
 
   // Bit i of the result: lane i did not come to an end in most_steps * n steps. found: the eigenvalues, in any order.
   unsigned solve(const V* d, const V* e, int64_t most_steps) {
