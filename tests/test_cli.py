@@ -285,6 +285,8 @@ def test_inputs_go_to_the_figures_that_know_them(figures: Any, tmp_path: Path) -
         ("fig4", "raw"),
         ("fig3", None),
         ("fig4", "raw"),
+        ("fig6b", None),
+        ("fig6c", None),
     ]
 
 

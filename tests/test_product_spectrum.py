@@ -21,7 +21,7 @@ def factors(n, depth, batch=1, seed=0):
 
 
 def exact(layers, member=0, eigenvalues=False):
-    """ln of the singular values, and of the eigenvalues by decreasing modulus, with more digits than the product spans."""
+    """ln of the singular values, and of the eigenvalues by decreasing modulus, with more digits than it spans."""
     n, digits = len(layers[0][0]), 60 + 3 * len(layers)
     with mp.workdps(digits):
         product = mp.eye(n)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
-
 from pydln import _backend, _validate
 
 __all__ = ["Graded"]
@@ -102,6 +100,8 @@ class Graded:
 
 def _by_lapack(rows: Floats, exponents: Integers) -> Floats:
     """The same by dgejsv (Drmač & Veselić 2008), which takes rows and columns the other way round."""
+    from scipy.linalg import lapack
+
     largest = exponents.max()
     columns = np.ldexp(rows, (exponents - largest)[:, None].astype(np.int32)).T
     # joba C: relative accuracy for scaled columns; no vectors; jobr N: none is so small that it may be dropped; jobt N,

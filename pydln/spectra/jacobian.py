@@ -18,16 +18,16 @@ upper half plane and m in the lower one, so every logarithm keeps to its princip
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
-from scipy.optimize import brentq
 
 from pydln import _validate
-from pydln.activations import ACTIVATIONS, activation
 from pydln.spectra.law import Floats, Law
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
 
 __all__ = ["JacobianLaw"]
 
@@ -84,6 +84,8 @@ class JacobianLaw(Law):
         weights: Literal["gaussian", "orthogonal"] = "gaussian",
         q: float | None = None,
     ) -> None:
+        from pydln.activations import ACTIVATIONS
+
         self.activation = _validate.choice(activation, "activation", ACTIVATIONS)
         self.depth = _validate.integer(depth, "depth", at_least=1)
         self.sigma_w = _validate.number(sigma_w, "sigma_w", above=0)
@@ -136,6 +138,8 @@ class JacobianLaw(Law):
 
     def _upper_edge(self) -> float:
         """ln z at its smallest for real ζ above all d: there two real solutions meet."""
+        from scipy.optimize import brentq
+
         top = float(self._d.max())
         if self._point:
             return float(self.depth * np.log(top) + self._ln_gain)
@@ -188,6 +192,8 @@ class JacobianLaw(Law):
     @cached_property
     def _above(self) -> tuple[CubicSpline, float]:
         """The continuous mass above u = edge - t², as a function of t, and the largest t. In t the edges are smooth."""
+        from scipy.interpolate import CubicSpline
+
         # Denser where t is small: with orthogonal weights the whole mass may be there.
         t = np.sqrt(_LEFT_OUT * (self.depth + 1)) * np.linspace(0.0, 1.0, _GRID) ** 3
         values = np.zeros_like(t)
@@ -222,6 +228,8 @@ def _slopes(name: str, q: float) -> tuple[Floats, Floats]:
     if name in _PIECEWISE:
         d, p = np.array(_PIECEWISE[name]).T
         return d, p
+    from pydln.activations import activation
+
     one = activation(name)
     if q == 0:
         return one.derivative(np.zeros(1)) ** 2, np.ones(1)
