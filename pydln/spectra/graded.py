@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from pydln import _backend, _validate
 
 __all__ = ["Graded"]
