@@ -13,7 +13,10 @@ The paper leaves unsaid, and here is chosen:
 - An orthogonal product of the same depth stands beside them, from fewer realisations, for nothing in it varies.
 
 The theory is the Fuss-Catalan law of N → ∞. At finite N the k-th moment of the squares is E tr(ΩΩᵀ)^k / N; for k = 1 it
-is 1 exactly, and the law's upper edge is passed by O(N^{-2/3}) of itself.
+is 1 exactly.
+
+In the paper's size this takes about an hour and a half of one core: measured, 10.5 s for a realisation of the three
+products and a minute for the orthogonal ones.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ def run(
     seed = _validate.integer(seed, "seed", at_least=0)
     n = _validate.integer(SIZE[bool(full)] if size is None else size, "size", at_least=10)
     count = REALISATIONS[bool(full)] if realisations is None else realisations
-    count = _validate.integer(count, "realisations", at_least=2)
+    count = _validate.integer(count, "realisations", at_least=10)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(10.0, 6.6)
@@ -111,6 +114,12 @@ def _factors(depth: int, kind: str = "") -> str:
     return f"{depth} {kind}factor{'s' if depth > 1 else ''}"
 
 
+def _spread(values: Floats, at: float) -> float:
+    """What may separate a fraction of values below `at` from its limit: one value in N, and four standard errors."""
+    fractions = np.mean(values < at, axis=1)
+    return float(1 / values.shape[1] + 4 * fractions.std(ddof=1) / np.sqrt(len(fractions)))
+
+
 def _checks(logs: dict[int, Floats], orthogonal: Floats, n: int) -> list[Check]:
     checks = []
     for depth, values in logs.items():
@@ -123,9 +132,9 @@ def _checks(logs: dict[int, Floats], orthogonal: Floats, n: int) -> list[Check]:
                 f"{_factors(depth)}: distance from the law (Kolmogorov-Smirnov)",
                 theory=0.0,
                 measured=found.distance,
-                tolerance=1.0 / n,
+                tolerance=_spread(values, 0.5 * found.at),
                 relative=False,
-                note=f"{found.count} values; tolerance: one value in N",
+                note=f"{found.count} values; tolerance: one value in N and four standard errors",
             )
         )
         error = float(traces.std(ddof=1) / np.sqrt(len(traces)))
@@ -145,7 +154,7 @@ def _checks(logs: dict[int, Floats], orthogonal: Floats, n: int) -> list[Check]:
                 f"{_factors(depth)}: fraction of singular values below {VANISHED:g}",
                 theory=float(law.cdf_log(2 * np.log(VANISHED))),
                 measured=below,
-                tolerance=1.0 / n,
+                tolerance=_spread(values, float(np.log(VANISHED))),
                 relative=False,
                 note="the paper: most vanish" if depth > 5 else "",
             )

@@ -14,6 +14,9 @@ The theory is the disk law of N → ∞, P(|λ| <= r) = r^{2/M} for M factors. A
 circle: for complex factors, |λ|² are products of M independent Gamma(j, 1/N) numbers, j = 1 ... N, in no order (Akemann
 & Burda 2012). ln|λ| of the largest thus spreads by ½√(M/N), where the distribution rises by 2/M: a fraction 1/√(2πMN)
 lies beyond the circle, and that is the largest distance from the law.
+
+In the paper's size this takes about an hour and a quarter of one core: measured, 8.5 s for a realisation of the three
+products.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ def run(
     seed = _validate.integer(seed, "seed", at_least=0)
     n = _validate.integer(SIZE[bool(full)] if size is None else size, "size", at_least=10)
     count = REALISATIONS[bool(full)] if realisations is None else realisations
-    count = _validate.integer(count, "realisations", at_least=2)
+    count = _validate.integer(count, "realisations", at_least=10)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(10.0, 6.6)
@@ -117,6 +120,12 @@ def _factors(depth: int, kind: str = "") -> str:
     return f"{depth} {kind}factor{'s' if depth > 1 else ''}"
 
 
+def _spread(values: Floats, at: float) -> float:
+    """What may separate a fraction of values below `at` from its limit: one value in N, and four standard errors."""
+    fractions = np.mean(values < at, axis=1)
+    return float(1 / values.shape[1] + 4 * fractions.std(ddof=1) / np.sqrt(len(fractions)))
+
+
 def _checks(moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> list[Check]:
     checks = []
     for depth, values in moduli.items():
@@ -128,10 +137,9 @@ def _checks(moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> lis
                 f"{_factors(depth)}: distance of |λ| from the disk law (Kolmogorov-Smirnov)",
                 theory=beyond,
                 measured=found.distance,
-                tolerance=1.0 / n,
+                tolerance=_spread(values, found.at),
                 relative=False,
-                note=f"{found.count} eigenvalues; largest at |λ| = {np.exp(found.at):.3g}; "
-                "theory 1/√(2πMN), tolerance 1/N",
+                note=f"{found.count} eigenvalues; largest at |λ| = {np.exp(found.at):.3g}; theory 1/√(2πMN)",
             )
         )
         checks.append(
@@ -139,7 +147,7 @@ def _checks(moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> lis
                 f"{_factors(depth)}: fraction with |λ| < {SMALL:g}",
                 theory=float(law.cdf(SMALL)),
                 measured=float(np.mean(values < np.log(SMALL))),
-                tolerance=1.0 / n,
+                tolerance=_spread(values, float(np.log(SMALL))),
                 relative=False,
             )
         )

@@ -42,7 +42,7 @@ struct LaneMatrix {
       for (int64_t i = 0; i < kLanes; ++i) square[i] = *reinterpret_cast<const Loose*>(from[i] + k);
       turn(square);
 #pragma GCC unroll 8
-      for (int64_t i = 0; i < kLanes; ++i) put(square[i]);
+      for (const V& x : square) put(x);
     }
     for (; k < entries; ++k) {
       V x{};

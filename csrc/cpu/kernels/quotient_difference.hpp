@@ -33,7 +33,7 @@ class QuotientDifference {
       for (int64_t lane = 0; lane < kLanes; ++lane)
         if (size_[lane] && !failures_[lane]) deflate(lane);
       int64_t longest = 0;
-      for (int64_t lane = 0; lane < kLanes; ++lane) longest = size_[lane] > longest ? size_[lane] : longest;
+      for (const int64_t size : size_) longest = size > longest ? size : longest;
       if (longest == 0) return 0;
       choose_shifts();
       step(longest);
@@ -55,14 +55,13 @@ class QuotientDifference {
     failures_[lane] = 0;
     if (!(q_[0][lane] * 1.5 < q_[n_ - 1][lane])) return;
     // The small values leave at the lower end: a matrix that has them at the upper one is turned round.
-    for (int64_t i = 0, j = n_ - 1; i < j; ++i, --j) swap(q_[i][lane], q_[j][lane]);
-    for (int64_t i = 0, j = n_ - 2; i < j; ++i, --j) swap(e_[i][lane], e_[j][lane]);
+    for (int64_t i = 0, j = n_ - 1; i < j; ++i, --j) swap(q_[i], q_[j], lane);
+    for (int64_t i = 0, j = n_ - 2; i < j; ++i, --j) swap(e_[i], e_[j], lane);
   }
-  template <class X>
-  static PYDLN_INLINE void swap(X&& a, X&& b) {
-    const double kept = a;
-    a = static_cast<double>(b);
-    b = kept;
+  static PYDLN_INLINE void swap(V& a, V& b, int64_t lane) {
+    const double kept = a[lane];
+    a[lane] = b[lane];
+    b[lane] = kept;
   }
 
   // Takes what has come out at the lower end of a lane.
@@ -156,7 +155,7 @@ class QuotientDifference {
           shift_[lane] = times < 3 ? 0.25 * s[lane] : 0.0;
       }
     } else {
-      for (int64_t lane = 0; lane < kLanes; ++lane) failures_[lane] = 0;
+      for (int64_t& times : failures_) times = 0;
     }
     sum_ = good ? sum_ + s : sum_;
     V* kept = q_;
