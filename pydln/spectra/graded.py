@@ -72,8 +72,19 @@ class Graded:
 
         Each is as exact as the rows' directions are independent, however far apart their sizes (Demmel & Veselić 1992).
         """
-        if self.exponents.shape[1] > _LARGE and (np.ptp(self.exponents, axis=1) <= _RANGE).all():
-            return np.array([_by_lapack(*member) for member in zip(self.rows, self.exponents, strict=True)])
+        if self.exponents.shape[1] > _LARGE:
+            # Member by member: which way one goes may not depend on the others.
+            return np.array(
+                [
+                    _by_lapack(rows, exponents)
+                    if np.ptp(exponents) <= _RANGE
+                    else Graded(rows[None], exponents[None])._by_kernel(threads)[0]
+                    for rows, exponents in zip(self.rows, self.exponents, strict=True)
+                ]
+            )
+        return self._by_kernel(threads)
+
+    def _by_kernel(self, threads: int) -> Floats:
         rows, exponents = np.ascontiguousarray(self.rows), np.ascontiguousarray(self.exponents)
         values, powers = np.empty(exponents.shape), np.empty_like(exponents)
         status = np.zeros(len(rows), np.int64)

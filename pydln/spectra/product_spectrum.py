@@ -10,7 +10,7 @@ every singular value by at most its condition number κ(W_l) times rounding; the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -110,14 +110,7 @@ def product_spectrum(
     batch = max(len(w) for w in layers)
     parts = []
     for chunk in _chunks(batch, max(n_in, *(w.shape[1] for w in layers))):
-        count = chunk.stop - chunk.start
-        basis = np.broadcast_to(np.eye(n_in), (count, n_in, n_in))
-        carried = Graded(basis, np.zeros((count, n_in), np.int64))
-        for w in layers:
-            order = carried.order()
-            some = w if len(w) == 1 else w[chunk]
-            basis, upper = np.linalg.qr(some @ np.take_along_axis(basis, order[:, None, :], axis=2))
-            carried = carried.take(order).after(upper)
+        carried, basis = _factored((w if len(w) == 1 else w[chunk] for w in layers), chunk.stop - chunk.start, n_in)
         parts.append(
             _spectrum(carried, basis if eigenvalues else None, min(n_in, n_out), threads if singular_values else None)
         )
@@ -172,24 +165,38 @@ def random_product_spectrum(
     seed = _validate.integer(seed, "seed", at_least=0)
     threads = _threads(n_threads)
     parts = []
+    basis: Floats | None
     for chunk in _chunks(batch, n):
         draws = [
             np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(first + member,))))
             for member in range(chunk.start, chunk.stop)
         ]
         if kind == "orthogonal":
-            layers = [np.array([gain * _haar(n, draw) for draw in draws]) for _ in range(depth)]
-            parts.append(
-                product_spectrum(layers, singular_values=singular_values, eigenvalues=eigenvalues, n_threads=threads)
-            )
-            continue
-        carried = Graded(np.broadcast_to(np.eye(n), (len(draws), n, n)), np.zeros((len(draws), n), np.int64))
-        for _ in range(depth):
-            upper = np.array([_bartlett(n, draw) for draw in draws])
-            carried = carried.take(carried.order()).after(gain / np.sqrt(n) * upper)
-        basis = np.array([_haar(n, draw) for draw in draws]) if eigenvalues else None
-        parts.append(_spectrum(carried, basis, n, threads if singular_values else None))
+            turns = (np.array([gain * _haar(n, draw) for draw in draws]) for _ in range(depth))
+            carried, basis = _factored(turns, len(draws), n)
+        else:
+            carried = _identity(len(draws), n)
+            for _ in range(depth):
+                upper = np.array([_bartlett(n, draw) for draw in draws])
+                carried = carried.take(carried.order()).after(gain / np.sqrt(n) * upper)
+            basis = np.array([_haar(n, draw) for draw in draws]) if eigenvalues else None
+        parts.append(_spectrum(carried, basis if eigenvalues else None, n, threads if singular_values else None))
     return _joined(parts)
+
+
+def _identity(count: int, n: int) -> Graded:
+    return Graded(np.broadcast_to(np.eye(n), (count, n, n)), np.zeros((count, n), np.int64))
+
+
+def _factored(layers: Iterable[Floats], count: int, n_in: int) -> tuple[Graded, Floats]:
+    """R and Q_D of the product of `layers`, W_1 first."""
+    carried = _identity(count, n_in)
+    basis = carried.rows
+    for w in layers:
+        order = carried.order()
+        basis, upper = np.linalg.qr(w @ np.take_along_axis(basis, order[:, None, :], axis=2))
+        carried = carried.take(order).after(upper)
+    return carried, basis
 
 
 def _spectrum(carried: Graded, basis: Floats | None, count: int, threads: int | None) -> ProductSpectrum:
