@@ -18,8 +18,8 @@ _LN2 = float(np.log(2.0))
 _MOST_SWEEPS = 80
 _ABSENT = -(2**60)
 
-# One matrix at a time and in blocks, LAPACK's dgejsv is twice as fast as the kernel at 1000 rows, and as fast at 200;
-# it needs all on one scale.
+# LAPACK's dgejsv works in blocks on one matrix: at 300 rows it takes 49 ms against 39 ms of the kernel with a matrix in
+# every lane, and 306 ms with one alone; at 1000 rows 1.6 s against 3.3 s. It needs all on one scale.
 _LARGE = 200
 _RANGE = 900
 
