@@ -24,7 +24,7 @@ FOLDER = Path(__file__).with_name("studies")
 STUDIES = {
     path.stem: importlib.import_module(f"studies.{path.stem}")
     for path in sorted(FOLDER.glob("*.py"))
-    if path.stem not in ("__init__", "study", "peers", "balanced_modes", "nonlinear")
+    if path.stem not in ("__init__", "study", "peers", "balanced_modes", "nonlinear", "singular_values")
 }
 CASES = {case.name: case for module in STUDIES.values() for case in module.CASES.values()}
 

@@ -127,3 +127,26 @@ nonlinear_f32 = nonlinear_f64
 def activate_f64(activation: int, x: NDArray[Any], value: NDArray[Any], derivative: NDArray[Any], isa: str) -> None: ...
 
 activate_f32 = activate_f64
+
+def singular_values(
+    *,
+    matrices: NDArray[Any],
+    most_steps: int,
+    values: NDArray[Any],
+    status: NDArray[Any],
+    threads: int,
+    memory: Callable[[], int | None],
+    isa: str,
+) -> bool: ...
+def graded_values(
+    *,
+    matrices: NDArray[Any],
+    exponents: NDArray[Any],
+    most_sweeps: int,
+    values: NDArray[Any],
+    exponents_out: NDArray[Any],
+    status: NDArray[Any],
+    threads: int,
+    memory: Callable[[], int | None],
+    isa: str,
+) -> bool: ...

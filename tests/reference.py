@@ -321,3 +321,21 @@ def nonlinear(
         for name, value in run.records.items()
     }
     return run
+
+
+def singular_values(matrix):
+    """Decreasing. Columns are rotated in pairs until all are orthogonal; their lengths are the values (Hestenes)."""
+    a = np.array(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T, float)
+    for _ in range(60):
+        largest = 0.0
+        for i, j in itertools.combinations(range(a.shape[1]), 2):
+            x, y = a[:, i].copy(), a[:, j].copy()
+            across, difference = x @ y, x @ x - y @ y
+            if across == 0:
+                continue
+            largest = max(largest, abs(across) / np.sqrt((x @ x) * (y @ y)))
+            angle = 0.5 * np.arctan2(2 * across, difference)
+            a[:, i], a[:, j] = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+        if largest < 1e-15 * len(a):
+            break
+    return -np.sort(-np.linalg.norm(a, axis=0))

@@ -387,12 +387,31 @@ def test_consistency_draws_the_matrix_of_the_condition() -> None:
             plot.consistency(**({"task": task} | changes))
 
 
-def test_eigenvalues_beside_the_unit_circle() -> None:
-    ax = plot.eigenvalues(np.array([[0.0, -1.0], [1.0, 0.0]]), marker="s")
-    circle, points = ax.lines
-    np.testing.assert_allclose(np.hypot(circle.get_xdata(), circle.get_ydata()), 1.0)
-    np.testing.assert_allclose(sorted(points.get_ydata()), [-1.0, 1.0], atol=1e-15)
-    assert points.get_marker() == "s"
+def test_spectrum_is_a_density_with_its_law_over_it() -> None:
+    from pydln.spectra import FussCatalan, Orthogonal, random_product_spectrum
+
+    logs = random_product_spectrum("gaussian", 30, 2, batch=20).log_singular_values
+    ax = plot.spectrum(logs, FussCatalan(2), bins=40)
+    heights, edges, _ = ax.patches[0].get_data()
+    assert np.sum(heights * np.diff(edges)) == pytest.approx(1)
+    (line,) = ax.lines
+    x, y = line.get_data()
+    assert np.sum(0.5 * (y[1:] + y[:-1]) * np.diff(x)) == pytest.approx(1, abs=0.05)
+    assert line.get_label() == "Fuss–Catalan law, M = 2"
+    assert "sigma" in ax.get_xlabel()
+    ax = plot.spectrum(np.zeros(10), Orthogonal(3))
+    assert len(ax.lines) == 1
+    with pytest.raises(ValueError, match="log_values: expected at least one finite value"):
+        plot.spectrum([-np.inf])
+
+
+def test_eigenvalues_are_points_in_an_undistorted_plane() -> None:
+    z = np.exp(2j * np.pi * np.arange(7) / 7)
+    ax = plot.eigenvalues(z, radius=1.0)
+    points, circle = ax.lines
+    assert np.allclose(points.get_xdata() + 1j * points.get_ydata(), z)
+    assert np.allclose(np.hypot(*circle.get_data()), 1)
     assert ax.get_aspect() == 1.0
-    with pytest.raises(ValueError, match=r"matrix: expected a square matrix, got \(2, 3\)"):
-        plot.eigenvalues(np.ones((2, 3)))
+    assert len(plot.eigenvalues(np.ones(70_000, complex)).lines[0].get_xdata()) <= 20_000
+    with pytest.raises(ValueError, match="values: expected finite complex numbers"):
+        plot.eigenvalues([np.nan])

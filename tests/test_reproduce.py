@@ -28,6 +28,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "fig4": {"layers": (3, 5, 20), "rates": 6},
     "fig5": {"depths": (3, 8), "hidden": 40},
     "fig6a": {"layers": (5, 12, 30), "rates": 6, "hidden": 40},
+    "fig6b": {"size": 40, "realisations": 40},
+    "fig6c": {"size": 40, "realisations": 40},
     "fig7": {"width": 100},
     "fig8": {"width": 100},
 }

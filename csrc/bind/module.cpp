@@ -5,8 +5,10 @@
 #include "bind/balanced_mode.hpp"
 #include "bind/descent.hpp"
 #include "bind/flow.hpp"
+#include "bind/graded_values.hpp"
 #include "bind/modes.hpp"
 #include "bind/nonlinear.hpp"
+#include "bind/singular_values.hpp"
 #include "cpu/isa.hpp"
 
 namespace py = pybind11;
@@ -16,8 +18,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   pydln::bind::add_balanced_mode(m);
   pydln::bind::add_descent(m);
   pydln::bind::add_flow(m);
+  pydln::bind::add_graded_values(m);
   pydln::bind::add_modes(m);
   pydln::bind::add_nonlinear(m);
+  pydln::bind::add_singular_values(m);
   m.def("usable_isas", [] {
     std::vector<std::string> names;
     for (const auto& isa : pydln::cpu::usable_isas()) names.push_back(isa.name);

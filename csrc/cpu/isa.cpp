@@ -51,6 +51,8 @@ bool runs_baseline() { return true; }
    {isa::descent<double>, isa::flow<double>, isa::nonlinear<double>, isa::activate_all<double>}, \
    {isa::descent<float>, isa::flow<float>, isa::nonlinear<float>, isa::activate_all<float>},     \
    isa::modes,                                                                                   \
+   isa::graded_values,                                                                           \
+   isa::singular_values,                                                                         \
    isa::balanced_mode}
 
 std::vector<Isa> find() {

@@ -26,6 +26,8 @@ struct Isa {
   Kernels<double> f64;
   Kernels<float> f32;
   ModesBody (*modes)();
+  GradedValuesBody (*graded_values)();
+  SingularValuesBody (*singular_values)();
   void (*balanced_mode)(const ops::BalancedMode&, Control&);
 
   template <class T>

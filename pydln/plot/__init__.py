@@ -10,8 +10,8 @@ from pydln.plot.loss_curve import loss
 from pydln.plot.mode_strengths import strengths
 from pydln.plot.phase_diagram import phase_diagram
 from pydln.plot.phase_portrait import phase_portrait
+from pydln.plot.spectrum import eigenvalues, spectrum
 from pydln.plot.theory_overlay import overlay
-from pydln.plot.unit_circle import eigenvalues
 
 __all__ = [
     "consistency",
@@ -24,5 +24,6 @@ __all__ = [
     "overlay",
     "phase_diagram",
     "phase_portrait",
+    "spectrum",
     "strengths",
 ]

@@ -405,7 +405,7 @@ def _draw(figure: Figure, found: dict[str, list[_Found]], matrix: Floats) -> Non
         plot.optimal_rate(depths, [one.rate for one in shown], ax=axes[1], label=name, **looks[name])
     axes[0].set_title("learning time at the fastest rate", fontsize="medium")
     axes[1].set_title("fastest rate", fontsize="medium")
-    plot.eigenvalues(matrix, ax=axes[2])
+    plot.eigenvalues(np.linalg.eigvals(matrix), ax=axes[2], radius=1.0, markersize=7.0, alpha=1.0)
     axes[2].set_title(rf"eigenvalues, ${len(matrix)} \times {len(matrix)}$ orthogonal", fontsize="medium")
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)

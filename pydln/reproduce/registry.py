@@ -17,7 +17,7 @@ from pydln.reproduce.report import Progress, Report, blas_threads
 
 __all__ = ["FIGURES", "reproduce", "takes", "title"]
 
-FIGURES = ("fig2", "fig3", "fig4", "fig5", "fig6a", "fig7", "fig8")
+FIGURES = ("fig2", "fig3", "fig4", "fig5", "fig6a", "fig6b", "fig6c", "fig7", "fig8")
 """Names of the figures, in the paper's order; each is a module of this package."""
 
 

@@ -14,7 +14,9 @@ namespace pydln {
 
 namespace ops {
 struct BalancedMode;
-}
+struct GradedValues;
+struct SingularValues;
+}  // namespace ops
 
 enum class Layout { interleaved, rows };
 
@@ -33,6 +35,8 @@ using FlowBody = Body<ops::Flow<T>>;
 template <class T>
 using NonlinearBody = Body<ops::Nonlinear<T>>;
 using ModesBody = Body<ops::Modes>;
+using GradedValuesBody = Body<ops::GradedValues>;
+using SingularValuesBody = Body<ops::SingularValues>;
 
 // The instruction sets, each a namespace; those compiled in are said by definitions PYDLN_HAVE_....
 //   baseline     x86-64-v2; elsewhere what the compiler takes for granted (NEON on ARM)
@@ -51,6 +55,8 @@ using ModesBody = Body<ops::Modes>;
   void activate_all(ops::Activation, const T* x, T* value, T* derivative, std::int64_t count); \
   ModesBody modes();                                                                           \
   void balanced_mode(const ops::BalancedMode&, Control&);                                      \
+  GradedValuesBody graded_values();                                                            \
+  SingularValuesBody singular_values();                                                        \
   }
 PYDLN_DECLARE_KERNELS(baseline)
 PYDLN_DECLARE_KERNELS(emulated512)

@@ -1,0 +1,45 @@
+#include "bind/singular_values.hpp"
+
+#include <algorithm>
+
+#include "bind/array.hpp"
+#include "bind/poll.hpp"
+#include "cpu/singular_values.hpp"
+
+namespace pydln::bind {
+namespace {
+
+// Returns whether Ctrl-C ended the run.
+bool singular_values(const py::array& matrices, std::int64_t most_steps, const py::array& values,
+                     const py::array& status, int threads, const py::object& memory, const std::string& isa) {
+  if (matrices.ndim() != 3) throw py::value_error("matrices: expected (batch, rows, columns)");
+  ops::SingularValues op;
+  op.batch = matrices.shape(0);
+  op.rows = matrices.shape(1);
+  op.cols = matrices.shape(2);
+  if (op.rows < 1 || op.cols < 1 || most_steps < 1) throw py::value_error("matrices: expected rows and columns");
+  op.most_steps = most_steps;
+  op.matrices = input<double>(matrices, "matrices", {op.batch, op.rows, op.cols});
+  op.values = output<double>(values, "values", {op.batch, std::min(op.rows, op.cols)});
+  static_assert(sizeof(Status) == sizeof(std::int64_t));
+  op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {op.batch}));
+
+  const cpu::Isa& chosen = cpu::isa_named(isa);
+  Control control;
+  Poll poll(control, py::none(), 0);
+  {
+    const py::gil_scoped_release release;
+    cpu::run(op, chosen, threads, free_bytes(memory), control, [&] { poll(); });
+  }
+  return poll.interrupted();
+}
+
+}  // namespace
+
+void add_singular_values(py::module_& m) {
+  using namespace py::literals;
+  m.def("singular_values", &singular_values, "matrices"_a.noconvert(), "most_steps"_a, "values"_a.noconvert(),
+        "status"_a.noconvert(), "threads"_a, "memory"_a, "isa"_a);
+}
+
+}  // namespace pydln::bind

@@ -1,0 +1,41 @@
+"""Products of orthogonal matrices: every singular value, and the modulus of every eigenvalue, is the same."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pydln import _validate
+from pydln.spectra.law import Floats, Law
+
+__all__ = ["Orthogonal"]
+
+
+class Orthogonal(Law):
+    """The law of squared singular values x of a product of `depth` orthogonal matrices times g: x = g^(2 depth).
+
+    Parameters
+    ----------
+    depth : int
+        Number of factors.
+    scale : float
+        g.
+    """
+
+    def __init__(self, depth: int = 1, *, scale: float = 1.0) -> None:
+        self.depth = _validate.integer(depth, "depth", at_least=1)
+        self.scale = _validate.number(scale, "scale", above=0)
+        place = self.scale ** (2 * self.depth)
+        self.support = (place, place)
+        self.atoms = ((place, 1.0),)
+
+    def __repr__(self) -> str:
+        return f"Orthogonal(depth={self.depth}, scale={self.scale:g})"
+
+    def _density_log(self, u: Floats) -> Floats:
+        return np.zeros_like(u)
+
+    def _cdf_log(self, u: Floats) -> Floats:
+        return np.zeros_like(u)
+
+    def _moment(self, k: int) -> float:
+        return self.scale ** (2 * self.depth * k)
