@@ -448,7 +448,9 @@ def test_functions_to_two_units(name, dtype) -> None:
         for isa in _backend.available_isas():
             got = applied(name, x, isa)
             fused = isa in ("avx2", "avx512")
-            assert units_off(got[0], value, [abs(v) for v in value], dtype) <= (2 if fused or name != "gelu" else 4), isa
+            assert units_off(got[0], value, [abs(v) for v in value], dtype) <= (2 if fused or name != "gelu" else 4), (
+                isa
+            )
             assert units_off(got[1], slope, sizes, dtype) <= 5, isa
 
 
