@@ -436,7 +436,10 @@ def units_off(got, exact, sizes, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", EXACT)
 def test_functions_to_two_units(name, dtype) -> None:
-    """Values to two units in the last place, derivatives to three; that of gelu has a zero, where two terms cancel."""
+    """Values to two units in the last place, derivatives to five; that of gelu has a zero, where two terms cancel.
+
+    Without fused multiply-adds what is left of a division is lost: four units of gelu.
+    """
     x = arguments(dtype)
     with mpmath.workdps(50):
         points = [mpmath.mpf(float(v)) for v in x]
@@ -444,8 +447,11 @@ def test_functions_to_two_units(name, dtype) -> None:
         sizes = [normal(v) + abs(v) * mpmath.npdf(v) for v in points] if name == "gelu" else [abs(v) for v in slope]
         for isa in _backend.available_isas():
             got = applied(name, x, isa)
-            assert units_off(got[0], value, [abs(v) for v in value], dtype) <= 2, isa
-            assert units_off(got[1], slope, sizes, dtype) <= 3, isa
+            fused = isa in ("avx2", "avx512")
+            assert units_off(got[0], value, [abs(v) for v in value], dtype) <= (2 if fused or name != "gelu" else 4), (
+                isa
+            )
+            assert units_off(got[1], slope, sizes, dtype) <= 5, isa
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

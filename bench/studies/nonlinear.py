@@ -1,6 +1,7 @@
 """Nonlinear ensembles on samples: depth 3, all samples at every step, loss recorded at every tenth.
 
-The networks of an ensemble share the samples: 1024 of width 8 with 32, 256 of width 32 with 48, 16 of width 128 with 256.
+The networks of an ensemble share the samples: 1024 networks of width 8 have 32, 256 of width 32 have 48, 16 of width
+128 have 256.
 """
 
 from __future__ import annotations

@@ -197,5 +197,10 @@ int main() {
   CHECK(pydln::cpu::choose_layout("auto", {2, middling.data()}, 1000, {4, 32}) == Layout::rows);
   CHECK(pydln::cpu::choose_layout("auto", {2, middling.data()}, 1000, {16, 64}) == Layout::interleaved);
   CHECK(refuses([&] { pydln::cpu::choose_layout("columns", {2, wide.data()}, 1, {4, 32}); }));
+  CHECK(pydln::cpu::choose_layout_on_samples("auto", {2, narrow.data()}, 8, {8, 64}) == Layout::interleaved);
+  CHECK(pydln::cpu::choose_layout_on_samples("auto", {2, narrow.data()}, 8, {4, 32}) == Layout::interleaved);
+  CHECK(pydln::cpu::choose_layout_on_samples("auto", {2, wide.data()}, 1000, {8, 64}) == Layout::rows);
+  CHECK(pydln::cpu::choose_layout_on_samples("interleaved", {2, wide.data()}, 1, {8, 64}) == Layout::interleaved);
+  CHECK(refuses([&] { pydln::cpu::choose_layout_on_samples("columns", {2, wide.data()}, 1, {8, 64}); }));
   return check::result();
 }

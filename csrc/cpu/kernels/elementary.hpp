@@ -110,6 +110,7 @@ struct Format<double> {
                                     -1.6208483801871705902e-7, 1.3720064546777685604e-8,  -7.7958988270021422416e-10};
   // (x + 4) e^(x^2) erfc x of u = 4 / (x + 4), 0 <= x <= 28
   static constexpr double kNear = 4;
+  static constexpr double kRootMissing = -3.8669173253811654e-16;  // of kNear sqrt(2)
   static constexpr double kTail[] = {
       0.56418958350921950305, 0.56418958599986167558,   0.5465585867184889059,   0.51129812599402714694,
       0.46004038254729380744, 0.39629792932123091373,   0.32318071644092188054,  0.25593748684419443419,
@@ -136,6 +137,7 @@ struct Format<float> {
                                    0.005189087423F, -0.0008016864287F, 7.875875063e-5F};
   // of u = 2 / (x + 2), 0 <= x <= 11
   static constexpr float kNear = 2;
+  static constexpr float kRootMissing = 4.840646841791588e-08F;
   static constexpr float kTail[] = {0.5641772083F, 0.5645086242F,  0.4902379026F,   0.3723570594F,
                                     0.1038310427F, 0.08889331028F, -0.07884031538F, -0.5361565256F,
                                     0.7300362536F, -0.3679647789F, 0.06892022351F};
@@ -187,19 +189,25 @@ PYDLN_INLINE Of<T> power_of_two(typename Format<T>::Word n) {
   return number_of<T>((n + static_cast<typename Format<T>::Word>(typename Format<T>::Word{} + Format<T>::kBias))
                       << Format<T>::kMantissa);
 }
-// e^(x + rest), from what is less than the least number to what is more than the greatest; 2^n in two factors.
+// e^(x + rest), from what is less than the least number to what is more than the greatest: (1 + rest) 2^n, 2^n in two factors.
 template <class T>
-PYDLN_INLINE Of<T> exp(Of<T> x, Of<T> rest) {
+struct Power {
+  Of<T> rest, first, second;
+  PYDLN_INLINE Of<T> times(Of<T> factor) const { return fma(factor, rest, factor) * first * second; }
+  PYDLN_INLINE Of<T> value() const { return (1 + rest) * first * second; }
+};
+template <class T>
+PYDLN_INLINE Power<T> exp(Of<T> x, Of<T> rest) {
   using F = Format<T>;
   using Word = typename F::Word;
   const Grown<T> g = grown<T>(at_least<T>(at_most<T>(x, F::kSteep), -F::kSteep), rest);
   const Word n = word_of<T>(g.whole) - word_of<T>(splat(F::kWhole));
   const Word half = ((n + 4096U) >> 1U) - 2048U;
-  return (1 + g.rest) * power_of_two<T>(half) * power_of_two<T>(n - half);
+  return {g.rest, power_of_two<T>(half), power_of_two<T>(n - half)};
 }
 // e^-(x^2 c), c a power of two: x^2 in two parts, for what rounds off a large square is many units of the result.
 template <class T>
-PYDLN_INLINE Of<T> exp_of_square(Of<T> x, T c) {
+PYDLN_INLINE Power<T> exp_of_square(Of<T> x, T c) {
   const Of<T> upper = number_of<T>(word_of<T>(x) & Format<T>::kUpper);
   return exp<T>(-(c * upper * upper), -(c * (x - upper) * (x + upper)));
 }
@@ -219,37 +227,45 @@ PYDLN_INLINE void tanh(Of<T> x, Of<T>& value, Of<T>& derivative) {
   derivative = y > -F::kFlat ? two_over * two_over * q : Of<T>{};
 }
 
-// e^(x^2) erfc x for x >= 0
+// e^(y^2) erfc y for y = c x >= 0, with kNear / c = near + rest: u = near / (x + near) to its last digit.
 template <class T>
-PYDLN_INLINE Of<T> scaled_erfc(Of<T> x) {
+PYDLN_INLINE Of<T> scaled_erfc(Of<T> x, T near, T rest) {
   using F = Format<T>;
-  const Of<T> sum = x + F::kNear, off = x - (sum - F::kNear), rough = F::kNear / sum;
-  const Of<T> missing = fma(-rough, sum, splat(F::kNear)) - rough * off;
-  const Of<T> u = fma(missing, Of<T>(rough * (1 / F::kNear)), rough);
+  const Of<T> sum = x + near, off = (x - (sum - near)) + rest, rough = near / sum;
+  const Of<T> missing = fma(-rough, sum, splat(near)) - (rough * off - rest);
+  const Of<T> u = fma(missing, Of<T>(rough * (1 / near)), rough);
   return u * (1 / F::kNear) * polynomial(F::kTail, u);
 }
 
 template <class T>
 PYDLN_INLINE void erf(Of<T> x, Of<T>& value, Of<T>& derivative) {
-  const Of<T> a = at_most<T>(size_of<T>(x), Format<T>::kFar), e = exp_of_square<T>(a, 1);
-  const Of<T> near = fma(a, polynomial(Format<T>::kErf, a * a), a), far = 1 - e * scaled_erfc<T>(a);
+  const Of<T> a = at_most<T>(size_of<T>(x), Format<T>::kFar), e = exp_of_square<T>(a, 1).value();
+  const Of<T> near = fma(a, polynomial(Format<T>::kErf, a * a), a),
+              far = 1 - e * scaled_erfc<T>(a, Format<T>::kNear, 0);
   value = with_sign_of<T>(a < 1 ? near : far, x);
   derivative = T(1.12837916709551257390) * e;
 }
 
-// x Phi(x), Phi the distribution function of the normal distribution
+// x Phi(x), Phi the distribution function of the normal distribution: by erf where that is about 1/2, else by erfc.
 template <class T>
 PYDLN_INLINE void gelu(Of<T> x, Of<T>& value, Of<T>& derivative) {
-  const Of<T> a = at_most<T>(size_of<T>(x), Format<T>::kFar), e = exp_of_square<T>(a, T(0.5));
-  const Of<T> tail = T(0.5) * scaled_erfc<T>(a * T(0.707106781186547524401)), outside = tail * e;
-  value = x < 0 ? x * tail * e : x * (1 - outside);  // x e may be where the numbers end
-  derivative = fma(x, Of<T>(T(0.398942280401432677940) * e), x < 0 ? outside : 1 - outside);
+  using F = Format<T>;
+  constexpr T kRoot = T(F::kNear * T(1.41421356237309504880));  // kNear sqrt(2), and what is missing
+  constexpr T kRest = T(F::kRootMissing);
+  const Of<T> a = at_most<T>(size_of<T>(x), F::kFar), line = x * T(0.353553390593273762200);
+  const Power<T> e = exp_of_square<T>(a, T(0.5));
+  const Of<T> tail = T(0.5) * scaled_erfc<T>(a, kRoot, kRest), outside = e.times(tail);
+  const auto central = a < T(0.7);
+  const Of<T> middle = T(0.5) + fma(line, polynomial(F::kErf, T(0.5) * a * a), line);
+  const Of<T> phi = central ? middle : x < 0 ? outside : 1 - outside;
+  value = x < T(-0.7) ? e.times(-(a * tail)) : x * phi;  // Phi itself may be where the numbers end
+  derivative = fma(x, Of<T>(T(0.398942280401432677940) * e.value()), phi);
 }
 
 // ln(1 + e^x), ln(1 + q) = 2 artanh(q / (2 + q)); its derivative is the logistic function
 template <class T>
 PYDLN_INLINE void softplus(Of<T> x, Of<T>& value, Of<T>& derivative) {
-  const Of<T> q = exp<T>(-size_of<T>(x), Of<T>{}), s = q / (2 + q), z = s * s;
+  const Of<T> q = exp<T>(-size_of<T>(x), Of<T>{}).value(), s = q / (2 + q), z = s * s;
   const Of<T> above = x > 0 ? x : Of<T>{};
   value = above + 2 * fma(Of<T>(s * z), polynomial(Format<T>::kArtanh, z), s);
   derivative = (x < 0 ? q : splat(T(1))) / (1 + q);

@@ -64,7 +64,8 @@ class NonlinearWorker : Layers<L>, MemberLanes<L, ops::Nonlinear<typename L::Sca
     int64_t most = block_ > test_block_ ? block_ : test_block_, widest = 0, cells = 0;
     most = most > drawn_block_ ? most : drawn_block_;
     weights_ = this->layers(arena);
-    if (block_ < op.train.count || drawn_block_ < op.noise.size || op.stop_steady) gradients_ = this->layers(arena);
+    const bool blocks = drawn_ ? drawn_block_ < op.noise.size : block_ < op.train.count;
+    if (blocks || op.stop_steady) gradients_ = this->layers(arena);
     hidden_ = arena.take<Cell*>(D_);
     slopes_ = arena.take<Cell*>(D_);
     for (int64_t l = 0; l < D_; ++l) {
