@@ -11,6 +11,7 @@ from pydln import _validate
 from pydln.activations import Activation
 from pydln.propagation.networks import Layers, advance, inputs, layers
 from pydln.propagation.nonlinearity import nonlinearity
+from pydln.spectra import singular_values
 from pydln.weights import Weights
 
 __all__ = ["jacobian", "jacobian_singular_values"]
@@ -100,12 +101,7 @@ def jacobian_singular_values(
 
     Those below about 1e-15 of the largest are rounding. Parameters, errors and NaN as for `jacobian`.
     """
-    matrices = jacobian(weights, x, activation, gain=gain, biases=biases)
-    values = np.full((len(matrices), min(matrices.shape[1:])), np.nan)
-    for member, one in enumerate(matrices):
-        if not np.isnan(one).any():
-            values[member] = np.linalg.svd(one, compute_uv=False)
-    return values
+    return singular_values(jacobian(weights, x, activation, gain=gain, biases=biases))
 
 
 def _one_sample(x: ArrayLike) -> Floats:
