@@ -435,22 +435,23 @@ def units_off(got, exact, sizes, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", EXACT)
-def test_functions_to_two_units(name, dtype) -> None:
+def test_functions_to_units_of_the_last_place(name, dtype) -> None:
     """Values to two units in the last place, derivatives to five; that of gelu has a zero, where two terms cancel.
 
-    Without fused multiply-adds what is left of a division is lost: four units of gelu.
+    gelu is a product of four factors where it is small, and off by up to four units, six without fused multiply-adds.
     """
     x = arguments(dtype)
     with mpmath.workdps(50):
         points = [mpmath.mpf(float(v)) for v in x]
         value, slope = ([f(v) for v in points] for f in EXACT[name])
-        sizes = [normal(v) + abs(v) * mpmath.npdf(v) for v in points] if name == "gelu" else [abs(v) for v in slope]
+        sizes = [abs(v) for v in slope]
+        if name == "gelu":  # and e^(-x²/2), which is multiplied by x <= 40, ends where normal numbers do
+            least = 40 * mpmath.mpf(float(np.finfo(dtype).tiny))
+            sizes = [max(normal(v) + abs(v) * mpmath.npdf(v), least) for v in points]
         for isa in _backend.available_isas():
             got = applied(name, x, isa)
-            fused = isa in ("avx2", "avx512")
-            assert units_off(got[0], value, [abs(v) for v in value], dtype) <= (2 if fused or name != "gelu" else 4), (
-                isa
-            )
+            units = 2 if name != "gelu" else 4 if isa in ("avx2", "avx512") else 6
+            assert units_off(got[0], value, [abs(v) for v in value], dtype) <= units, isa
             assert units_off(got[1], slope, sizes, dtype) <= 5, isa
 
 
