@@ -50,9 +50,7 @@ def arguments(
     count = agree(batch, {"scale": len(gain) if gain.ndim else None})
     keys, kind = member_keys(seed, first, count), _validate.dtype(dtype)
     fits(count, dims, kind)
-    each = np.broadcast_to(
-        gain if gain.ndim == 2 else gain.reshape(-1, 1), (gain.size if gain.ndim < 2 else len(gain), depth)
-    )
+    each = np.repeat(gain.reshape(-1, 1), depth, axis=1) if gain.ndim < 2 else gain
     return Arguments(dims, [each[:, place].reshape(-1, 1, 1) for place in range(depth)], count, keys, kind)
 
 
