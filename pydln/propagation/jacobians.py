@@ -11,7 +11,7 @@ from pydln import _validate
 from pydln.activations import Activation
 from pydln.propagation.networks import Layers, advance, inputs, layers
 from pydln.propagation.nonlinearity import nonlinearity
-from pydln.spectra import singular_values
+from pydln.spectra.singular_values import singular_values
 from pydln.weights import Weights
 
 __all__ = ["jacobian", "jacobian_singular_values"]
