@@ -1,4 +1,4 @@
-"""S13 fig. 6 A: orthogonal and pretrained starts learn in a time that does not depend on depth, Glorot's do not.
+"""S13 fig. 6A: orthogonal and pretrained starts learn in a time that does not depend on depth, Glorot's do not.
 
 The paper gives: MNIST, the architecture and parameters of fig. 4 (hidden width 1000, N_l = 3 … 100 layers of units, 20
 learning rates of which the fastest counts); starts with independent uniform weights scaled as by Glorot & Bengio, with
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TITLE", "run"]
 
-TITLE = "Fig. 6 A of Saxe, McClelland & Ganguli (2013): learning time against depth from three starts on MNIST"
+TITLE = "Fig. 6A of Saxe, McClelland & Ganguli (2013): learning time against depth from three starts on MNIST"
 
 STARTS = ("Glorot", "pretraining", "orthogonal")
 LAYERS = {
