@@ -90,7 +90,7 @@ _ALL = (
 _BY_NAME = {one.name: one for one in _ALL}
 
 ACTIVATIONS = tuple(_BY_NAME)
-"""Names of the nonlinearities."""
+"""Names of the nonlinearities, in the order of the numbers that the kernels know them by (ops/nonlinear.hpp)."""
 
 
 def activation(name: str) -> Activation:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
+from pydln.activations import ACTIVATIONS
 from pydln.errors import Interrupted
 from pydln.flow import (
     Progress,
@@ -28,8 +29,6 @@ from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
 
 __all__ = ["train_nonlinear"]
-
-_NUMBERS = {"linear": 0, "tanh": 1, "erf": 2, "relu": 3, "leaky_relu": 4, "gelu": 5, "softplus": 6}  # the kernel's
 
 _RECORDS = ("loss", "test_loss", "strengths", "layer_norms", "drift", "weights")
 
@@ -142,7 +141,7 @@ def train_nonlinear(
             f"weights: expected pydln.Weights, got {type(weights).__name__}: pydln.Weights(layers) makes one"
         )
     dtype = weights.dtype
-    kind = _NUMBERS[_validate.choice(activation, "activation", tuple(_NUMBERS))]
+    kind = ACTIVATIONS.index(_validate.choice(activation, "activation", ACTIVATIONS))  # the kernel's number
     mean = _validate.choice(normalize, "normalize", ("mean", "sum")) == "mean"
     inputs, targets = _samples(x, y, "x", "y", weights)
     samples = inputs.shape[-2]
