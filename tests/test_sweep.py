@@ -471,6 +471,8 @@ def test_keys_of_a_task_are_arguments_of_its_constructor(kind: str) -> None:
         ("uniform", lambda scale, seed: pydln.init.uniform([4, 5, 3], scale=scale, seed=seed)),
         ("orthogonal", lambda scale, seed: pydln.init.orthogonal([4, 5, 3], scale=scale, seed=seed)),
         ("identity", lambda scale, seed: pydln.init.identity([4, 5, 3], scale=scale)),
+        ("residual", lambda scale, seed: pydln.init.residual([4, 5, 3], scale=scale, seed=seed)),
+        ("mup", lambda scale, seed: pydln.init.mup([4, 5, 3], scale=scale, seed=seed)),
     ],
 )
 def test_starts(run: Callable[..., SweepResult], kind: str, make_start: Callable[..., pydln.Weights]) -> None:

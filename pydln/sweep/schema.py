@@ -189,6 +189,8 @@ STARTS: dict[str, Section] = {
     "uniform": _section({}, _DTYPE),
     "orthogonal": _section({}, _DTYPE),
     "identity": _section({}, _DTYPE),
+    "residual": _section({}, _DTYPE),
+    "mup": _section({}, _DTYPE),
     "aligned": _section({}, _DTYPE),
     "balanced": _section({}, {**_DTYPE, "product": _matrix, "path": _text}),
 }

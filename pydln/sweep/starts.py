@@ -36,6 +36,8 @@ def start_weights(file: RunFile, depth: int, width: int | None, pairs: Iterable[
             "gaussian": init.gaussian,
             "uniform": init.uniform,
             "orthogonal": init.orthogonal,
+            "residual": init.residual,
+            "mup": init.mup,
         }
 
         def one(size: float, seed: int) -> Weights:
