@@ -5,7 +5,7 @@ neural networks" (2013). Names follow the field: ``depth`` D is the number of we
 with the inputs first, ``weights`` start with W_1, ``product`` is Ω = W_D ⋯ W_1, time is in units of τ = 1/lr.
 """
 
-from pydln import analysis, datasets, exact, init, plot, propagation, reduce, spectra
+from pydln import activations, analysis, datasets, exact, init, plot, propagation, reduce, spectra
 from pydln._backend import version as _version
 from pydln.consistency import Consistency, consistency
 from pydln.end_to_end import end_to_end_flow
@@ -59,6 +59,7 @@ __all__ = [
     "Trajectory",
     "Weights",
     "__version__",
+    "activations",
     "analysis",
     "consistency",
     "datasets",

@@ -39,7 +39,9 @@ def _short(value: object) -> str:
 def instance(value: object, name: str, kind: type) -> None:
     """TypeError unless `value` is a `kind`, one of pydln's own classes."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name}: expected a pydln.{kind.__name__}, got {type(value).__name__}")
+        package, module = kind.__module__.split(".")[:2]
+        place = f"{package}.{module}" if module in ("propagation", "spectra") else package
+        raise TypeError(f"{name}: expected a {place}.{kind.__name__}, got {type(value).__name__}")
 
 
 def integer(value: object, name: str, *, at_least: int | None = None, at_most: int | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,10 @@ class Activation:
     derivative: Callable[[Floats], Floats]
     odd: bool
     kinks: tuple[float, ...] = ()
+
+    def __reduce__(self) -> Any:
+        # Functions without a name cannot be pickled; those of this module are found again by the activation's.
+        return (activation, (self.name,)) if _BY_NAME.get(self.name) is self else super().__reduce__()
 
 
 def _normal_density(x: Floats) -> Floats:

@@ -83,9 +83,9 @@ def consistency(task: Task) -> Consistency:
     null = diagonal / _or_one(diagonal + np.maximum(r - 1, 0) * beside)
     return Consistency(
         matrix=matrix,
-        score=_plain(own / all_of_it),
-        null=_plain(null),
-        inside=_plain(squares.sum(axis=(-2, -1)) / reached),
+        score=_plain(np.where(r > 0, own / all_of_it, np.nan)),
+        null=_plain(np.where(r > 0, null, np.nan)),
+        inside=_plain(np.where(r > 0, squares.sum(axis=(-2, -1)) / reached, np.nan)),
     )
 
 

@@ -597,7 +597,7 @@ def _settings(
     }
 
 
-def _raise_if_diverged(run: Trajectory) -> None:
+def _raise_if_diverged(run: Trajectory, below: str = "below 2/λ_max with λ_max = D s^(2-2/D) at the solution") -> None:
     lost = np.flatnonzero(run.status == Status.DIVERGED)
     if not lost.size:
         return
@@ -605,6 +605,6 @@ def _raise_if_diverged(run: Trajectory) -> None:
     first = int(run.stopped_at[lost].min())
     raise IntegrationError(
         f"{lost.size} of {run.batch} members diverged (member {which}; the first at step {first}): try a smaller lr, "
-        "below 2/λ_max with λ_max = D s^(2-2/D) at the solution; throw=False returns the others, as does .trajectory",
+        f"{below}; throw=False returns the others, as does .trajectory",
         run,
     )

@@ -66,6 +66,7 @@ def mode_flow(
     stop : Stop, optional
         Conditions of a member's modes together, ``steady`` on max |da_l/dt|. They are looked for at t = 0 and at the
         times `t`; the moment between two of them is found by integrations of its own, to a hundredth of rtol.
+        After Ctrl-C nothing is looked for: members that were complete have run to the end.
 
     Returns
     -------
@@ -105,8 +106,9 @@ def mode_flow(
     if not batch * modes * depth:
         raise ValueError(f"layer_strengths: expected a mode and a layer at least, got {a.shape}")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
-    if stop is not None and not len(how.method.error):
-        raise ValueError(f"stop: expected a method that chooses its steps, got {how.method}")
+    asked = any(limit is not None for limit in limits.values())
+    if asked and not len(how.method.error):
+        raise ValueError(f"stop: expected a method that chooses its steps, got {how.method.name}")
     _validate.fits_in_memory(
         8 * batch * (modes * (len(times) + depth + 6) + len(times)),
         f"t: {batch * modes} modes of {depth} layers at {len(times)} times",
@@ -119,7 +121,7 @@ def mode_flow(
     status = ended.status.reshape(batch, modes).max(axis=1)
     stopped_time = ended.stopped_time.reshape(batch, modes).min(axis=1)
     loss = _mode_loss(strengths, targets, spread)
-    if stop is not None and not interrupted:
+    if asked and not interrupted:
         try:
             when, why = modes_of.stops(times, strengths, limits)
         except KeyboardInterrupt:

@@ -244,7 +244,7 @@ def train_nonlinear(
         done = int(np.count_nonzero(status != Status.INTERRUPTED))
         raise Interrupted(f"interrupted: {done} of {batch} members are complete; see .trajectory", trajectory)
     if throw:
-        _raise_if_diverged(trajectory)
+        _raise_if_diverged(trajectory, "or a smaller start")
     return trajectory
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate, exact
-from pydln.errors import IntegrationError, NotApplicable
+from pydln.errors import IntegrationError, Interrupted, NotApplicable
 from pydln.flow import Stop, gradient_descent
 from pydln.init.arguments import arguments
 from pydln.init.draws import draws, frames
@@ -133,7 +133,9 @@ def pretrain(
     ValueError, TypeError
         Widths that are not those of the task, no hidden layer, both or neither of `lr` with `steps` and `t`.
     IntegrationError
-        An autoencoder diverged; a note names its layer.
+        An autoencoder diverged: a smaller `lr` helps, or a shorter `t`; a note names its layer.
+    Interrupted
+        Ctrl-C; ``.trajectory`` is that of the autoencoder in training, whose layer a note names.
     """
     _validate.instance(task, "task", Task)
     last_gain = _validate.number(last_scale, "last_scale", at_least=0)
@@ -164,7 +166,7 @@ def pretrain(
         begin = _start(start, own, n, size, k, count, keys).astype(kind)
         try:
             run, closed = train(k, own, begin, floor)
-        except IntegrationError as error:
+        except (IntegrationError, Interrupted) as error:
             error.add_note(f"while the autoencoder of layer {k} was trained")
             raise
         assert run.final is not None
@@ -213,12 +215,20 @@ def fine_tune(task: Task, pretrained: Pretrained, *, lr: ArrayLike, steps: int, 
 
     Raises
     ------
-    TypeError, ValueError, IntegrationError
-        As for `pydln.gradient_descent`.
+    TypeError, ValueError, IntegrationError, Interrupted
+        As for `pydln.gradient_descent`; the time of pretraining is counted in ``.trajectory`` too.
     """
     _validate.instance(pretrained, "pretrained", Pretrained)
-    run = gradient_descent(task, pretrained.weights, lr=lr, steps=steps, **options)
-    before = pretrained.time.sum(axis=1)
+    try:
+        run = gradient_descent(task, pretrained.weights, lr=lr, steps=steps, **options)
+    except (IntegrationError, Interrupted) as error:
+        error.trajectory = _later(error.trajectory, pretrained.time.sum(axis=1))
+        raise
+    return _later(run, pretrained.time.sum(axis=1))
+
+
+def _later(run: Trajectory, before: FloatArray) -> Trajectory:
+    """`run` with its time counted from `before`, (batch,) or (1,), on."""
     return Trajectory(
         t=np.broadcast_to(before, (run.batch,))[:, None] + np.broadcast_to(run.t, (run.batch, run.t.shape[-1])),
         steps=run.steps,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import mpmath
 import numpy as np
 import pytest
@@ -47,3 +49,8 @@ def test_oddness_and_kinks(name: str) -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="activation: expected one of"):
         activation("swish")
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_they_can_be_pickled(name: str) -> None:
+    assert pickle.loads(pickle.dumps(activation(name))) is activation(name)

@@ -448,6 +448,8 @@ def test_stops_before_it_begins_or_never():
     assert (at_once.status == dln.Status.REACHED_LOSS).all()
     saddle = dln.mode_flow(S, np.zeros((3, 3)), TIMES, stop=dln.Stop(steady=1e-9))
     assert saddle.status[0] == dln.Status.STEADY
+    nothing = dln.mode_flow(S, D3, TIMES, stop=dln.Stop())
+    assert (nothing.status == dln.Status.COMPLETED).all()
     never = dln.mode_flow(S, D3, TIMES, stop=dln.Stop(strengths=5.0))
     assert (never.status == dln.Status.COMPLETED).all()
     assert (never.settings["stopped_time"] == 30.0).all()
@@ -461,7 +463,10 @@ def test_stops_before_it_begins_or_never():
     [
         ({"stop": 0.3}, "stop: expected pydln.Stop"),
         ({"stop": dln.Stop(loss=np.ones(5))}, "stop.loss: expected 1 or 6 members"),
-        ({"stop": dln.Stop(loss=0.1), "method": "rk4", "step": 0.1}, "stop: expected a method that chooses its steps"),
+        (
+            {"stop": dln.Stop(loss=0.1), "method": "rk4", "step": 0.1},
+            "method that chooses its steps, got rk4",
+        ),
     ],
 )
 def test_mistakes_about_stopping(wrong, message):

@@ -357,7 +357,7 @@ def test_phase_diagram_draws_every_quantity_with_the_edge(quantity: str) -> None
 def test_phase_diagram_needs_a_grid() -> None:
     with pytest.raises(ValueError, match="phases: expected two or more values along each axis"):
         plot.phase_diagram(propagation.phase_diagram("tanh", [1.0], [0.0, 1.0]))
-    with pytest.raises(TypeError, match=r"phases: expected a pydln\.PhaseDiagram, got int"):
+    with pytest.raises(TypeError, match=r"phases: expected a pydln\.propagation\.PhaseDiagram, got int"):
         plot.phase_diagram(3)
     with pytest.raises(ValueError, match="quantity: expected one of"):
         plot.phase_diagram(propagation.phase_diagram("tanh", [1.0, 2.0], [0.0, 1.0]), quantity="xi")

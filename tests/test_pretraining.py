@@ -286,3 +286,18 @@ def test_wrong_arguments_of_pretrain(changes: Any, error: type[Exception], messa
 def test_wrong_arguments_of_fine_tune() -> None:
     with pytest.raises(TypeError, match=r"^pretrained: expected a pydln\.Pretrained, got Weights$"):
         fine_tune(TASK, init.gaussian((6, 3)), lr=0.1, steps=3)  # type: ignore[arg-type]
+
+
+def test_the_time_of_pretraining_is_counted_in_what_a_failed_run_leaves() -> None:
+    task = dln.Task.from_spectrum([2.0, 1.0], d_in=6, d_out=4)
+    pretrained = dln.pretrain(task, (6, 5, 4), lr=0.05, steps=100)
+    with pytest.raises(dln.IntegrationError) as caught:
+        dln.fine_tune(task, pretrained, lr=1e4, steps=1000)
+    run = caught.value.trajectory
+    np.testing.assert_allclose(run.t[:, 0], pretrained.time.sum(axis=1))
+    assert "pretraining_time" in run.settings
+
+
+def test_a_task_without_modes_has_no_consistency() -> None:
+    found = dln.consistency(dln.Task.from_covariances(None, np.zeros((3, 6)), 1.0))
+    assert np.isnan([found.score, found.null, found.inside]).all()

@@ -78,8 +78,10 @@ def test_a_finished_figure_is_kept_while_the_request_is_the_same(tmp_path: Path)
     def seen(*call: Any) -> None:
         calls.append(call)
 
+    (tmp_path / "index.html").unlink()
     assert reproduce("fig2", tmp_path, keep=True, progress=seen) == first
     assert not calls
+    assert (tmp_path / "index.html").is_file()
     reproduce("fig2", tmp_path, keep=True, seed=1, progress=seen)
     assert calls
     for file in ("fig2.svg", "fig2.json"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.polynomial.legendre import leggauss
 
+import pydln
 from pydln.activations import activation
 from pydln.spectra import (
     Comparison,
@@ -318,3 +319,19 @@ def test_errors():
         compare([1.0], "disk")
     with pytest.raises(ValueError, match="u: expected numbers or minus infinity"):
         Disk(1).cdf_log(np.nan)
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf"])
+def test_chi_of_a_law_at_any_length(name) -> None:
+    for q in (0.01, 1.0, 1e4, 5e5):
+        law = JacobianLaw(name, depth=3, sigma_w=1.3, q=q)
+        assert law.chi == pytest.approx(pydln.propagation.chi(q, name, 1.3), rel=1e-10)
+
+
+def test_numbers_beyond_float64() -> None:
+    teacher = MarchenkoPastur(0.5)
+    assert float(teacher.outlier(1e200)) == pytest.approx(1e200)
+    assert float(teacher.overlap(1e200)) == pytest.approx(1.0)
+    assert FussCatalan(1000).moment(100) == np.inf
+    with pytest.raises(ValueError, match="scale: expected"):
+        Orthogonal(1000, scale=0.1)

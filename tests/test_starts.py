@@ -394,3 +394,20 @@ def test_mup_wants_a_hidden_layer() -> None:
         init.mup((3, 2))
     with pytest.raises(ValueError, match="widths: expected a hidden layer"):
         init.mup_scaling((3, 2))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: init.gaussian((4, 4), scale=1e300, dtype=np.float32),
+        lambda: init.uniform((4, 4), scale=1e300, dtype=np.float32),
+        lambda: init.orthogonal((4, 4), scale=1e300, dtype=np.float32),
+        lambda: init.residual((4, 4), scale=1e300, dtype=np.float32),
+        lambda: init.mup((4, 4, 4), scale=1e300, dtype=np.float32),
+        lambda: init.lambda_balanced(np.eye(3), imbalance=1e300, dtype=np.float32),
+        lambda: init.product_scaled(init.gaussian((4, 5, 3)).astype(np.float32), norm=1e-100),
+    ],
+)
+def test_sizes_that_float32_cannot_hold_are_refused(make) -> None:
+    with pytest.raises(ValueError, match=r"expected a size that (weights|layers) of float32 can have"):
+        make()

@@ -54,6 +54,15 @@ def arguments(
     return Arguments(dims, [each[:, place].reshape(-1, 1, 1) for place in range(depth)], count, keys, kind)
 
 
+def cast(layer: FloatArray, dtype: np.dtype[Any], name: str = "scale") -> NDArray[Any]:
+    """`layer` in `dtype`; ValueError naming the argument `name` where it cannot hold the numbers."""
+    with np.errstate(over="ignore"):
+        held = layer.astype(dtype, order="C", copy=False)
+    if not np.isfinite(held).all():
+        raise ValueError(f"{name}: expected a size that weights of {dtype} can have, got one beyond its range")
+    return held
+
+
 def fits(count: int, dims: list[int], dtype: np.dtype[Any]) -> None:
     """Refuse an ensemble that no memory is free for."""
     entries = count * sum(n_in * n_out for _, n_in, n_out in shapes(dims))

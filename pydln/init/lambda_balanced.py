@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate
-from pydln.init.arguments import agree, fits, hidden_widths, member_keys
+from pydln.init.arguments import agree, cast, fits, hidden_widths, member_keys
 from pydln.init.balanced import svd_of
 from pydln.init.draws import frames
 from pydln.weights import Weights
@@ -79,7 +79,7 @@ def lambda_balanced(
     k, m = min(n, n_in), min(n, n_out)
     W_1 = np.matmul(R[:, :, :k] * one[:, None, :k], np.broadcast_to(Qt[:, :k], (count, k, n_in)))
     W_2 = np.matmul(np.broadcast_to(P[:, :, :m], (count, n_out, m)) * two[:, None, :m], R[:, :, :m].transpose(0, 2, 1))
-    return Weights._adopt([W_1.astype(kind, copy=False), W_2.astype(kind, copy=False)])
+    return Weights._adopt([cast(W, kind, "imbalance") for W in (W_1, W_2)])
 
 
 def _padded(sigma: NDArray[np.float64], n: int) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pydln.init.arguments import arguments, shapes
+from pydln.init.arguments import arguments, cast, shapes
 from pydln.init.draws import draws
 from pydln.weights import Weights
 
@@ -75,8 +75,8 @@ def mup(
     hidden layers are √n times those of the w_l. `mup_scaling` gives multipliers and rate for any widths. This holds
     for gradient descent with or without momentum, not with weight decay, which counts W_l m_l^-2 times as much.
 
-    Conserved by the flow of the w_l are w_{l+1}ᵀw_{l+1} - w_l w_lᵀ, random here and, between two layers, of mean
-    (g_2² n_2 - g_1²)/n I, which vanishes with 1/n. Closed forms as for `gaussian`.
+    Conserved by the flow of the w_l are w_{l+1}ᵀw_{l+1} - w_l w_lᵀ, random here; of a network of two layers the
+    mean is (g_2² n_2 - g_1²)/n I, which vanishes with 1/n. Closed forms as for `gaussian`.
 
     Parameters and errors as for `gaussian`; a single layer is refused.
     """
@@ -86,7 +86,7 @@ def mup(
     for (layer, n_in, n_out), gain, m in zip(shapes(dims), gains, scaling.multipliers, strict=True):
         numbers = draws(n_out, n_in, count, keys, layer, "normal")
         numbers *= gain / (m * (n_in if layer == len(gains) else np.sqrt(n_in)))
-        layers.append(numbers.astype(kind, copy=False))
+        layers.append(cast(numbers, kind))
     return Weights._adopt(layers)
 
 

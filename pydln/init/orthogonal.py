@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from pydln.init.arguments import arguments, shapes
+from pydln.init.arguments import arguments, cast, shapes
 from pydln.init.draws import frames
 from pydln.weights import Weights
 
@@ -41,5 +41,5 @@ def orthogonal(
     for (layer, n_in, n_out), gain in zip(shapes(dims), gains, strict=True):
         columns = frames(max(n_in, n_out), min(n_in, n_out), count, keys, layer)
         rotation = columns if n_out >= n_in else columns.transpose(0, 2, 1)
-        layers.append((rotation * gain).astype(kind, order="C", copy=False))
+        layers.append(cast(rotation * gain, kind))
     return Weights._adopt(layers)

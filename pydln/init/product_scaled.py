@@ -74,8 +74,10 @@ def product_scaled(
         with np.errstate(over="ignore", under="ignore"):
             scaled = (w / largest) * np.exp(logarithm[:, None, None] + np.log(largest))
             rounded = scaled.astype(weights.dtype)
-        if not np.isfinite(rounded).all():
-            raise ValueError(f"{name}: expected a size that layers of {weights.dtype} can have, got {np.max(wanted):g}")
+        lost = (np.abs(rounded).max(axis=(1, 2)) == 0) & (largest[:, 0, 0] > 0)
+        if lost.any() or not np.isfinite(rounded).all():
+            extreme = np.min(wanted) if lost.any() else np.max(wanted)
+            raise ValueError(f"{name}: expected a size that layers of {weights.dtype} can have, got {extreme:g}")
         layers.append(rounded)
     return Weights._adopt(layers)
 

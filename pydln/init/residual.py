@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from pydln.init.arguments import arguments, shapes
+from pydln.init.arguments import arguments, cast, shapes
 from pydln.init.draws import draws
 from pydln.weights import Weights
 
@@ -49,5 +49,5 @@ def residual(
         numbers = draws(n_out, n_in, count, keys, layer, "normal")
         numbers *= gain / np.sqrt(n_in)
         numbers += np.eye(n_out, n_in)
-        layers.append(numbers.astype(kind, copy=False))
+        layers.append(cast(numbers, kind))
     return Weights._adopt(layers)

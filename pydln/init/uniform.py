@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from pydln.init.arguments import arguments, shapes
+from pydln.init.arguments import arguments, cast, shapes
 from pydln.init.draws import draws
 from pydln.weights import Weights
 
@@ -36,5 +36,5 @@ def uniform(
         numbers = draws(n_out, n_in, count, keys, layer, "uniform")
         numbers -= 0.5
         numbers *= 2 * gain * np.sqrt(6 / (n_in + n_out))
-        layers.append(numbers.astype(kind, copy=False))
+        layers.append(cast(numbers, kind))
     return Weights._adopt(layers)

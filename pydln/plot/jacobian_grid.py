@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +11,6 @@ from pydln import _validate
 from pydln.plot import style
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
 
@@ -56,13 +55,20 @@ def jacobian_grid(
     """
     g = _validate.array(gains, "gains", shape=("gains",))
     q = _validate.array(lengths, "lengths", shape=("lengths",))
+    if not isinstance(singular_values, Mapping):
+        raise TypeError(f"singular_values: expected a mapping of names to arrays, got {type(singular_values).__name__}")
     if not singular_values:
         raise ValueError("singular_values: expected at least one ensemble, got none")
     ensembles = {
         name: _validate.array(values, f"singular_values[{name!r}]", shape=(g.size, q.size, "n"), at_least=0)
         for name, values in singular_values.items()
     }
-    low, high = (_validate.number(end, f"decades[{i}]") for i, end in enumerate(decades))
+    if not g.size or not q.size or any(values.shape[2] == 0 for values in ensembles.values()):
+        raise ValueError("singular_values: expected a value for every gain and length, got none")
+    ends = _validate.array(decades, "decades", shape=("ends",))
+    if ends.size != 2:
+        raise ValueError(f"decades: expected two numbers, got {ends.size}")
+    low, high = (float(end) for end in ends)
     if not low < high:
         raise ValueError(f"decades: expected them to ascend, got {decades}")
     ax = style.axes(ax)

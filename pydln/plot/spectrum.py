@@ -56,13 +56,20 @@ def spectrum(
     -------
     Axes
     """
-    axis = style.axes(ax)
     values = _validate.array(log_values, "log_values", finite=False).ravel() / _LN10
+    if np.isnan(values).any():
+        raise ValueError("log_values: expected numbers or infinities, got NaN")
     shown = values[np.isfinite(values)]
     if shown.size == 0:
         raise ValueError("log_values: expected at least one finite value, got none")
-    bins = _validate.integer(bins, "bins", at_least=1)
-    low, high = span if span is not None else (float(shown.min()), float(shown.max()))
+    bins = _validate.integer(bins, "bins", at_least=1, at_most=100_000)
+    ends = np.array([shown.min(), shown.max()]) if span is None else _validate.array(span, "span", shape=("ends",))
+    if ends.size != 2 or ends[1] < ends[0]:
+        raise ValueError(f"span: expected two numbers that ascend, got {span}")
+    if law is not None:
+        _validate.instance(law, "law", Law)
+    axis = style.axes(ax)
+    low, high = (float(end) for end in ends)
     if high - low < 1e-6:  # a single point: a bar of finite width
         low, high = low - 0.5, high + 0.5
     counts, edges = np.histogram(shown, bins=bins, range=(low, high))
@@ -71,7 +78,6 @@ def spectrum(
     axis.stairs(heights, edges, fill=True, color=paint, alpha=0.45, label=label)
     axis.stairs(heights, edges, color=paint, linewidth=0.8)
     if law is not None:
-        _validate.instance(law, "law", Law)
         power = 2 if squared else 1
         at = np.linspace(low, high, _CURVE)
         density = law.density_log(power * at * _LN10) * power * _LN10
@@ -113,10 +119,15 @@ def eigenvalues(
     -------
     Axes
     """
-    axis = style.axes(ax)
-    points = np.asarray(values, dtype=complex).ravel()
+    try:
+        points = np.asarray(values, dtype=complex).ravel()
+    except (TypeError, ValueError):
+        raise TypeError(f"values: expected an array of complex numbers, got {type(values).__name__}") from None
     if points.size == 0 or not np.isfinite(points).all():
         raise ValueError("values: expected finite complex numbers, at least one")
+    if radius is not None:
+        radius = _validate.number(radius, "radius", above=0)
+    axis = style.axes(ax)
     points = points[:: -(-points.size // _MOST_POINTS)]
     look: dict[str, Any] = {"linestyle": "none", "marker": ".", "markersize": 2.0, "markeredgewidth": 0.0, "alpha": 0.6}
     look |= {"color": color or style.OKABE_ITO[0], "rasterized": True} | style.line_options(marker_kw)

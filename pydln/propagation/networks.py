@@ -93,6 +93,13 @@ def propagate(
     """
     phi = nonlinearity(activation)
     state, factor = inputs(x, gain)
+    members, samples = (max(len(state), factor.size), state.shape[1])
+    depth = len(weights.layers) if isinstance(weights, Weights) else 1
+    _validate.fits_in_memory(
+        16 * members * (depth + 1) * samples**2,
+        f"x: overlaps of {samples} samples in {depth + 1} layers of {members} networks",
+        "take fewer samples",
+    )
     overlaps = [_overlap(state)]
     for layer, bias in layers(weights, biases, state.shape[2]):
         state = advance(layer, phi.value(state), factor, bias)

@@ -83,10 +83,11 @@ def reproduce(
     known = takes(name)
     for option in options:
         if option not in known:
-            raise TypeError(f"{option}: {name} does not take it; its own options are {', '.join(known)}")
+            raise TypeError(f"{option}: {name} does not take it; its own options are {', '.join(known) or 'none'}")
     request = Request(name, bool(full), _validate.integer(seed, "seed", at_least=0), options, _backend.version())
     found = Record.load(Path(out_dir), name) if keep else None
     if found is not None and found.request == request:
+        write_page(out_dir, FIGURES)
         return found.report
     began = time.perf_counter()
     # Threads of BLAS make small matrices slower: fig7 20 times where another program had one of two processors.

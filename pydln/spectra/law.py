@@ -65,8 +65,13 @@ class Law(ABC):
             return self._cdf_log(given) + self._atoms_up_to(np.exp(given))
 
     def moment(self, k: int) -> float:
-        """The mean of x^k, atoms included."""
-        return self._moment(_validate.integer(k, "k", at_least=0))
+        """The mean of x^k, atoms included; infinite where float64 cannot hold it."""
+        k = _validate.integer(k, "k", at_least=0)
+        try:
+            with np.errstate(over="ignore"):
+                return self._moment(k)
+        except OverflowError:
+            return float("inf")
 
     @abstractmethod
     def _density_log(self, u: Floats) -> Floats:

@@ -60,18 +60,19 @@ class MarchenkoPastur(Law):
         v, A = self.variance, self.ratio
         above = s > self.threshold
         safe = np.where(above, s, 1.0)
-        return np.where(above, np.sqrt((v + safe**2) * (v * A + safe**2)) / safe, np.sqrt(self.support[1]))
+        beyond = np.hypot(np.sqrt(v), safe) / safe * np.hypot(np.sqrt(v * A), safe)
+        return np.where(above, beyond, np.sqrt(self.support[1]))
 
     def overlap(self, teacher: ArrayLike) -> Floats:
         """Overlap O = |û·ū| |v̂·v̄| of the outlier's singular vectors with the teacher's, zero below the threshold.
 
         O = √(1 - A(1 + s²)/(s²(A + s²))) √(1 - (A + s²)/(s²(1 + s²))) with s = s̄/√v.
         """
-        s2 = _validate.array(teacher, "teacher", at_least=0) ** 2 / self.variance
+        s = _validate.array(teacher, "teacher", at_least=0)
         A = self.ratio
-        above = s2 > np.sqrt(A)
-        s2 = np.where(above, s2, 1 + A)
-        left, right = 1 - A * (1 + s2) / (s2 * (A + s2)), 1 - (A + s2) / (s2 * (1 + s2))
+        above = s > self.threshold
+        t = (np.sqrt(self.variance) / np.where(above, s, np.sqrt(self.variance * (1 + A)))) ** 2  # 1/s²
+        left, right = 1 - A * t * (1 + t) / (1 + A * t), 1 - t * (1 + A * t) / (1 + t)
         return np.where(above, np.sqrt(np.maximum(left, 0) * np.maximum(right, 0)), 0.0)
 
     def _density_log(self, u: Floats) -> Floats:

@@ -161,6 +161,9 @@ def random_product_spectrum(
     depth = _validate.integer(depth, "depth", at_least=1)
     gain = _validate.number(scale, "scale", above=0)
     batch = _validate.integer(batch, "batch", at_least=1)
+    _validate.fits_in_memory(
+        8 * n * (4 * batch + 8 * n), f"batch: {batch} products of {n} x {n} matrices", "take fewer, numbered by `first`"
+    )
     first = _validate.integer(first, "first", at_least=0)
     seed = _validate.integer(seed, "seed", at_least=0)
     threads = _threads(n_threads)
@@ -247,6 +250,8 @@ def _factors(factors: Weights | Sequence[ArrayLike]) -> list[Floats]:
     """(batch or 1, n_l, n_{l-1}) arrays, checked."""
     if isinstance(factors, np.ndarray) and factors.ndim < 3:
         raise TypeError("factors: expected a sequence of matrices, W_1 first, got one array")
+    if not isinstance(factors, Weights | Sequence | np.ndarray) or isinstance(factors, str | bytes):
+        raise TypeError(f"factors: expected Weights or a sequence of matrices, W_1 first, got {type(factors).__name__}")
     layers: list[Floats] = []
     batch = 1
     for place, w in enumerate(factors.layers if isinstance(factors, Weights) else factors):
