@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pydln import _validate
 from pydln.errors import BackendUnavailable
 
-__all__ = ["available_isas", "build_info", "core", "default_threads", "forced", "isa", "layout", "version"]
+__all__ = ["available_isas", "build_info", "core", "default_threads", "forced", "isa", "layout", "threads", "version"]
 
 try:
     import pydln._core as core
@@ -88,6 +88,11 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads(n_threads: int | None) -> int:
+    """The argument `n_threads` of a public function: `default_threads` for None."""
+    return default_threads() if n_threads is None else _validate.integer(n_threads, "n_threads", at_least=1)
 
 
 def version() -> str:

@@ -161,16 +161,14 @@ def gradient_descent(
             "task": task.batch or 1,
             **{name: len(rate) for name, rate in rates.items() if rate.ndim},
             "noise": 1 if drawn is None else drawn.members,
-            **{
-                f"stop.{name}": len(a) for name, a in limits.items() if a is not None and a.ndim > (name == "strengths")
-            },
+            **_stop_members(limits),
         }
     )
     steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62 // batch)
     names = _validate.names(record, "record", QUANTITIES)
     if "test_loss" in names and task.test is None:
         raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
-    threads = _backend.default_threads() if n_threads is None else _validate.integer(n_threads, "n_threads", at_least=1)
+    threads = _backend.threads(n_threads)
     if not isinstance(nesterov, bool):
         raise TypeError(f"nesterov: expected True or False, got {nesterov!r}")
     wanted = reductions.asked(reduce)
@@ -490,6 +488,11 @@ def _stop_limits(stop: Stop | None, modes: int, dtype: np.dtype[Any]) -> dict[st
             )
         limits["strengths"] = np.array(np.broadcast_to(wanted, (*wanted.shape[:-1], modes)), order="C")
     return limits
+
+
+def _stop_members(limits: dict[str, NDArray[Any] | None]) -> dict[str, int]:
+    """How many members those limits have that have a batch axis, as `_batch` takes it."""
+    return {f"stop.{name}": len(a) for name, a in limits.items() if a is not None and a.ndim > (name == "strengths")}
 
 
 def _batch(sizes: dict[str, int]) -> int:

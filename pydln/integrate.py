@@ -26,6 +26,7 @@ from pydln.flow import (
     _settings,
     _shapes,
     _stop_limits,
+    _stop_members,
 )
 from pydln.methods import METHODS, Method
 from pydln.methods import method as method_named
@@ -139,14 +140,13 @@ def gradient_flow(
     check_fit(task, weights)
     dtype, modes = weights.dtype, task.modes.s.shape[-1]
     limits = _stop_limits(stop, modes, dtype)
-    per_member = {f"stop.{n}": len(a) for n, a in limits.items() if a is not None and a.ndim > (n == "strengths")}
-    batch = _batch({"weights": weights.batch, "task": task.batch or 1, **per_member})
+    batch = _batch({"weights": weights.batch, "task": task.batch or 1, **_stop_members(limits)})
     times = _times(t)
     names = _validate.names(record, "record", QUANTITIES)
     if "test_loss" in names and task.test is None:
         raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, dtype)
-    threads = _threads(n_threads)
+    threads = _backend.threads(n_threads)
     wanted = reductions.asked(reduce, also=("balanced",))
     if "kernel_distance" in names:
         if isinstance(wanted, tuple):
@@ -539,10 +539,6 @@ def _drift(kept: list[NDArray[Any]], start: list[NDArray[Any]]) -> NDArray[Any]:
     changes = [now - first[:, None] for now, first in zip(conserved(kept), conserved(start), strict=True)]
     norms = [np.sqrt((c * c).sum(axis=(-2, -1))) for c in changes]
     return np.stack(norms, axis=-1) if norms else np.zeros((*kept[0].shape[:2], 0), dtype=kept[0].dtype)
-
-
-def _threads(n_threads: int | None) -> int:
-    return _backend.default_threads() if n_threads is None else _validate.integer(n_threads, "n_threads", at_least=1)
 
 
 def _times(t: ArrayLike) -> NDArray[np.float64]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate, mode_events
-from pydln.flow import Progress, Stop, _batch, _progress, _stop_limits
-from pydln.integrate import _Ended, _Integrator, _judged, _threads, _times
+from pydln.flow import Progress, Stop, _batch, _progress, _stop_limits, _stop_members
+from pydln.integrate import _Ended, _Integrator, _judged, _times
 from pydln.reduce.problem import blocks
 from pydln.trajectory import Status, Trajectory
 
@@ -99,10 +99,10 @@ def mode_flow(
     batch = _batch(
         {
             "layer_strengths": batch,
-            **{f"stop.{n}": len(x) for n, x in limits.items() if x is not None and x.ndim > (n == "strengths")},
+            **_stop_members(limits),
         }
     )
-    depth, times, threads = a.shape[-1], _times(t), _threads(n_threads)
+    depth, times, threads = a.shape[-1], _times(t), _backend.threads(n_threads)
     if not batch * modes * depth:
         raise ValueError(f"layer_strengths: expected a mode and a layer at least, got {a.shape}")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))

@@ -22,6 +22,7 @@ from pydln.flow import (
     _Schedule,
     _settings,
     _stop_limits,
+    _stop_members,
 )
 from pydln.noise import Checked
 from pydln.task import Modes, modes_of
@@ -168,13 +169,11 @@ def train_nonlinear(
             "weights": weights.batch,
             **{name: len(a) for name, a in shared.items() if a.ndim == 3},
             **{name: len(rate) for name, rate in rates.items() if rate.ndim},
-            **{
-                f"stop.{name}": len(a) for name, a in limits.items() if a is not None and a.ndim > (name == "strengths")
-            },
+            **_stop_members(limits),
         }
     )
     steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62 // batch)
-    threads = _backend.default_threads() if n_threads is None else _validate.integer(n_threads, "n_threads", at_least=1)
+    threads = _backend.threads(n_threads)
     schedule = _Schedule.of(steps, at, record_every)
     _refuse_too_large(names, weights, batch, schedule.count, count)
     drawn = _minibatch(batch_size, seed, replace, first, samples=samples, mean=mean, batch=batch)

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/chain.hpp"
+#include "core/status.hpp"
 
 namespace pydln::bind {
 
@@ -46,6 +47,12 @@ const T* input(const py::handle& object, const std::string& name, const Shape& s
 template <class T>
 T* output(const py::handle& object, const std::string& name, const Shape& shape) {
   return object.is_none() ? nullptr : checked<T>(object, name, shape).mutable_data();
+}
+
+// One Status per member.
+inline Status* statuses(const py::handle& object, std::int64_t batch) {
+  static_assert(sizeof(Status) == sizeof(std::int64_t));
+  return reinterpret_cast<Status*>(output<std::int64_t>(object, "status", {batch}));
 }
 
 // An input that all members share (no leading axis) or of which each has its own (leading axis `batch`).

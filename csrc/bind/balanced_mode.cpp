@@ -56,13 +56,8 @@ bool balanced_mode(const py::dict& given, const py::object& which, const py::arr
   }
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
-  Control control;
-  Poll poll(control, py::none(), 0);
-  {
-    const py::gil_scoped_release release;
-    cpu::run(op, chosen, threads, control, [&] { poll(); });
-  }
-  return poll.interrupted();
+  return polled(py::none(), 0,
+                [&](Control& control, const auto& poll) { cpu::run(op, chosen, threads, control, poll); });
 }
 
 }  // namespace

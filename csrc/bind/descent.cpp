@@ -59,18 +59,9 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
   const Layout arrangement = cpu::choose_layout(layout, op.chain, batch, chosen.vectors<T>());
-  const auto free_memory = [&] {
-    const py::gil_scoped_acquire gil;
-    const py::object bytes = memory();
-    return bytes.is_none() ? SIZE_MAX : bytes.cast<std::size_t>();
-  };
-  Control control;
-  Poll poll(control, tick, steps * batch);
-  {
-    const py::gil_scoped_release release;
-    cpu::run<T>(op, chosen, arrangement, threads, free_memory, control, [&] { poll(); });
-  }
-  return poll.interrupted();
+  return polled(tick, steps * batch, [&](Control& control, const auto& poll) {
+    cpu::run<T>(op, chosen, arrangement, threads, free_bytes(memory), control, poll);
+  });
 }
 
 // How the kernel would run `batch` networks of these widths: what pydln.plan tells.

@@ -29,13 +29,9 @@ bool flow(const py::list& weights, const py::dict& task, const py::dict& method,
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
   const Layout arrangement = cpu::choose_layout(layout, op.chain, batch, chosen.vectors<T>());
-  Control control;
-  Poll poll(control, tick, op.times * batch);
-  {
-    const py::gil_scoped_release release;
-    cpu::run<T>(op, chosen, arrangement, threads, free_bytes(memory), control, [&] { poll(); });
-  }
-  return poll.interrupted();
+  return polled(tick, op.times * batch, [&](Control& control, const auto& poll) {
+    cpu::run<T>(op, chosen, arrangement, threads, free_bytes(memory), control, poll);
+  });
 }
 
 template <class T>

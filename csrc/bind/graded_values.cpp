@@ -22,17 +22,12 @@ bool graded_values(const py::array& matrices, const py::array& exponents, std::i
   op.exponents = input<std::int64_t>(exponents, "exponents", {op.batch, op.rows});
   op.values = output<double>(values, "values", {op.batch, op.rows});
   op.exponents_out = output<std::int64_t>(exponents_out, "exponents_out", {op.batch, op.rows});
-  static_assert(sizeof(Status) == sizeof(std::int64_t));
-  op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {op.batch}));
+  op.status = statuses(status, op.batch);
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
-  Control control;
-  Poll poll(control, py::none(), 0);
-  {
-    const py::gil_scoped_release release;
-    cpu::run(op, chosen, threads, free_bytes(memory), control, [&] { poll(); });
-  }
-  return poll.interrupted();
+  return polled(py::none(), 0, [&](Control& control, const auto& poll) {
+    cpu::run(op, chosen, threads, free_bytes(memory), control, poll);
+  });
 }
 
 }  // namespace

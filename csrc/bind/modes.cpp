@@ -26,18 +26,13 @@ bool modes(const py::array& layer_strengths, const py::array& s, const py::array
   op.s = input<double>(s, "s", {op.batch});
   op.variances = input<double>(variances, "variances", {op.batch});
   op.strengths = output<double>(strengths, "strengths", {op.batch / op.together, op.times, op.together});
-  static_assert(sizeof(Status) == sizeof(std::int64_t));
-  op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {op.batch}));
+  op.status = statuses(status, op.batch);
   if (!op.status) throw py::value_error("modes: incomplete");
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
-  Control control;
-  Poll poll(control, tick, op.times * op.batch);
-  {
-    const py::gil_scoped_release release;
-    cpu::run(op, chosen, threads, free_bytes(memory), control, [&] { poll(); });
-  }
-  return poll.interrupted();
+  return polled(tick, op.times * op.batch, [&](Control& control, const auto& poll) {
+    cpu::run(op, chosen, threads, free_bytes(memory), control, poll);
+  });
 }
 
 }  // namespace

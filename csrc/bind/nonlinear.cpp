@@ -67,21 +67,16 @@ bool nonlinear(const py::list& weights, std::int64_t activation, const py::dict&
   op.drift = output<T>(records["drift"], "drift", {batch, times, depth - 1});
   const auto weight_records = layers<T>(records["weights"], "weights", widths, {batch, times});
   op.weight_records = weight_records.empty() ? nullptr : weight_records.data();
-  static_assert(sizeof(Status) == sizeof(std::int64_t));
-  op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {batch}));
+  op.status = statuses(status, batch);
   op.stopped_at = output<std::int64_t>(stopped_at, "stopped_at", {batch});
   if (!op.lr || !op.status || !op.stopped_at || !op.mode_u || !op.mode_x || (op.test_loss && !op.test.x))
     throw py::value_error("nonlinear: incomplete");
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
   const Layout arrangement = cpu::choose_layout_on_samples(layout, op.chain, batch, chosen.vectors<T>());
-  Control control;
-  Poll poll(control, tick, steps * batch);
-  {
-    const py::gil_scoped_release release;
-    cpu::run<T>(op, chosen, arrangement, threads, free_bytes(memory), control, [&] { poll(); });
-  }
-  return poll.interrupted();
+  return polled(tick, steps * batch, [&](Control& control, const auto& poll) {
+    cpu::run<T>(op, chosen, arrangement, threads, free_bytes(memory), control, poll);
+  });
 }
 
 // phi and phi' as the kernels compute them.

@@ -71,4 +71,16 @@ class Poll {
   }
 };
 
+// Calls run(control, poll) without the GIL, the calling thread polling; whether Ctrl-C ended it. `tick` as in Poll.
+template <class Run>
+bool polled(const py::object& tick, std::int64_t total, Run run) {
+  Control control;
+  Poll poll(control, tick, total);
+  {
+    const py::gil_scoped_release release;
+    run(control, [&poll] { poll(); });
+  }
+  return poll.interrupted();
+}
+
 }  // namespace pydln::bind

@@ -21,17 +21,12 @@ bool singular_values(const py::array& matrices, std::int64_t most_steps, const p
   op.most_steps = most_steps;
   op.matrices = input<double>(matrices, "matrices", {op.batch, op.rows, op.cols});
   op.values = output<double>(values, "values", {op.batch, std::min(op.rows, op.cols)});
-  static_assert(sizeof(Status) == sizeof(std::int64_t));
-  op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {op.batch}));
+  op.status = statuses(status, op.batch);
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
-  Control control;
-  Poll poll(control, py::none(), 0);
-  {
-    const py::gil_scoped_release release;
-    cpu::run(op, chosen, threads, free_bytes(memory), control, [&] { poll(); });
-  }
-  return poll.interrupted();
+  return polled(py::none(), 0, [&](Control& control, const auto& poll) {
+    cpu::run(op, chosen, threads, free_bytes(memory), control, poll);
+  });
 }
 
 }  // namespace

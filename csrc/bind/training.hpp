@@ -98,8 +98,7 @@ void set_training(ops::Training<T>& op, const Layers<T>& given, const py::dict& 
        {op.train.sigma_xx, op.train.variances, op.train.sigma_yx, op.train.anchor, op.mode_u, op.mode_v})
     op.task_per_member |= p.stride != 0;
   set_stop(op, stop);
-  static_assert(sizeof(Status) == sizeof(std::int64_t));
-  op.status = reinterpret_cast<Status*>(output<std::int64_t>(status, "status", {batch}));
+  op.status = statuses(status, batch);
   if (!op.mode_u || !op.mode_v || !op.status) throw py::value_error("training: incomplete");
 }
 

@@ -25,10 +25,9 @@ class Orthogonal(Law):
         self.depth = _validate.integer(depth, "depth", at_least=1)
         self.scale = _validate.number(scale, "scale", above=0)
         with np.errstate(over="ignore", under="ignore"):
-            place = float(np.exp(2 * self.depth * np.log(self.scale)))
+            place = float(np.float64(self.scale) ** (2 * self.depth))
         if not 0 < place < np.inf:
             raise ValueError(f"scale: expected scale^{2 * self.depth} within the range of float64, got {self.scale:g}")
-        place = self.scale ** (2 * self.depth)
         self.support = (place, place)
         self.atoms = ((place, 1.0),)
 

@@ -102,7 +102,7 @@ def product_spectrum(
     NotApplicable
         Eigenvalues spread over more than 2^950 without a gap.
     """
-    threads = _threads(n_threads)
+    threads = _backend.threads(n_threads)
     layers = _factors(factors)
     n_in, n_out = layers[0].shape[2], layers[-1].shape[1]
     if eigenvalues and n_in != n_out:
@@ -166,7 +166,7 @@ def random_product_spectrum(
     )
     first = _validate.integer(first, "first", at_least=0)
     seed = _validate.integer(seed, "seed", at_least=0)
-    threads = _threads(n_threads)
+    threads = _backend.threads(n_threads)
     parts = []
     basis: Floats | None
     for chunk in _chunks(batch, n):
@@ -240,10 +240,6 @@ def _bartlett(n: int, draw: np.random.Generator) -> Floats:
 def _chunks(batch: int, n: int) -> list[slice]:
     size = max(1, _CHUNK // (8 * n * n))
     return [slice(start, min(start + size, batch)) for start in range(0, batch, size)]
-
-
-def _threads(n_threads: int | None) -> int:
-    return _backend.default_threads() if n_threads is None else _validate.integer(n_threads, "n_threads", at_least=1)
 
 
 def _factors(factors: Weights | Sequence[ArrayLike]) -> list[Floats]:

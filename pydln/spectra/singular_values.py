@@ -51,7 +51,7 @@ def singular_values(matrices: ArrayLike, *, n_threads: int | None = None) -> Flo
     given = _validate.array(matrices, "matrices", finite=False)
     if given.ndim < 2:
         raise ValueError(f"matrices: expected (..., n, m), got an array of shape {given.shape}")
-    threads = _backend.default_threads() if n_threads is None else _validate.integer(n_threads, "n_threads", at_least=1)
+    threads = _backend.threads(n_threads)
     rows, cols = given.shape[-2:]
     count = min(rows, cols)
     flat = given.reshape(-1, rows, cols) if given.size else np.empty((0, rows, cols))
