@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pydln import _validate, plot
 from pydln.plot import style
 from pydln.reproduce.checks import Check
+from pydln.reproduce.gaussian_products import FACTORS, factors, products, sizes, spread
 from pydln.reproduce.report import Progress, Report, blank, directory, write
 from pydln.spectra import FussCatalan, compare, random_product_spectrum
 
@@ -40,9 +41,6 @@ __all__ = ["TITLE", "run"]
 
 TITLE = "Fig. 6B of Saxe, McClelland & Ganguli (2013): singular values of products of Gaussian matrices"
 
-FACTORS = (1, 5, 100)
-SIZE = {False: 100, True: 1000}
-REALISATIONS = {False: 60, True: 500}
 ORTHOGONAL = {False: 4, True: 2}  # realisations
 VANISHED = 1e-3  # a singular value below this has vanished
 
@@ -69,33 +67,20 @@ def run(
         Products of each depth: 500 if `full`, as in the paper, else 60.
     """
     seed = _validate.integer(seed, "seed", at_least=0)
-    n = _validate.integer(SIZE[bool(full)] if size is None else size, "size", at_least=10)
-    count = REALISATIONS[bool(full)] if realisations is None else realisations
-    count = _validate.integer(count, "realisations", at_least=10)
+    n, count = sizes(bool(full), size, realisations)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(10.0, 6.6)
     few = ORTHOGONAL[bool(full)]
 
     total = sum(FACTORS) * count + FACTORS[-1] * few
-    done, logs = 0, {}
-    for depth in FACTORS:
-        parts = []
-        for member in range(count):
-            if member % max(1, count // 50) == 0:
-                tell(done, total, f"{depth} Gaussian factors")
-            spectrum = random_product_spectrum(
-                "gaussian", n, depth, first=member, seed=seed, n_threads=n_threads
-            ).log_singular_values
-            assert spectrum is not None
-            parts.append(spectrum)
-            done += depth
-        logs[depth] = np.concatenate(parts)
-    tell(done, total, f"{FACTORS[-1]} orthogonal factors")
-    orthogonal = random_product_spectrum(
-        "orthogonal", n, FACTORS[-1], batch=few, seed=seed, n_threads=n_threads
-    ).log_singular_values
-    assert orthogonal is not None
+    logs = {
+        depth: _asked(found.log_singular_values)
+        for depth, found in products(n, count, tell, total, seed=seed, n_threads=n_threads).items()
+    }
+    tell(sum(FACTORS) * count, total, f"{FACTORS[-1]} orthogonal factors")
+    same = random_product_spectrum("orthogonal", n, FACTORS[-1], batch=few, seed=seed, n_threads=n_threads)
+    orthogonal = _asked(same.log_singular_values)
     _draw(figure, logs, orthogonal, n)
     tell(total, total, "done")
     return write(
@@ -110,14 +95,9 @@ def run(
     )
 
 
-def _factors(depth: int, kind: str = "") -> str:
-    return f"{depth} {kind}factor{'s' if depth > 1 else ''}"
-
-
-def _spread(values: Floats, at: float) -> float:
-    """What may separate a fraction of values below `at` from its limit: one value in N, and four standard errors."""
-    fractions = np.mean(values < at, axis=1)
-    return float(1 / values.shape[1] + 4 * fractions.std(ddof=1) / np.sqrt(len(fractions)))
+def _asked(values: Floats | None) -> Floats:
+    assert values is not None
+    return values
 
 
 def _checks(logs: dict[int, Floats], orthogonal: Floats, n: int) -> list[Check]:
@@ -129,10 +109,10 @@ def _checks(logs: dict[int, Floats], orthogonal: Floats, n: int) -> list[Check]:
         found = compare(2 * values, law, log=True)
         checks.append(
             Check.compare(
-                f"{_factors(depth)}: distance from the law (Kolmogorov-Smirnov)",
+                f"{factors(depth)}: distance from the law (Kolmogorov-Smirnov)",
                 theory=0.0,
                 measured=found.distance,
-                tolerance=_spread(values, 0.5 * found.at),
+                tolerance=spread(values, 0.5 * found.at),
                 relative=False,
                 note=f"{found.count} values; tolerance: one value in N and four standard errors",
             )
@@ -140,7 +120,7 @@ def _checks(logs: dict[int, Floats], orthogonal: Floats, n: int) -> list[Check]:
         error = float(traces.std(ddof=1) / np.sqrt(len(traces)))
         checks.append(
             Check.compare(
-                f"{_factors(depth)}: mean square",
+                f"{factors(depth)}: mean square",
                 theory=1.0,
                 measured=float(traces.mean()),
                 tolerance=4 * error,
@@ -151,10 +131,10 @@ def _checks(logs: dict[int, Floats], orthogonal: Floats, n: int) -> list[Check]:
         below = float(np.mean(values < np.log(VANISHED)))
         checks.append(
             Check.compare(
-                f"{_factors(depth)}: fraction of singular values below {VANISHED:g}",
+                f"{factors(depth)}: fraction of singular values below {VANISHED:g}",
                 theory=float(law.cdf_log(2 * np.log(VANISHED))),
                 measured=below,
-                tolerance=_spread(values, float(np.log(VANISHED))),
+                tolerance=spread(values, float(np.log(VANISHED))),
                 relative=False,
                 note="the paper: most vanish" if depth > 5 else "",
             )
@@ -162,7 +142,7 @@ def _checks(logs: dict[int, Floats], orthogonal: Floats, n: int) -> list[Check]:
         largest = values[:, 0]
         checks.append(
             Check.show(
-                f"{_factors(depth)}: largest singular value, mean over realisations",
+                f"{factors(depth)}: largest singular value, mean over realisations",
                 theory=float(np.sqrt(law.support[1])),
                 measured=float(np.exp(largest).mean()),
                 note=f"theory: the edge at N → ∞; SD {np.exp(largest).std(ddof=1):.3g}",
@@ -187,7 +167,7 @@ def _draw(figure: Figure, logs: dict[int, Floats], orthogonal: Floats, n: int) -
         low = float(np.quantile(values, 0.002 if depth < 50 else 0.0)) / np.log(10)
         high = float(values.max()) / np.log(10)
         plot.spectrum(values, FussCatalan(depth), ax=ax, span=(low, high + 0.03 * (high - low)))
-        ax.set_title(_factors(depth, "Gaussian "), fontsize="medium")
+        ax.set_title(factors(depth, "Gaussian "), fontsize="medium")
         below = float(np.mean(values < np.log(VANISHED)))
         ax.text(0.03, 0.7, f"{100 * below:.0f} % below {VANISHED:g}", transform=ax.transAxes, fontsize="small")
     last = axes.flat[-1]

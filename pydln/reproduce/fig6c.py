@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from pydln import _validate, plot
 from pydln.plot import style
 from pydln.reproduce.checks import Check
+from pydln.reproduce.gaussian_products import FACTORS, factors, products, sizes, spread
 from pydln.reproduce.report import Progress, Report, blank, directory, write
-from pydln.spectra import Disk, compare, random_product_spectrum
+from pydln.spectra import Disk, compare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,9 +42,6 @@ __all__ = ["TITLE", "run"]
 
 TITLE = "Fig. 6C of Saxe, McClelland & Ganguli (2013): eigenvalues of products of Gaussian matrices"
 
-FACTORS = (1, 5, 100)
-SIZE = {False: 100, True: 1000}
-REALISATIONS = {False: 60, True: 500}
 SMALL = 0.1  # within this of zero
 SHOWN = 1.6  # the axes end here
 
@@ -70,37 +68,18 @@ def run(
         Products of each depth: 500 if `full`, as in the paper, else 60.
     """
     seed = _validate.integer(seed, "seed", at_least=0)
-    n = _validate.integer(SIZE[bool(full)] if size is None else size, "size", at_least=10)
-    count = REALISATIONS[bool(full)] if realisations is None else realisations
-    count = _validate.integer(count, "realisations", at_least=10)
+    n, count = sizes(bool(full), size, realisations)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(10.0, 6.6)
 
     total = sum(FACTORS) * count
-    done, moduli, phases = 0, {}, {}
-    for depth in FACTORS:
-        parts = []
-        for member in range(count):
-            if member % max(1, count // 50) == 0:
-                tell(done, total, f"{depth} factors")
-            parts.append(
-                random_product_spectrum(
-                    "gaussian",
-                    n,
-                    depth,
-                    first=member,
-                    seed=seed,
-                    singular_values=False,
-                    eigenvalues=True,
-                    n_threads=n_threads,
-                )
-            )
-            done += depth
-        moduli[depth] = np.concatenate(
-            [one.log_eigenvalue_moduli for one in parts if one.log_eigenvalue_moduli is not None]
-        )
-        phases[depth] = np.concatenate([one.eigenvalue_phases for one in parts if one.eigenvalue_phases is not None])
+    found = products(n, count, tell, total, seed=seed, singular_values=False, eigenvalues=True, n_threads=n_threads)
+    moduli, phases = {}, {}
+    for depth, spectrum in found.items():
+        assert spectrum.log_eigenvalue_moduli is not None
+        assert spectrum.eigenvalue_phases is not None
+        moduli[depth], phases[depth] = spectrum.log_eigenvalue_moduli, spectrum.eigenvalue_phases
     _draw(figure, moduli, phases, n)
     tell(total, total, "done")
     return write(
@@ -116,16 +95,6 @@ def run(
     )
 
 
-def _factors(depth: int, kind: str = "") -> str:
-    return f"{depth} {kind}factor{'s' if depth > 1 else ''}"
-
-
-def _spread(values: Floats, at: float) -> float:
-    """What may separate a fraction of values below `at` from its limit: one value in N, and four standard errors."""
-    fractions = np.mean(values < at, axis=1)
-    return float(1 / values.shape[1] + 4 * fractions.std(ddof=1) / np.sqrt(len(fractions)))
-
-
 def _checks(moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> list[Check]:
     checks = []
     for depth, values in moduli.items():
@@ -134,27 +103,27 @@ def _checks(moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> lis
         found = compare(values, law, log=True)
         checks.append(
             Check.compare(
-                f"{_factors(depth)}: distance of |λ| from the disk law (Kolmogorov-Smirnov)",
+                f"{factors(depth)}: distance of |λ| from the disk law (Kolmogorov-Smirnov)",
                 theory=beyond,
                 measured=found.distance,
-                tolerance=_spread(values, found.at),
+                tolerance=spread(values, found.at),
                 relative=False,
                 note=f"{found.count} eigenvalues; largest at |λ| = {np.exp(found.at):.3g}; theory 1/√(2πMN)",
             )
         )
         checks.append(
             Check.compare(
-                f"{_factors(depth)}: fraction with |λ| < {SMALL:g}",
+                f"{factors(depth)}: fraction with |λ| < {SMALL:g}",
                 theory=float(law.cdf(SMALL)),
                 measured=float(np.mean(values < np.log(SMALL))),
-                tolerance=_spread(values, float(np.log(SMALL))),
+                tolerance=spread(values, float(np.log(SMALL))),
                 relative=False,
             )
         )
         real = float(np.mean(np.abs(np.sin(phases[depth])) < 1e-12))
         checks.append(
             Check.show(
-                f"{_factors(depth)}: fraction of real eigenvalues",
+                f"{factors(depth)}: fraction of real eigenvalues",
                 measured=real,
                 theory=float(np.sqrt(2 / (np.pi * n))) if depth == 1 else None,
                 note="theory for one factor: √(2/πN) (Edelman, Kostlan & Shub 1994)" if depth == 1 else "",
@@ -176,7 +145,7 @@ def _draw(figure: Figure, moduli: dict[int, Floats], phases: dict[int, Floats], 
             axes[0, k].text(
                 0.03, 0.03, f"{outside} of {z.size} farther out", transform=axes[0, k].transAxes, fontsize="small"
             )
-        axes[0, k].set_title(_factors(depth, "Gaussian "), fontsize="medium")
+        axes[0, k].set_title(factors(depth, "Gaussian "), fontsize="medium")
         _draw_distribution(axes[1, k], moduli[depth], depth, color)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
