@@ -27,39 +27,17 @@ def bench_exact(case, settings, report, benchmark):
     found = measure([Contender(key, key) for key in PROGRAMS], CASES[case], settings)
     report.measured[f"exact {case}"] = found.as_json()
     report.versions |= found.versions
-    _tabulate(found, CASES[case], report.table(HEADING, COLUMNS), settings)
-    if problem := found.problem(*(key for key in PROGRAMS if key not in found.missing)):
-        pytest.fail(problem)
-    replay(benchmark, found.results["pydln"].step_seconds)
+    flops = CASES[case].step_flops
 
+    def figures(key, result):
+        return f"{found.steps[key][0]}", f"{result.gflops * 1e3 / flops:.1f}"
 
-def _tabulate(found, case, table, settings):
-    own = found.results.get("pydln")
-    for key, program in PROGRAMS.items():
-        place = (case.name, program.label)
-        if key in found.missing:
-            table.rows.append((*place, "", f"skipped: no {found.missing[key]}", "", "", "", ""))
-            continue
-        place = (*place, f"{found.errors[key]:.1e}")
-        if key in found.wrong:
-            table.rows.append((*place, "wrong result", "", "", "", ""))
-        elif settings.quick or not found.kept:
-            table.rows.append((*place, "result right", "", "", "", found.kept_of_all))
-        else:
-            r = found.results[key]
-            table.rows.append(
-                (
-                    *place,
-                    f"{found.steps[key][0]}",
-                    f"{r.gflops * 1e3 / case.step_flops:.1f}",
-                    "" if own is None or r is own else f"×{own.gflops / r.gflops:.1f}",
-                    f"{100 * r.spread:.1f} %",
-                    found.kept_of_all,
-                )
-            )
-    note = (
+    table = report.table(HEADING, COLUMNS)
+    table.programs(found, PROGRAMS, CASES[case].name, settings, figures, errors=True)
+    table.note(
         "The error is the largest of 8 modes at 64 times against arithmetic of 80 digits; the modes are worked on in "
         "blocks of 16384. An array for all, 512 MB, takes as much longer as the system takes to provide it."
     )
-    if note not in table.notes:
-        table.notes.append(note)
+    if problem := found.problem(*(key for key in PROGRAMS if key not in found.missing)):
+        pytest.fail(problem)
+    replay(benchmark, found.results["pydln"].step_seconds)

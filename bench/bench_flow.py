@@ -87,10 +87,8 @@ def _tabulate(found, case, table, settings):
             rate = f"{1e-3 / seconds:.4g}"
             row = (case.name, f"{level:.0e}", solver, method, rate, faster, f"{100 * spread:.1f} %", found.kept_of_all)
             table.rows.append(row)
-    note = (
+    table.note(
         "The error is the largest at any of the times saved and any of the first trajectories, relative to the largest "
         "number; the time to an error is interpolated between tolerances, log against log, and of the methods of a "
         "solver the fastest counts."
     )
-    if note not in table.notes:
-        table.notes.append(note)

@@ -18,7 +18,7 @@ def bench_nonlinear(case, settings, report, benchmark):
     found = measure([Contender(key, key, {}) for key in PROGRAMS], CASES[case], settings)
     report.measured[f"nonlinear {case}"] = found.as_json()
     report.versions |= found.versions
-    _tabulate(found, case, report.table(HEADING, COLUMNS), settings)
+    report.table(HEADING, COLUMNS).programs(found, PROGRAMS, case, settings, _figures)
     if problem := found.problem(*(key for key in PROGRAMS if key not in found.missing)):
         pytest.fail(problem)
     if "pydln" in found.missing:
@@ -26,25 +26,5 @@ def bench_nonlinear(case, settings, report, benchmark):
     replay(benchmark, found.results["pydln"].step_seconds)
 
 
-def _tabulate(found, case, table, settings):
-    own = found.results.get("pydln")
-    for key, program in PROGRAMS.items():
-        place = (case, program.label)
-        if key in found.missing:
-            table.rows.append((*place, f"skipped: no {found.missing[key]}", "", "", "", ""))
-        elif key in found.wrong:
-            table.rows.append((*place, "wrong result", "", "", "", ""))
-        elif settings.quick or not found.kept:
-            table.rows.append((*place, "result right", "", "", "", found.kept_of_all))
-        else:
-            r = found.results[key]
-            table.rows.append(
-                (
-                    *place,
-                    f"{r.gflops:.2f}",
-                    f"{100 * r.of_probe:.1f}",
-                    "" if own is None or r is own else f"×{own.gflops / r.gflops:.1f}",
-                    f"{100 * r.spread:.1f} %",
-                    found.kept_of_all,
-                )
-            )
+def _figures(key, result):
+    return f"{result.gflops:.2f}", f"{100 * result.of_probe:.1f}"

@@ -39,45 +39,23 @@ def bench_studies(case, settings, report, benchmark):
     found = measure([Contender(key, key, options) for key in programs], whole, settings)
     report.measured[f"study {case}"] = found.as_json()
     report.versions |= found.versions
-    _tabulate(found, whole, programs, report.table(HEADING, COLUMNS), settings)
+
+    def figures(key, result):
+        members, steps = found.steps[key]
+        rate = result.gflops * 1e9 / whole.step_flops
+        return f"{members} × {steps}", f"{rate / 1e3:.4g}", _duration(whole.all_members * whole.all_steps / rate)
+
+    table = report.table(HEADING, COLUMNS)
+    table.programs(found, programs, whole.name, settings, figures)
+    table.note(
+        "The whole study is what the timed part says, scaled by networks and steps: every program is timed on a part "
+        "that takes it a second or a few, from its inputs to its numbers."
+    )
     if problem := found.problem(*(key for key in programs if key not in found.missing)):
         pytest.fail(problem)
     if "pydln" in found.missing:
         pytest.skip(found.problem("pydln"))
     replay(benchmark, found.results["pydln"].step_seconds)
-
-
-def _tabulate(found, whole, programs, table, settings):
-    own = found.results.get("pydln")
-    for key, program in programs.items():
-        place = (whole.name, program.label)
-        if key in found.missing:
-            table.rows.append((*place, f"skipped: no {found.missing[key]}", "", "", "", "", ""))
-        elif key in found.wrong:
-            table.rows.append((*place, "wrong result", "", "", "", "", ""))
-        elif settings.quick or not found.kept:
-            table.rows.append((*place, "result right", "", "", "", "", found.kept_of_all))
-        else:
-            r = found.results[key]
-            members, steps = found.steps[key]
-            rate = r.gflops * 1e9 / whole.step_flops
-            table.rows.append(
-                (
-                    *place,
-                    f"{members} × {steps}",
-                    f"{rate / 1e3:.4g}",
-                    _duration(whole.all_members * whole.all_steps / rate),
-                    "" if own is None or r is own else f"×{own.gflops / r.gflops:.1f}",
-                    f"{100 * r.spread:.1f} %",
-                    found.kept_of_all,
-                )
-            )
-    note = (
-        "The whole study is what the timed part says, scaled by networks and steps: every program is timed on a part "
-        "that takes it a second or a few, from its inputs to its numbers."
-    )
-    if note not in table.notes:
-        table.notes.append(note)
 
 
 def _duration(seconds):

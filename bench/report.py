@@ -24,6 +24,31 @@ class Table:
     rows: list[Sequence[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def programs(self, found, programs, name, settings, figures, *, errors=False) -> None:
+        """Adds a row a program: `name`, label, error if `errors`, figures(key, result), ratio, spread, rounds."""
+        own = found.results.get("pydln")
+        empty = [""] * (len(self.columns) - 5 - errors)  # beside the first figure, ratio, spread and rounds
+        for key, program in programs.items():
+            place = (name, program.label)
+            if key in found.missing:
+                self.rows.append((*place, *[""] * errors, f"skipped: no {found.missing[key]}", *empty, "", ""))
+                continue
+            if errors:
+                place = (*place, f"{found.errors[key]:.1e}")
+            if key in found.wrong:
+                self.rows.append((*place, "wrong result", *empty, "", ""))
+            elif settings.quick or not found.kept:
+                self.rows.append((*place, "result right", *empty, "", found.kept_of_all))
+            else:
+                r = found.results[key]
+                faster = "" if own is None or r is own else f"×{own.gflops / r.gflops:.1f}"
+                self.rows.append((*place, *figures(key, r), faster, f"{100 * r.spread:.1f} %", found.kept_of_all))
+
+    def note(self, text: str) -> None:
+        """Adds a remark, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def __str__(self) -> str:
         lines = [list(self.columns), *(list(row) for row in self.rows)]
         widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(self.columns))]
