@@ -396,6 +396,9 @@ def test_mup_wants_a_hidden_layer() -> None:
         init.mup_scaling((3, 2))
 
 
+TINY = dln.Task.from_spectrum([1.0], d_in=2, d_out=2)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -403,6 +406,10 @@ def test_mup_wants_a_hidden_layer() -> None:
         lambda: init.uniform((4, 4), scale=1e300, dtype=np.float32),
         lambda: init.orthogonal((4, 4), scale=1e300, dtype=np.float32),
         lambda: init.residual((4, 4), scale=1e300, dtype=np.float32),
+        lambda: init.identity((4, 4), scale=1e300, dtype=np.float32),
+        lambda: init.balanced(1e300 * np.eye(3), depth=2, dtype=np.float32),
+        lambda: init.balanced(1e300 * np.eye(3), depth=1, dtype=np.float32),
+        lambda: init.aligned(TINY, depth=2, strength=1e100, dtype=np.float32),
         lambda: init.mup((4, 4, 4), scale=1e300, dtype=np.float32),
         lambda: init.lambda_balanced(np.eye(3), imbalance=1e300, dtype=np.float32),
         lambda: init.product_scaled(init.gaussian((4, 5, 3)).astype(np.float32), norm=1e-100),

@@ -85,6 +85,7 @@ def aligned(
         hidden,
         keys,
         kind,
+        name,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate
-from pydln.init.arguments import fits, hidden_widths, member_keys
+from pydln.init.arguments import cast, fits, hidden_widths, member_keys
 from pydln.init.draws import from_frames
 from pydln.weights import Weights
 
@@ -60,10 +60,10 @@ def balanced(
     keys = member_keys(seed, first, len(target))
     fits(len(target), [target.shape[2], *hidden, target.shape[1]], kind)
     if depth == 1:
-        return Weights._adopt([target.astype(kind)])
+        return Weights._adopt([cast(target.copy(), kind, "product")])
     kept = min(sigma.shape[1], *hidden)
     a = np.repeat(sigma[:, None, :kept] ** (1 / depth), depth, axis=1)
-    return from_frames(P[:, :, :kept], a, Qt[:, :kept].transpose(0, 2, 1), hidden, keys, kind)
+    return from_frames(P[:, :, :kept], a, Qt[:, :kept].transpose(0, 2, 1), hidden, keys, kind, "product")
 
 
 def svd_of(product: ArrayLike, *, full: bool = False) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, int]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pydln.init.arguments import cast
 from pydln.weights import Weights
 
 __all__ = ["draws", "frames", "from_frames"]
@@ -47,14 +48,15 @@ def from_frames(
     hidden: list[int],
     keys: tuple[int, int],
     dtype: np.dtype[Any],
+    name: str,
 ) -> Weights:
-    """W_l = R_{l+1} diag(a_l) R_lᵀ with R_1 = `right`, R_{D+1} = `left` and random hidden frames."""
+    """W_l = R_{l+1} diag(a_l) R_lᵀ with R_1 = `right`, R_{D+1} = `left` and random hidden frames; a_l from `name`."""
     count, depth, modes = a.shape
     layers = []
     before = right
     for layer in range(1, depth + 1):
         after = left if layer == depth else frames(hidden[layer - 1], modes, count, keys, layer)
         product = np.matmul(after * a[:, layer - 1, None, :], before.transpose(0, 2, 1))
-        layers.append(product.astype(dtype, copy=False))
+        layers.append(cast(product, dtype, name))
         before = after
     return Weights._adopt(layers)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from pydln.init.arguments import arguments, shapes
+from pydln.init.arguments import arguments, cast, shapes
 from pydln.weights import Weights
 
 __all__ = ["identity"]
@@ -27,6 +27,6 @@ def identity(
     """
     dims, gains, count, _, kind = arguments(widths, batch, scale, 0, 0, dtype)
     return Weights._adopt(
-        np.broadcast_to(gain * np.eye(n_out, n_in), (count, n_out, n_in)).astype(kind, order="C")
+        cast(np.broadcast_to(gain * np.eye(n_out, n_in), (count, n_out, n_in)), kind)
         for (_, n_in, n_out), gain in zip(shapes(dims), gains, strict=True)
     )
