@@ -106,6 +106,17 @@ def test_rank_deficient_and_zero_products():
     np.testing.assert_allclose(got.eigenvalues, [[4, 0, 0, 0]], atol=1e-14)
 
 
+def test_what_is_zero_does_not_hide_what_is_small():
+    """An input that nothing reads, and values far below the least float."""
+    n, depth = 5, 2500
+    turns = dln.init.orthogonal((n,) * (depth + 1), seed=3).layers
+    layers = [0.3 * w[0] for w in turns]
+    layers[0][:, -1] = 0
+    got = product_spectrum(layers).log_singular_values[0]
+    np.testing.assert_allclose(got[:4], depth * np.log(0.3), rtol=1e-13)
+    assert got[4] == -np.inf
+
+
 def test_eigenvalues_of_an_ordinary_product():
     layers = factors(12, 3, batch=5, seed=8)
     got = product_spectrum(layers, eigenvalues=True)

@@ -74,7 +74,7 @@ def run(
     figure = blank(10.0, 6.6)
 
     total = sum(FACTORS) * count
-    found = products(n, count, tell, total, seed=seed, singular_values=False, eigenvalues=True, n_threads=n_threads)
+    found = products(n, count, tell, total, seed=seed, n_threads=n_threads)
     moduli, phases = {}, {}
     for depth, spectrum in found.items():
         assert spectrum.log_eigenvalue_moduli is not None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate
-from pydln.reproduce.report import Progress
+from pydln import _backend, _validate
+from pydln.reproduce.report import Progress, blas_threads
 from pydln.spectra import ProductSpectrum, random_product_spectrum
 
 __all__ = ["FACTORS", "factors", "products", "sizes", "spread"]
@@ -19,6 +22,9 @@ SIZE = {False: 100, True: 1000}
 REALISATIONS = {False: 60, True: 500}
 
 Floats = NDArray[np.float64]
+Products = dict[int, ProductSpectrum]
+
+_last: dict[tuple[int, int, int], Products] = {}
 
 
 def sizes(full: bool, size: int | None, realisations: int | None) -> tuple[int, int]:
@@ -28,24 +34,41 @@ def sizes(full: bool, size: int | None, realisations: int | None) -> tuple[int, 
     return n, _validate.integer(count, "realisations", at_least=10)
 
 
-def products(n: int, count: int, tell: Progress, total: int, **options: Any) -> dict[int, ProductSpectrum]:
+def products(n: int, count: int, tell: Progress, total: int, *, seed: int, n_threads: int | None) -> Products:
     """Spectra of `count` products of each depth, by number of factors.
 
-    One after the other, told to `tell` as done of `total` factors some fifty times a depth; `options` go to
-    `pydln.spectra.random_product_spectrum`.
+    Told to `tell` as done of `total` factors some fifty times a depth. Threads take one product after the other, each
+    with a BLAS of one thread. The last result is kept: figures 6B and 6C show the same matrices.
     """
+    key = (n, count, seed)
+    if key in _last:
+        return _last[key]
     done, found = 0, {}
-    for depth in FACTORS:
-        parts = []
-        for member in range(count):
-            if member % max(1, count // 50) == 0:
-                tell(done, total, factors(depth, "Gaussian "))
-            parts.append(random_product_spectrum("gaussian", n, depth, first=member, **options))
-            done += depth
-        found[depth] = ProductSpectrum(
-            *(_joined([getattr(one, field.name) for one in parts]) for field in fields(ProductSpectrum))
-        )
+    with blas_threads(1), _workers(_backend.threads(n_threads)) as pool:
+        for depth in FACTORS:
+            draw = partial(random_product_spectrum, "gaussian", n, depth, seed=seed, eigenvalues=True, n_threads=1)
+            parts = []
+            for member, part in enumerate(pool.map(lambda first, draw=draw: draw(first=first), range(count))):
+                if member % max(1, count // 50) == 0:
+                    tell(done, total, factors(depth, "Gaussian "))
+                parts.append(part)
+                done += depth
+            found[depth] = ProductSpectrum(
+                *(_joined([getattr(one, field.name) for one in parts]) for field in fields(ProductSpectrum))
+            )
+    _last.clear()
+    _last[key] = found
     return found
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool that forgets what it has not begun when it is left."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _joined(parts: list[Floats | None]) -> Floats | None:

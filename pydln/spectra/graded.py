@@ -59,13 +59,22 @@ class Graded:
             np.take_along_axis(self.rows, order[..., None], axis=1), np.take_along_axis(self.exponents, order, axis=1)
         )
 
-    def after(self, factor: Floats) -> Graded:
-        """factor @ self, each row to rounding relative to its own terms."""
-        exponents = np.where(factor != 0, self.exponents[:, None, :], _ABSENT)
-        largest = exponents.max(axis=-1)
-        shifts = np.clip(exponents - largest[..., None], -2000, 0)
-        scaled = np.ldexp(factor, shifts.astype(np.int32))
-        return Graded.of(scaled @ self.rows, np.where(largest == _ABSENT, 0, largest))
+    def after(self, upper: Floats) -> Graded:
+        """upper @ self, upper triangular (batch, m, k), m <= k; each row to rounding relative to its own terms."""
+        from scipy.linalg import blas
+
+        live = (self.rows != 0).any(axis=-1)
+        taken = np.where((upper != 0) & live[:, None, :], self.exponents[:, None, :], _ABSENT)
+        largest = taken.max(axis=-1)
+        shifts = np.clip(self.exponents[:, None, :] - largest[:, :, None], -2000, 0).astype(np.int32)
+        scaled = np.ldexp(upper, shifts)
+        if upper.shape[1] < upper.shape[2]:
+            rows = scaled @ self.rows
+        else:  # half of the operations: 21 instead of 40 ms at 1000 rows
+            rows = np.array(
+                [blas.dtrmm(1.0, u.T, r.T, side=1, lower=1).T for u, r in zip(scaled, self.rows, strict=True)]
+            )
+        return Graded.of(rows, np.where(largest == _ABSENT, 0, largest))
 
     def log_singular_values(self, threads: int) -> Floats:
         """ln of the k singular values, decreasing, (batch, k): one-sided Jacobi rotations of the rows (Hestenes 1958).

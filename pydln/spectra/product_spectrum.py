@@ -232,7 +232,7 @@ def _haar(n: int, draw: np.random.Generator) -> Floats:
 
 def _bartlett(n: int, draw: np.random.Generator) -> Floats:
     upper = np.zeros((n, n))
-    upper[np.triu_indices(n, 1)] = draw.standard_normal(n * (n - 1) // 2)
+    upper[~np.tri(n, dtype=bool)] = draw.standard_normal(n * (n - 1) // 2)
     np.fill_diagonal(upper, np.sqrt(draw.chisquare(np.arange(n, 0, -1))))
     return upper
 
