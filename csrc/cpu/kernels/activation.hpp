@@ -32,8 +32,13 @@ void activate(ops::Activation kind, typename Vector<T>::type* x, typename Vector
       return bent(T(0));
     case ops::Activation::leaky_relu:
       return bent(T(ops::kLeak));
-    case ops::Activation::tanh:
-      return each([](V z, V& v, V& s) __attribute__((always_inline)) { elementary::tanh<T>(z, v, s); });
+    case ops::Activation::tanh: {
+      constexpr int kTogether = PYDLN_REGISTERS >= 32 ? 4 : 2;
+      int64_t i = 0;
+      for (; i + kTogether <= count; i += kTogether) elementary::tanh<T, kTogether>(x + i, x + i, derivative + i);
+      for (; i < count; ++i) elementary::tanh<T, 1>(x + i, x + i, derivative + i);
+      return;
+    }
     case ops::Activation::erf:
       return each([](V z, V& v, V& s) __attribute__((always_inline)) { elementary::erf<T>(z, v, s); });
     case ops::Activation::gelu:

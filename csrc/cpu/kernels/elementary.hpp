@@ -90,7 +90,7 @@ struct Format<double> {
   static constexpr double kWhole = elementary::kWhole;
   static constexpr double kLn2 = 0x1.62e42fef8p-1, kLn2Rest = 0x1.1cf79abc9e3b4p-36;
   static constexpr int kBias = 1023;
-  static constexpr double kFlat = 700;   // e^-x is a normal number up to there
+  static constexpr double kFlat = 350;   // e^-2x is a normal number up to there
   static constexpr double kSteep = 800;  // e^x is 0 or infinite beyond
   static constexpr double kFar = 40;     // of the normal distribution
   // (e^r - 1 - r) / r^2
@@ -98,6 +98,11 @@ struct Format<double> {
                                       0.008333333333330064374,  0.0013888888917197209411, 0.00019841269863040922346,
                                       2.4801521321606648323e-5, 2.7557268479724002848e-6, 2.7620076242527253488e-7,
                                       2.5100376111361420084e-8};
+  // (e^2h - 1 - 2h) / 2h^2, -ln 2 / 4 - 1/20 <= h <= ln 2 / 4 - 1/20: the least error relative to e^2h - 1
+  static constexpr double kDoubled[] = {0.99999999999999900324,   0.66666666666667083699,    0.33333333333410291411,
+                                        0.13333333333361039127,   0.044444444285635543661,   0.012698412200111560959,
+                                        0.0031746149875088975772, 0.00070553190141675003182, 0.00014086555796836170292,
+                                        0.00002341512902078652414};
   // (artanh s / s - 1) / s^2 of s^2 <= 1/9
   static constexpr double kArtanh[] = {0.33333333333333333443,  0.19999999999999761253,  0.14285714285800049646,
                                        0.11111111099118385279,  0.090909099489813571913, 0.076922719824302746434,
@@ -128,10 +133,11 @@ struct Format<float> {
   static constexpr float kWhole = 12582912.0F;
   static constexpr float kLn2 = 0x1.62e4p-1F, kLn2Rest = 0x1.7f7d1cp-20F;
   static constexpr int kBias = 127;
-  static constexpr float kFlat = 80;
+  static constexpr float kFlat = 40;
   static constexpr float kSteep = 120;
   static constexpr float kFar = 15;
   static constexpr float kGrown[] = {0.5F, 0.1666657702F, 0.04166655466F, 0.008363173247F, 0.001392617634F};
+  static constexpr float kDoubled[] = {0.9999997666F, 0.6666697657F, 0.3334022353F, 0.1331859977F, 0.04007870973F};
   static constexpr float kArtanh[] = {0.3333333366F, 0.1999985317F, 0.14296179F, 0.108532879F, 0.1161216461F};
   static constexpr float kErf[] = {0.1283791658F,   -0.3761262667F,    0.1128359472F,  -0.02685421201F,
                                    0.005189087423F, -0.0008016864287F, 7.875875063e-5F};
@@ -212,19 +218,62 @@ PYDLN_INLINE Power<T> exp_of_square(Of<T> x, T c) {
   return exp<T>(-(c * upper * upper), -(c * (x - upper) * (x + upper)));
 }
 
-// tanh x = (1 - q) / (1 + q), 1 / cosh^2 x = 4 q / (1 + q)^2, q = e^(-2 |x|): of the first 1 - q is computed as such.
-template <class T>
-PYDLN_INLINE void tanh(Of<T> x, Of<T>& value, Of<T>& derivative) {
+// tanh x = (1 - q) / (1 + q), 1 / cosh^2 x = 4 q / (1 + q)^2, q = e^(-2 |x|) = 2^n e^2h: of the first 1 - q is computed as such.
+// n is 0 up to |x| = 0.22: beyond, what is rounded off h weighs less. N vectors side by side, for a step waits for the one
+// before: four in 8.7 ns each, two in 9.5 (AVX-512, Zen 4).
+template <class T, int N>
+PYDLN_INLINE void tanh(const Of<T>* x, Of<T>* value, Of<T>* derivative) {
   using F = Format<T>;
-  const Of<T> a = size_of<T>(x), y = at_least<T>(-(a + a), -F::kFlat);
-  const Grown<T> g = grown<T>(y, Of<T>{});
-  const Of<T> two_n = power_of_two<T>(word_of<T>(g.whole) - word_of<T>(splat(F::kWhole)));
-  const Of<T> less = fma(two_n, g.rest, Of<T>(two_n - 1)), q = fma(two_n, g.rest, two_n);  // q - 1, q
-  const Of<T> sum = 1 + q, off = q - (sum - 1), one_over = 1 / sum;
-  const Of<T> ratio = less * one_over, missing = fma(-ratio, off, fma(-ratio, sum, less));
-  value = with_sign_of<T>(-fma(missing, one_over, ratio), x);
-  const Of<T> two_over = one_over + one_over;
-  derivative = y > -F::kFlat ? two_over * two_over * q : Of<T>{};
+  using Word = typename F::Word;
+  constexpr T kShift = T(0.05), kPerHalfLn2 = T(2 * 1.442695040888963407360);
+  constexpr T kHalfLn2 = F::kLn2 / 2, kHalfLn2Rest = F::kLn2Rest / 2;
+  constexpr int kCount = sizeof(F::kDoubled) / sizeof(T), kEven = (kCount - 1) / 2 * 2, kOdd = kCount / 2 * 2 - 1;
+  const auto each = [](auto step) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int i = 0; i < N; ++i) step(i);
+  };
+  Of<T> y[N], n[N], h[N], square[N], even[N], odd[N], two_n[N], less[N], q[N], over[N], ratio[N];
+  Word whole[N];
+  each([&](int i) __attribute__((always_inline)) {
+    y[i] = at_least<T>(number_of<T>(word_of<T>(x[i]) | F::kSign), -F::kFlat);
+    n[i] = fma(Of<T>(y[i] + kShift), splat(kPerHalfLn2), splat(F::kWhole));
+    whole[i] = word_of<T>(n[i]) << F::kMantissa;
+  });
+  each([&](int i) __attribute__((always_inline)) {
+    n[i] = n[i] - F::kWhole;
+    h[i] = fma(n[i], splat(-kHalfLn2Rest), fma(n[i], splat(-kHalfLn2), y[i]));
+  });
+  each([&](int i) __attribute__((always_inline)) {
+    square[i] = h[i] * h[i];
+    even[i] = splat(F::kDoubled[kEven]);
+    odd[i] = splat(F::kDoubled[kOdd]);
+  });
+#pragma GCC unroll 8
+  for (int k = 2; k <= kEven; k += 2)
+    each([&](int i) __attribute__((always_inline)) {
+      even[i] = fma(even[i], square[i], splat(F::kDoubled[kEven - k]));
+      if (k <= kOdd) odd[i] = fma(odd[i], square[i], splat(F::kDoubled[kOdd - k]));
+    });
+  each([&](int i) __attribute__((always_inline)) {
+    h[i] = fma(square[i], fma(odd[i], h[i], even[i]), h[i]);  // (e^2h - 1) / 2
+    two_n[i] = number_of<T>(whole[i] + (static_cast<Word>(Word{} + F::kBias) << F::kMantissa));
+    const Of<T> twice = number_of<T>(whole[i] + (static_cast<Word>(Word{} + F::kBias + 1) << F::kMantissa));
+    less[i] = fma(twice, h[i], Of<T>(two_n[i] - 1));  // q - 1
+    q[i] = fma(twice, h[i], two_n[i]);
+  });
+  each([&](int i) __attribute__((always_inline)) {
+    over[i] = -1 / (1 + q[i]);
+    ratio[i] = less[i] * over[i];
+  });
+  each([&](int i) __attribute__((always_inline)) {
+    // Sums are exact; where n = 0 so is q - 1, but not q.
+    const auto whole_less = whole[i] == 0;
+    const Of<T> shared = whole_less ? ratio[i] + ratio[i] : ratio[i];
+    const Of<T> excess = fma(ratio[i], whole_less ? less[i] : q[i], Of<T>(shared + less[i]));
+    value[i] = with_sign_of<T>(fma(excess, over[i], ratio[i]), x[i]);
+    const Of<T> two_over = over[i] + over[i];
+    derivative[i] = y[i] == -F::kFlat ? Of<T>{} : two_over * two_over * q[i];
+  });
 }
 
 // e^(y^2) erfc y for y = c x >= 0, with kNear / c = near + rest: u = near / (x + near) to its last digit.
