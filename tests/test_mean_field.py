@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -353,6 +354,28 @@ def test_the_phase_diagram_is_its_parts() -> None:
         np.testing.assert_array_equal(phases.xi_c[j], depth_scales("tanh", w, b[j]).xi_c)
         np.testing.assert_array_equal(phases.chi[j] > 1, w > phases.edge[j])
     assert phases.activation == "tanh"
+
+
+def test_a_phase_diagram_is_refused_only_where_its_result_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"sigma_w: a phase diagram of 1000000 by 1000000 points needs 40 TB and"):
+        phase_diagram("tanh", np.linspace(0, 3, 10**6), np.linspace(0, 3, 10**6))
+    w, b = np.linspace(0.4, 3.0, 7), np.array([0.0, 0.3, 1.5])
+    whole = phase_diagram("tanh", w, b)
+    monkeypatch.setattr("pydln.propagation.phases._AT_ONCE", 5)
+    monkeypatch.setattr("pydln.propagation.phases._EDGES_AT_ONCE", 2)
+    in_parts = phase_diagram("tanh", w, b)
+    for name in ("q", "chi", "c", "xi_q", "xi_c", "edge"):
+        np.testing.assert_array_equal(getattr(in_parts, name), getattr(whole, name))
+
+
+def test_means_take_little_memory_beside_their_result() -> None:
+    """A hundred nodes for each of a million variances would be 800 MB."""
+    q = np.geomspace(1e-3, 8.0, 100_000)
+    tracemalloc.start()
+    gaussian_mean(np.tanh, q)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 60 * q.nbytes
 
 
 # --- networks --------------------------------------------------------------------------------------------------------
