@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -98,20 +100,20 @@ def fixed_point(
     # Where lengths rest not at a point but over a range, those at its ends say where the range leads: tanh at σ_w = 1
     # has V(q)/q - 1 = -2q, which is rounding below 1e-15; relu at σ_w² = 2 keeps every length.
     still = np.flatnonzero(at_start == 0)
-    ends = [walked(still, q[still], np.full(still.size, up), lambda g, _: g == 0) for up in (False, True)]
+    ends = [walked(still, q[still], np.full(still.size, up), lambda gap, _: gap == 0) for up in (False, True)]
     (low, under, dies), (high, over, explodes) = ends
     wide = (low < q[still]) | (high > q[still])
-    for mine, beyond, other in ((over, explodes, dies), (under, dies, explodes)):
-        leads = wide & other & ~beyond
-        begin[still[leads]] = mine[leads]
-        way[still[leads]] = np.sign(growth(mine[leads], still[leads]))
+    for there, never, otherwise in ((over, explodes, dies), (under, dies, explodes)):
+        leads = wide & otherwise & ~never
+        begin[still[leads]] = there[leads]
+        way[still[leads]] = np.sign(growth(there[leads], still[leads]))
     result[way != 0] = np.nan
     down, up_there = wide & dies & (way[still] < 0), wide & explodes & (way[still] > 0)
     result[still[down]], result[still[up_there]] = 0.0, np.inf
 
     moving = np.flatnonzero(np.isnan(result))
     up = way[moving] > 0
-    near, far, out = walked(moving, begin[moving], up, lambda g, up: np.where(up, g > 0, g < 0))
+    near, far, out = walked(moving, begin[moving], up, lambda gap, up: np.where(up, gap > 0, gap < 0))
     result[moving[out]] = np.where(up[out], np.inf, 0.0)
     inside, up, near, far = moving[~out], up[~out], near[~out], far[~out]
     if inside.size:

@@ -95,7 +95,8 @@ def phase_diagram(
     edge = np.concatenate(
         [edge_of_chaos(phi, up[i : i + _EDGES_AT_ONCE], start=first) for i in range(0, up.size, _EDGES_AT_ONCE)]
     )
-    return PhaseDiagram(phi.name, across, up, *(a.reshape(shape) for a in (q, growth, c, xi_q, xi_c)), edge)
+    grids = {"q": q, "chi": growth, "c": c, "xi_q": xi_q, "xi_c": xi_c}
+    return PhaseDiagram(phi.name, across, up, edge=edge, **{name: a.reshape(shape) for name, a in grids.items()})
 
 
 def _axis(values: ArrayLike, name: str) -> NDArray[np.float64]:
