@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _validate
 from pydln.balanced import Balanced, Learned, OneLayer, learned_by, ranks
 from pydln.flow import Progress, _batch, _empty, _progress, _refuse_too_large, _settings
-from pydln.integrate import _AT_ONCE, _Ended, _Integrator, _judged, _times, records_of
+from pydln.integrate import _AT_ONCE, FEWER_TIMES, _Ended, _Integrator, _judged, _times, records_of
 from pydln.reduce.problem import Ensemble, blocks, take, transposed
 from pydln.stepping import Recorder
 from pydln.task import Task
@@ -141,12 +141,12 @@ class Followed:
         """Follows everybody; `also` is shown what is recorded: coordinates, members, indices of times, states."""
         names, task, batch, times = self.names, self.task, self.batch, self.times
         modes, shape = task.modes.s.shape[-1], self.maps.layers[0].shape[1:]
-        _refuse_too_large(names, self.maps, batch, len(times), modes)
+        _refuse_too_large(names, self.maps, batch, len(times), modes, FEWER_TIMES)
         ensemble = Ensemble(task, self.maps, batch)
         records = {name: _empty(name, self.maps, batch, len(times), modes) for name in names}
         size = 8 * shape[1] * (shape[0] + shape[1] * (self.basis is not None and len(self.basis) > 1))
         interrupted = False
-        with _progress(progress) as tick:
+        with _progress(progress, "end-to-end flow", "record") as tick:
             for members in blocks(batch, ensemble.bytes_of_one * (len(times) + 1), at_once=_AT_ONCE, at_least=16):
                 kept = np.full((len(members), len(times), *shape), np.nan)
 
