@@ -45,7 +45,7 @@ from pydln.reduce.problem import (
     input_root,
     transposed,
 )
-from pydln.stepping import Coordinates, Recorder, follow
+from pydln.stepping import Coordinates, Reached, Recorder, follow
 from pydln.task import Task
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
@@ -242,7 +242,11 @@ class _Integrator:
         return {"method": self.method.name, **adaptive, **limits}
 
     def following(
-        self, times: NDArray[np.float64], ended: _Ended, tick: Callable[[int, int], object] | None
+        self,
+        times: NDArray[np.float64],
+        ended: _Ended,
+        tick: Callable[[int, int], object] | None,
+        reached: Reached | None = None,
     ) -> Callable[[Coordinates, NDArray[Any], Recorder], None]:
         """`pydln.stepping.follow` with coordinates, starts and a recorder left open; `tick` gets records."""
 
@@ -269,6 +273,7 @@ class _Integrator:
                     max_steps=self.max_steps,
                     ended=ended.of(np.arange(len(y))),
                     record=seen,
+                    reached=reached,
                 )
 
         return run
