@@ -297,6 +297,14 @@ def test_laws_beyond_float64_are_kept_as_logarithms(sigma_w):
         assert here.moment(1) == (np.inf if place > 0 else 0.0)
 
 
+def test_a_nearly_linear_network_has_an_edge_and_a_small_variance():
+    for q in (1e-6, 1e-13, 1e-16):
+        one = JacobianLaw("tanh", depth=3, sigma_w=1.0, weights="orthogonal", q=q)
+        assert one.support[1] == pytest.approx(1, rel=1e-6)
+        # φ'² = 1 - 2qh² + …, with the variance 8q²
+        assert one.variance == pytest.approx(24 * q**2, rel=1e-3, abs=1e-29)
+
+
 def test_moments_are_kept_where_their_factors_leave_float64():
     one = JacobianLaw("relu", depth=2000, sigma_w=2**0.5)
     assert one.moment(1) == pytest.approx(1, rel=1e-12)

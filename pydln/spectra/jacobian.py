@@ -127,8 +127,9 @@ class JacobianLaw(Law):
     @property
     def variance(self) -> float:
         """Variance of x, χ^{2L} L (μ_2/μ_1² - 1 - s_1), μ_k = E φ'^{2k}, s_1 = -1 for Gaussian weights or 0 (P17)."""
-        mean, square = float(self._p @ self._d), float(self._p @ self._d**2)
-        relative = self.depth * (square / mean**2 - 1 + (self.weights == "gaussian"))
+        mean = float(self._p @ self._d)
+        spread = float(self._p @ (self._d / mean - 1) ** 2)  # μ_2/μ_1² - 1
+        relative = self.depth * (spread + (self.weights == "gaussian"))
         with np.errstate(over="ignore", under="ignore"):
             return float(np.exp(2 * self.depth * np.log(self.chi))) * relative
 
@@ -173,7 +174,9 @@ class JacobianLaw(Law):
         def rate(s: float) -> float:
             return float(self._equation(np.array(top + np.exp(s), dtype=complex))[2].real)
 
-        at = float(brentq(rate, -25.0, float(np.log(4.0 * self.depth + 10)), xtol=1e-13))
+        near, far = -25.0, float(np.log(4.0 * self.depth + 10))
+        # Where all d are nearly one number (smooth φ at a tiny q, orthogonal) the edge is at the largest.
+        at = near if rate(near) >= 0 else float(brentq(rate, near, far, xtol=1e-13))
         return float(self._equation(np.array(top + np.exp(at), dtype=complex))[1].real)
 
     def _m(self, u: Floats) -> NDArray[np.complex128]:
