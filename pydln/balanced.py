@@ -234,6 +234,21 @@ class Balanced:
             self.joined(dP @ R, Rt @ dM @ R, dQ @ R),
         )
 
+    def speed(self, y: Floats) -> Floats:
+        """The largest singular value of dW_l/dt over the layers, (members,).
+
+        With hidden frames R_l it is that of a^{D-l} UᵀEV a^{l-1} between, which is largest at an end: the logarithm of
+        a norm ‖A^{1-θ}XB^θ‖ is convex in θ. At the ends it is that of a^{D-1}UᵀE and of EVa^{D-1}.
+        """
+        P, M, Q = self.parts(y)
+        a, R = _eigen(M)
+        good = np.asarray(np.isfinite(a).all(axis=1))
+        a = np.where(good[:, None], a, 1.0)
+        _, right, left = self._pull(P @ R, a**self.depth, Q @ R)
+        ends = (side * (a ** (self.depth - 1))[:, None, :] for side in (right, left))
+        largest = np.maximum(*(np.linalg.norm(end, ord=2, axis=(1, 2)) for end in ends))
+        return np.where(good, largest, np.nan)
+
     def product(self, y: Floats) -> Floats:
         """Ω, (members, n_D, n_0)."""
         P, M, Q = self.parts(y)

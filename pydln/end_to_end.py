@@ -10,12 +10,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
 from pydln.balanced import Balanced, Learned, OneLayer, learned_by, ranks
-from pydln.flow import Progress, _batch, _empty, _progress, _refuse_too_large, _settings
-from pydln.integrate import _AT_ONCE, _Ended, _Integrator, _judged, _times, records_of
+from pydln.flow import (
+    Progress,
+    Stop,
+    _batch,
+    _empty,
+    _progress,
+    _refuse_too_large,
+    _settings,
+    _stop_limits,
+    _stop_members,
+)
+from pydln.integrate import _AT_ONCE, FEWER_TIMES, _Ended, _Integrator, _judged, _times, records_of
 from pydln.reduce.problem import Ensemble, blocks, take, transposed
-from pydln.stepping import Recorder
+from pydln.stepping import Reached, Recorder
 from pydln.task import Task
-from pydln.trajectory import QUANTITIES, Trajectory
+from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
 
 __all__ = ["end_to_end_flow"]
@@ -40,6 +50,7 @@ def end_to_end_flow(
     step: float | None = None,
     max_step: float | None = None,
     max_steps: int = 100_000,
+    stop: Stop | None = None,
     throw: bool = True,
     progress: Progress = False,
 ) -> Trajectory:
@@ -77,6 +88,9 @@ def end_to_end_flow(
         one layer: atol + rtol max |Ω|. rtol is 1e-8 by default.
     step, max_step, max_steps, throw
         As in `gradient_flow`.
+    stop : Stop, optional
+        As in `gradient_flow`. What ``steady`` bounds with two and more layers is the largest singular value of dW_l/dt
+        in any layer, which the map tells; entries, which depend on hidden bases, are at most that.
     progress : bool or callable
         As in `gradient_flow`.
 
@@ -101,18 +115,26 @@ def end_to_end_flow(
     pydln.init.balanced : the layers of a network that moves so.
     """
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
-    return Followed(task, product, t, depth, record, how).recorded("end_to_end_flow", throw, progress)
+    return Followed(task, product, t, depth, record, how, stop).recorded("end_to_end_flow", throw, progress)
 
 
 class Followed:
     """Maps and what they learn, checked, and what became of them."""
 
     def __init__(
-        self, task: Task, product: ArrayLike, t: ArrayLike, depth: float, record: object, how: _Integrator
+        self,
+        task: Task,
+        product: ArrayLike,
+        t: ArrayLike,
+        depth: float,
+        record: object,
+        how: _Integrator,
+        stop: Stop | None,
     ) -> None:
         self.maps, self.depth = maps_of(task, product), depth_of(depth)
         self.task, self.how, self.times = task, how, _times(t)
-        self.batch = _batch({"product": self.maps.batch, "task": task.batch or 1})
+        self.stop, self.limits = stop, _stop_limits(stop, task.modes.s.shape[-1], how.dtype)
+        self.batch = _batch({"product": self.maps.batch, "task": task.batch or 1, **_stop_members(self.limits)})
         self.names = _names(record, task)
         self.ended = _Ended(self.batch)
         self.learned, self.basis = learned_by(task)
@@ -128,7 +150,7 @@ class Followed:
         """What the trajectory tells."""
         depth = int(self.depth) if self.depth == int(self.depth) else self.depth
         own = {"depth": depth, "rank": np.array(self.rank)}
-        return _settings(self.task, self.maps, {}, 0, None) | self.how.settings | self.ended.settings | own
+        return _settings(self.task, self.maps, {}, 0, self.stop) | self.how.settings | self.ended.settings | own
 
     def unturned(self, columns: Floats, members: Integers) -> Floats:
         """Maps, or rows, in the input coordinates of the task."""
@@ -141,12 +163,12 @@ class Followed:
         """Follows everybody; `also` is shown what is recorded: coordinates, members, indices of times, states."""
         names, task, batch, times = self.names, self.task, self.batch, self.times
         modes, shape = task.modes.s.shape[-1], self.maps.layers[0].shape[1:]
-        _refuse_too_large(names, self.maps, batch, len(times), modes)
+        _refuse_too_large(names, self.maps, batch, len(times), modes, FEWER_TIMES)
         ensemble = Ensemble(task, self.maps, batch)
         records = {name: _empty(name, self.maps, batch, len(times), modes) for name in names}
         size = 8 * shape[1] * (shape[0] + shape[1] * (self.basis is not None and len(self.basis) > 1))
         interrupted = False
-        with _progress(progress) as tick:
+        with _progress(progress, "end-to-end flow", "record") as tick:
             for members in blocks(batch, ensemble.bytes_of_one * (len(times) + 1), at_once=_AT_ONCE, at_least=16):
                 kept = np.full((len(members), len(times), *shape), np.nan)
 
@@ -196,13 +218,48 @@ class Followed:
                 return tick(before + done, self.batch * len(self.times))
 
             ended = _Ended(len(own))
+            reached = self._reached(own) if any(limit is not None for limit in self.limits.values()) else None
             try:
-                self.how.following(self.times, ended, None if tick is None else told)(
+                self.how.following(self.times, ended, None if tick is None else told, reached)(
                     *self._start(own, int(rank)), seen
                 )
             finally:
                 self.ended.take(own, ended)
             self.done += len(own) * len(self.times)
+
+    def _reached(self, own: Integers) -> Reached:
+        """Which condition members, places in `own`, meet; the first of those that several do."""
+        ensemble = Ensemble(self.task, self.maps, self.batch)
+        modes = self.task.modes.s.shape[-1]
+        limits = {
+            name: np.broadcast_to(limit, (self.batch, modes) if name == "strengths" else (self.batch,))
+            for name, limit in self.limits.items()
+            if limit is not None
+        }
+        names = tuple(name for name in ("loss", "strengths") if name in limits)
+
+        def reached(path: Balanced | OneLayer, which: Integers, y: Floats) -> Integers:
+            members = own[which]
+            met = np.full(len(members), -1)
+            if "steady" in limits:
+                speed = (
+                    path.speed(y)
+                    if isinstance(path, Balanced)
+                    else np.abs(self.unturned(path.product(path.slope(y)), members)).max(axis=(1, 2))
+                )
+                met[speed <= limits["steady"][members]] = Status.STEADY
+            if names:
+                omega = self.unturned(path.product(y), members)[:, None]
+                now = records_of(ensemble.problem(members, test=False), [omega], [], names, None, threads=1)
+                if "strengths" in names:
+                    wanted = limits["strengths"][members]
+                    there = np.isnan(wanted) | (np.abs(now["strengths"][:, 0]) >= wanted)
+                    met[there.all(axis=1)] = Status.REACHED_STRENGTH
+                if "loss" in names:
+                    met[now["loss"][:, 0] <= limits["loss"][members]] = Status.REACHED_LOSS
+            return met
+
+        return reached
 
     def _start(self, members: Integers, rank: int) -> tuple[OneLayer | Balanced, Floats]:
         shape, count = self.maps.layers[0].shape[1:], len(members)

@@ -534,7 +534,14 @@ def _empty(name: str, weights: Weights, batch: int, times: int, modes: int) -> A
     return made if name == "weights" else made[0]
 
 
-def _refuse_too_large(names: tuple[str, ...], weights: Weights, batch: int, times: int, modes: int) -> None:
+def _refuse_too_large(
+    names: tuple[str, ...],
+    weights: Weights,
+    batch: int,
+    times: int,
+    modes: int,
+    less: str = "record less often (record_every=, at=)",
+) -> None:
     numbers = {name: sum(_product(shape) for shape in _shapes(name, weights.widths, modes)) for name in names}
     size = batch * weights.dtype.itemsize
     recording = sum(numbers.values()) * size * times
@@ -543,7 +550,7 @@ def _refuse_too_large(names: tuple[str, ...], weights: Weights, batch: int, time
     _validate.fits_in_memory(
         recording + own + 8 * times,
         f"record: {what} of {batch} members at {times} times",
-        "record less often (record_every=, at=), fewer names, or fewer members at once",
+        f"{less}, fewer names, or fewer members at once",
     )
 
 
@@ -555,7 +562,9 @@ def _product(shape: tuple[int, ...]) -> int:
 
 
 @contextmanager
-def _progress(progress: Progress) -> Iterator[Callable[[int, int], object] | None]:
+def _progress(
+    progress: Progress, what: str = "gradient descent", unit: str = "step"
+) -> Iterator[Callable[[int, int], object] | None]:
     if progress is False:
         yield None
     elif callable(progress):
@@ -565,7 +574,7 @@ def _progress(progress: Progress) -> Iterator[Callable[[int, int], object] | Non
             from tqdm.auto import tqdm
         except ImportError:
             raise MissingExtra.of("tqdm", "cli", "progress=True") from None
-        with tqdm(unit="step", unit_scale=True, desc="gradient descent") as bar:
+        with tqdm(unit=unit, unit_scale=True, desc=what) as bar:
 
             def tick(done: int, total: int) -> None:
                 bar.total = total
@@ -600,7 +609,14 @@ def _settings(
     }
 
 
-def _raise_if_diverged(run: Trajectory, below: str = "below 2/λ_max with λ_max = D s^(2-2/D) at the solution") -> None:
+OTHERS = "throw=False returns the others, as does .trajectory"
+
+
+def _raise_if_diverged(
+    run: Trajectory,
+    below: str = "below 2/λ_max with λ_max = D s^(2-2/D) at the solution",
+    others: str = OTHERS,
+) -> None:
     lost = np.flatnonzero(run.status == Status.DIVERGED)
     if not lost.size:
         return
@@ -608,6 +624,6 @@ def _raise_if_diverged(run: Trajectory, below: str = "below 2/λ_max with λ_max
     first = int(run.stopped_at[lost].min())
     raise IntegrationError(
         f"{lost.size} of {run.batch} members diverged (member {which}; the first at step {first}): try a smaller lr, "
-        f"{below}; throw=False returns the others, as does .trajectory",
+        f"{below}; {others}",
         run,
     )

@@ -15,6 +15,7 @@ from pydln.balanced_layers import BalancedGroup, balanced_groups
 from pydln.errors import IntegrationError, Interrupted
 from pydln.exact.tangent_kernel import kernel_distance
 from pydln.flow import (
+    OTHERS,
     RUN_WHOLE,
     Progress,
     Stop,
@@ -44,7 +45,7 @@ from pydln.reduce.problem import (
     input_root,
     transposed,
 )
-from pydln.stepping import Coordinates, Recorder, follow
+from pydln.stepping import Coordinates, Reached, Recorder, follow
 from pydln.task import Task
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
@@ -52,6 +53,7 @@ from pydln.weights import Weights
 __all__ = ["gradient_flow"]
 
 _AT_ONCE = 2**27  # bytes of weights over time that are held beside the recording
+FEWER_TIMES = "record at fewer times"
 _BY_KERNEL = ("loss", "test_loss", "strengths", "product", "layer_norms")
 
 
@@ -152,11 +154,11 @@ def gradient_flow(
         if isinstance(wanted, tuple):
             raise ValueError(f"reduce: expected auto or none with kernel_distance, got {', '.join(wanted)}")
         wanted = "none"
-    _refuse_too_large(names, weights, batch, len(times), modes)
+    _refuse_too_large(names, weights, batch, len(times), modes, FEWER_TIMES)
 
     records = {name: _empty(name, weights, batch, len(times), modes) for name in names}
     run = _Run(Ensemble(task, weights, batch), how, times, limits, records, threads)
-    with _progress(progress) as tick:
+    with _progress(progress, "gradient flow", "record") as tick:
         interrupted = run(wanted, tick)
     made = Trajectory(
         t=times,
@@ -240,7 +242,11 @@ class _Integrator:
         return {"method": self.method.name, **adaptive, **limits}
 
     def following(
-        self, times: NDArray[np.float64], ended: _Ended, tick: Callable[[int, int], object] | None
+        self,
+        times: NDArray[np.float64],
+        ended: _Ended,
+        tick: Callable[[int, int], object] | None,
+        reached: Reached | None = None,
     ) -> Callable[[Coordinates, NDArray[Any], Recorder], None]:
         """`pydln.stepping.follow` with coordinates, starts and a recorder left open; `tick` gets records."""
 
@@ -267,6 +273,7 @@ class _Integrator:
                     max_steps=self.max_steps,
                     ended=ended.of(np.arange(len(y))),
                     record=seen,
+                    reached=reached,
                 )
 
         return run
@@ -548,20 +555,19 @@ def _times(t: ArrayLike) -> NDArray[np.float64]:
     return times
 
 
-_GIVEN_UP = (Status.DIVERGED, Status.STEP_LIMIT, Status.STIFF)
+GIVEN_UP = (Status.DIVERGED, Status.STEP_LIMIT, Status.STIFF)
 
 
 def _judged(run: Trajectory, interrupted: bool, throw: bool) -> Trajectory:
     if interrupted:
         done = int(np.count_nonzero(run.status != Status.INTERRUPTED))
         raise Interrupted(f"interrupted: {done} of {run.batch} members are complete; see .trajectory", run)
-    lost = np.flatnonzero(np.isin(run.status, _GIVEN_UP))
+    lost = np.flatnonzero(np.isin(run.status, GIVEN_UP))
     if throw and lost.size:
         which = ", ".join(str(i) for i in lost[:5]) + (", …" if lost.size > 5 else "")
         meaning = Status(int(run.status[lost[0]])).meaning
         raise IntegrationError(
-            f"{lost.size} of {run.batch} members did not reach the end (member {which}): the first {meaning}; "
-            "throw=False returns the others, as does .trajectory",
+            f"{lost.size} of {run.batch} members did not reach the end (member {which}): the first {meaning}; {OTHERS}",
             run,
         )
     return run

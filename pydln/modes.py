@@ -116,7 +116,7 @@ def mode_flow(
     )
     targets, spread = (np.broadcast_to(x, (batch, modes)) for x in (wanted, d))
     modes_of = _ModeRun(how, targets, spread, np.broadcast_to(a, (batch, modes, depth)), threads)
-    with _progress(progress) as tick:
+    with _progress(progress, "mode flow", "record") as tick:
         strengths, ended, interrupted = modes_of(times, tick=tick)
     status = ended.status.reshape(batch, modes).max(axis=1)
     stopped_time = ended.stopped_time.reshape(batch, modes).min(axis=1)

@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate, exact
 from pydln.errors import IntegrationError, Interrupted, NotApplicable
-from pydln.flow import Stop, gradient_descent
+from pydln.flow import Progress, Stop, _progress, _raise_if_diverged, gradient_descent
 from pydln.init.arguments import arguments
 from pydln.init.draws import draws, frames
-from pydln.integrate import gradient_flow
+from pydln.integrate import GIVEN_UP, gradient_flow
 from pydln.task import Modes, Task
-from pydln.trajectory import Trajectory
+from pydln.trajectory import Status, Trajectory
 from pydln.weights import Weights
 
 __all__ = ["Pretrained", "fine_tune", "pretrain"]
@@ -26,6 +26,7 @@ FloatArray = NDArray[np.float64]
 
 STARTS = ("gaussian", "aligned")
 _TIMES = 101  # records of a layer's flow
+_OTHERS = ".trajectory holds this layer of all members"
 _ROUNDING = 32 * float(np.finfo(np.float64).eps)  # of the largest variance: what counts as none, as in Task
 
 
@@ -76,7 +77,7 @@ def pretrain(
     first: int = 0,
     dtype: DTypeLike = np.float64,
     n_threads: int | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress = False,
 ) -> Pretrained:
     """Layer by layer, train linear autoencoders on the inputs and keep their encoders.
 
@@ -121,8 +122,8 @@ def pretrain(
         As for `pydln.init.gaussian`, for every layer.
     n_threads : int, optional
         Threads over the batch; the result does not depend on it.
-    progress : callable, optional
-        Gets (layers trained, D - 1) before each and at the end.
+    progress : bool or callable
+        True for a bar, which needs tqdm, or a function that gets (layers trained, D - 1) before each and at the end.
 
     Returns
     -------
@@ -133,7 +134,8 @@ def pretrain(
     ValueError, TypeError
         Widths that are not those of the task, no hidden layer, both or neither of `lr` with `steps` and `t`.
     IntegrationError
-        An autoencoder diverged: a smaller `lr` helps, or a shorter `t`; a note names its layer.
+        Members of an autoencoder diverged: a smaller `lr` helps, or a shorter `t`. A note names its layer, and
+        ``.trajectory`` holds what became of all members in it; layers above it would have nothing to learn from.
     Interrupted
         Ctrl-C; ``.trajectory`` is that of the autoencoder in training, whose layer a note names.
     """
@@ -151,35 +153,34 @@ def pretrain(
     train = _training(depth, lr, steps, tol, t, n_threads)
     _validate.choice(start, "start", STARTS)
     size = _validate.number(scale, "scale", above=0)
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress: expected a callable or None, got {progress!r}")
 
     representation = None if task.whitened else task.sigma_xx
     layers, runs, losses, floors, solved = [], [], [], [], []
-    for k in range(1, depth):
-        if progress is not None:
-            progress(k - 1, depth - 1)
-        n_in, n = dims[k - 1], dims[k]
-        own = _autoencoder(representation, n_in, task.normalize)
-        variances = own.modes.s
-        floor = 0.5 * np.broadcast_to(np.sum(variances[..., n:], axis=-1), (count,))
-        begin = _start(start, own, n, size, k, count, keys).astype(kind)
-        try:
-            run, closed = train(k, own, begin, floor)
-        except (IntegrationError, Interrupted) as error:
-            error.add_note(f"while the autoencoder of layer {k} was trained")
-            raise
-        assert run.final is not None
-        layers.append(run.final.layers[0].astype(kind, copy=False))
-        losses.append(own.loss(run.final.product()))
-        runs.append(run)
-        floors.append(floor)
-        solved.append(closed)
-        encoder = layers[-1].astype(np.float64, copy=False)
-        turned = np.swapaxes(encoder, -2, -1)
-        representation = encoder @ turned if representation is None else encoder @ representation @ turned
-    if progress is not None:
-        progress(depth - 1, depth - 1)
+    with _progress(progress, "pretraining", "layer") as tick:
+        for k in range(1, depth):
+            if tick is not None:
+                tick(k - 1, depth - 1)
+            n_in, n = dims[k - 1], dims[k]
+            own = _autoencoder(representation, n_in, task.normalize)
+            variances = own.modes.s
+            floor = 0.5 * np.broadcast_to(np.sum(variances[..., n:], axis=-1), (count,))
+            begin = _start(start, own, n, size, k, count, keys).astype(kind)
+            try:
+                run, closed = train(k, own, begin, floor)
+            except (IntegrationError, Interrupted) as error:
+                error.add_note(f"while the autoencoder of layer {k} was trained")
+                raise
+            assert run.final is not None
+            layers.append(run.final.layers[0].astype(kind, copy=False))
+            losses.append(own.loss(run.final.product()))
+            runs.append(run)
+            floors.append(floor)
+            solved.append(closed)
+            encoder = layers[-1].astype(np.float64, copy=False)
+            turned = np.swapaxes(encoder, -2, -1)
+            representation = encoder @ turned if representation is None else encoder @ representation @ turned
+        if tick is not None:
+            tick(depth - 1, depth - 1)
     n_in, n_out = dims[-2:]
     columns = frames(max(n_in, n_out), min(n_in, n_out), count, keys, 2 * depth - 1)
     last = columns if n_out >= n_in else columns.transpose(0, 2, 1)
@@ -292,7 +293,16 @@ def _by_flow(times: FloatArray, n_threads: int | None) -> Train:
         try:
             solution = exact.solve(own, weights)
         except NotApplicable:
-            return gradient_flow(own, weights, times, record="loss", n_threads=n_threads), False
+            run = gradient_flow(own, weights, times, record="loss", n_threads=n_threads, throw=False)
+            lost = np.flatnonzero(np.isin(run.status, GIVEN_UP))
+            if lost.size:
+                ended = Status(int(run.status[lost[0]])).name
+                raise IntegrationError(
+                    f"{lost.size} of {run.batch} members did not reach the end (the first, member {lost[0]}: {ended}): "
+                    f"try a shorter t or a smaller scale; {_OTHERS}",
+                    run,
+                ) from None
+            return run, False
         run = solution.evaluate(times)
         # The layers at the end alone: a hundred times over they would be the largest thing here.
         end = solution.evaluate(times[-1:], record="weights")
@@ -321,12 +331,12 @@ def _by_descent(rates: FloatArray, steps: int, tol: float, n_threads: int | None
         if tol > 0:
             begin = own.loss(np.asarray(weights.product(), dtype=np.float64))
             stop = Stop(loss=floor + tol * (np.broadcast_to(begin, floor.shape) - floor))
-        return (
-            gradient_descent(
-                own, weights, lr=float(rates[k - 1]), steps=steps, record="loss", stop=stop, n_threads=n_threads
-            ),
-            False,
+        rate = float(rates[k - 1])
+        run = gradient_descent(
+            own, weights, lr=rate, steps=steps, record="loss", stop=stop, n_threads=n_threads, throw=False
         )
+        _raise_if_diverged(run, "below 1/d of the largest variance d of the inputs", _OTHERS)
+        return run, False
 
     return train
 

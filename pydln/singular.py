@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _validate
 from pydln.balanced import Balanced, confluent, divided, ranks
 from pydln.end_to_end import Followed, depth_of, maps_of
-from pydln.flow import Progress, _batch
+from pydln.flow import Progress, Stop, _batch
 from pydln.integrate import _Integrator
 from pydln.reduce.problem import Ensemble, blocks, transposed
 from pydln.task import Task
@@ -157,6 +157,7 @@ def singular_flow(
     step: float | None = None,
     max_step: float | None = None,
     max_steps: int = 100_000,
+    stop: Stop | None = None,
     throw: bool = True,
     progress: Progress = False,
 ) -> SingularFlow:
@@ -172,7 +173,7 @@ def singular_flow(
     ----------
     depth : float
         D >= 2. (One layer lets singular values pass zero and rise from it: decompose its product.)
-    task, product, t, record, method, rtol, atol, step, max_step, max_steps, throw, progress
+    task, product, t, record, method, rtol, atol, step, max_step, max_steps, stop, throw, progress
         As in `end_to_end_flow`.
 
     Raises
@@ -181,7 +182,7 @@ def singular_flow(
         As `end_to_end_flow`.
     """
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
-    run = Followed(task, product, t, _validate.number(depth, "depth", at_least=2), record, how)
+    run = Followed(task, product, t, _validate.number(depth, "depth", at_least=2), record, how, stop)
     k, times = min(task.n_in, task.n_out), len(run.times)
     _validate.fits_in_memory(
         8 * run.batch * times * k * (task.n_in + task.n_out + 1),

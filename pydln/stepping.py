@@ -12,12 +12,13 @@ from pydln.methods import Method
 from pydln.reduce.problem import blocks
 from pydln.trajectory import Status
 
-__all__ = ["Coordinates", "Recorder", "follow"]
+__all__ = ["Coordinates", "Reached", "Recorder", "follow"]
 
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
 
 _SMALL_ERROR = 1e-4
+_BISECTIONS = 48  # of a step, as in the kernel of `gradient_flow`
 _AT_ONCE = 2**24  # bytes of interpolated points that are made at once
 
 
@@ -40,6 +41,9 @@ class Coordinates(Protocol):
 Recorder = Callable[[Any, Integers, Integers, Floats], object]
 """Gets the coordinates, members and indices of times, (points,) each, and (points, numbers) states at these times."""
 
+Reached = Callable[[Any, Integers, Floats], Integers]
+"""Gets coordinates, members and their states; the `Status` to stop with of each, below 0 where it goes on."""
+
 
 def follow(
     path: Coordinates,
@@ -54,6 +58,7 @@ def follow(
     max_steps: int,
     ended: dict[str, NDArray[Any]],
     record: Recorder,
+    reached: Reached | None = None,
 ) -> None:
     """Follows dy/dt = slope(y) from t = 0 to the last of `times`, with the step control of `gradient_flow`.
 
@@ -73,6 +78,8 @@ def follow(
     ended : dict of arrays, (members,) each
         ``status``, ``stopped_at`` (time), ``accepted`` and ``rejected``: written when a member ends.
     record : Recorder
+    reached : Reached, optional
+        Asked of the starts and at the end of every step; the moment within the step is found by bisection.
     """
     end, final = float(times[-1]), y
     who = np.arange(len(y))
@@ -90,6 +97,9 @@ def follow(
         count += 1
     status = np.full(len(y), Status.COMPLETED if len(times) == count[:1].sum() else -1)
     status[~np.isfinite(first).all(axis=1)] = Status.DIVERGED
+    if reached is not None:
+        at_once = reached(path, who, y)
+        status = np.where(at_once >= 0, at_once, status)
     p = 1 / method.exponent
     while True:
         over = status >= 0
@@ -134,18 +144,31 @@ def follow(
         status[spent] = np.where(held, Status.STIFF, Status.STEP_LIMIT)[spent]
         status[kept & ends] = Status.COMPLETED
 
-        due = np.where(kept, np.where(ends, len(times), np.searchsorted(times, now + h, side="right")), count)
+        theta, stops, where = np.ones(len(who)), np.zeros(0, dtype=np.int64), y[:0]
+        good = np.flatnonzero(kept)
+        if reached is not None and good.size:
+            asked = reached(path.of(good), who[good], point[good])
+            stops = good[asked >= 0]
+            if stops.size:
+                status[stops] = asked[asked >= 0]
+                own = _Between(path.of(stops), y[stops], h[stops], [k[stops] for k in slopes], method)
+                theta[stops] = own.first(reached, who[stops])
+                where = own.at(theta[stops])
+        last = np.where(ends & (theta == 1), end, now + theta * h)
+        due = np.where(kept, np.searchsorted(times, last, side="right"), count)
         some = np.flatnonzero(due > count)
         if some.size:
             _record_between(path.of(some), some, who, (count, due), (now, h), times, method, (y, slopes), record)
         count = due
-        now = np.where(kept, now + h, now)
+        now = np.where(kept, now + theta * h, now)
         if kept.all():
             y, first = path.renewed(point, slopes[-1])
-        elif kept.any():
-            good = np.flatnonzero(kept)
+        elif good.size:
             y, first = y.copy(), first.copy()
             y[good], first[good] = path.of(good).renewed(point[good], slopes[-1][good])
+        if stops.size:
+            y = y.copy()
+            y[stops] = where
 
 
 def _moved(y: Floats, h: Floats, row: Floats, slopes: list[Floats]) -> Floats:
@@ -181,6 +204,37 @@ def _error(
     return np.asarray(np.where(e > 0, e * e / np.sqrt(e * e + 0.01 * f * f), e))
 
 
+class _Between:
+    """What lies within a step of each of some members, from the interpolant of the method."""
+
+    def __init__(self, path: Coordinates, y: Floats, h: Floats, slopes: list[Floats], method: Method) -> None:
+        self.path, self.y, self.h, self.method = path, y, h, method
+        self.slopes = slopes
+        for row in method.a[method.stages :]:
+            self.slopes.append(path.slope(_moved(y, h[:, None], row, self.slopes)))
+
+    def at(self, theta: Floats, which: Integers | slice = slice(None)) -> Floats:
+        """States at these parts of the step, of all members or of `which`."""
+        theta = theta[:, None]
+        y, h = self.y[which], self.h[which, None]
+        total = np.zeros_like(y)
+        for k, powers in zip(self.slopes, self.method.dense, strict=True):
+            b = np.zeros_like(theta)
+            for coefficient in powers[::-1]:
+                b = (b + coefficient) * theta
+            total += b * k[which]
+        return np.asarray(y + h * total)
+
+    def first(self, reached: Reached, who: Integers) -> Floats:
+        """The part of the step at which `who`, who are where they wanted to be at its end, get there."""
+        low, high = np.zeros(len(self.y)), np.ones(len(self.y))
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            there = reached(self.path, who, self.at(middle)) >= 0
+            low, high = np.where(there, low, middle), np.where(there, middle, high)
+        return high
+
+
 def _record_between(
     path: Coordinates,
     some: Integers,
@@ -192,22 +246,14 @@ def _record_between(
     kept: tuple[Floats, list[Floats]],
     record: Recorder,
 ) -> None:
-    """What lies within a step, from the interpolant of the method."""
+    """Shows what lies within a step to `record`."""
     first, due = (a[some] for a in records)
     now, h = (a[some] for a in steps)
-    y, slopes = kept[0][some], [k[some] for k in kept[1]]
-    for row in method.a[method.stages :]:
-        slopes.append(path.slope(_moved(y, h[:, None], row, slopes)))
+    between = _Between(path, kept[0][some], h, [k[some] for k in kept[1]], method)
     many = due - first
     place = np.repeat(np.arange(len(some)), many)
     which = np.arange(len(place)) - np.repeat(np.cumsum(many) - many, many) + first[place]
     theta = np.clip((times[which] - now[place]) / h[place], 0, 1)
-    for part in blocks(len(place), y.shape[1] * y.itemsize, at_once=_AT_ONCE):
-        own, at = place[part], theta[part, None]
-        total = np.zeros((len(part), y.shape[1]))
-        for k, powers in zip(slopes, method.dense, strict=True):
-            b = np.zeros_like(at)
-            for coefficient in powers[::-1]:
-                b = (b + coefficient) * at
-            total += b * k[own]
-        record(path, who[some][own], which[part], y[own] + h[own, None] * total)
+    for part in blocks(len(place), 8 * between.y.shape[1], at_once=_AT_ONCE):
+        own = place[part]
+        record(path, who[some][own], which[part], between.at(theta[part], own))

@@ -521,6 +521,87 @@ def test_is_saved_and_picked_like_any_trajectory(tmp_path):
     assert run.final is None
 
 
+@pytest.mark.parametrize("whiten", [True, False])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_stops_where_the_layers_do(depth, whiten):
+    """The same moments as those of `gradient_flow` with layers that have this product."""
+    sigmas = [[1.5, 0.7, 0.2], [0.3, 0.2, 0.1], [0.9, 0.8, 0.05]]
+    task, start = some_task(4, 3, whiten=whiten), maps(4, 3, sigmas)
+    layers = dln.init.balanced(start, depth=depth)
+    t = np.linspace(0, 6, 61)
+    limits = {
+        "loss": dln.Stop(loss=task.floor + np.array([0.05, 0.2, 100.0])),
+        "strengths": dln.Stop(strengths=[0.8 * task.modes.s[0] if whiten else 0.3, np.nan, np.nan]),
+        "both": dln.Stop(
+            loss=task.floor + 0.3, strengths=0.9 * np.abs(np.diag(task.modes.U.T @ start[0] @ task.modes.V))
+        ),
+    }
+    for name, stop in limits.items():
+        run = dln.end_to_end_flow(task, start, t, depth=depth, stop=stop, record=RECORDS, **TIGHT)
+        free = dln.gradient_flow(task, layers, t, stop=stop, record=RECORDS, reduce="none", **TIGHT)
+        np.testing.assert_array_equal(run.status, free.status, err_msg=name)
+        assert (run.status != dln.Status.COMPLETED).any()
+        when = run.settings["stopped_time"]
+        np.testing.assert_allclose(when, free.settings["stopped_time"], atol=1e-8, err_msg=name)
+        np.testing.assert_array_equal(np.isnan(run.loss), t > when[:, None])
+        np.testing.assert_array_equal(np.isnan(run.product).all(axis=(2, 3)), t > when[:, None])
+        for record in RECORDS:
+            np.testing.assert_allclose(getattr(run, record), getattr(free, record), atol=1e-8, err_msg=record)
+        assert repr(run.settings["stop"]) == repr(free.settings["stop"])
+    at_once = dln.end_to_end_flow(task, start, t, depth=depth, stop=limits["loss"])
+    assert at_once.settings["stopped_time"][2] == 0
+    assert at_once.status[2] == dln.Status.REACHED_LOSS
+    alone = dln.end_to_end_flow(task, start[1], t, depth=depth, stop=dln.Stop(loss=task.floor + 0.2))
+    assert alone.settings["stopped_time"][0] == at_once.settings["stopped_time"][1], "company changes no bit"
+    np.testing.assert_array_equal(alone.loss[0], at_once.loss[1])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("whiten", [True, False])
+def test_steady_bounds_the_speed_of_every_layer(depth, whiten):
+    task, start = some_task(4, 3, whiten=whiten), maps(4, 3, [[1.5, 0.7, 0.2], [0.3, 0.2, 0.1]])
+    run = dln.end_to_end_flow(task, start, [0.0, 60.0], depth=depth, stop=dln.Stop(steady=0.05), **TIGHT)
+    assert (run.status == dln.Status.STEADY).all()
+    for i, when in enumerate(run.settings["stopped_time"]):
+        layers = dln.gradient_flow(task, dln.init.balanced(start[i], depth=depth), [when], record="weights", **TIGHT)
+        W = [w[0, 0] for w in layers.weights]
+        E = task.sigma_yx - chained(W, 4) @ task.sigma_xx
+        speeds = [chained(W[k + 1 :], 3).T @ E @ chained(W[:k], 4).T for k in range(depth)]
+        size = np.abs(speeds[0]).max() if depth == 1 else max(np.linalg.norm(k, 2) for k in speeds)
+        assert size == pytest.approx(0.05, rel=1e-6)
+    nothing = dln.end_to_end_flow(task, np.zeros((3, 4)), [0.0, 1.0], depth=3, stop=dln.Stop(steady=1e-300))
+    assert nothing.status[0] == dln.Status.STEADY
+
+
+def chained(layers, n):
+    """W_k ⋯ W_1, the identity of n where there are none."""
+    product = np.eye(n)
+    for W in layers:
+        product = W @ product if W.shape[1] == product.shape[0] else W
+    return product
+
+
+@pytest.mark.parametrize("method", ["dopri5", "dop853", "rk4"])
+def test_every_method_stops(method):
+    task, start = some_task(4, 3, whiten=True), maps(4, 3, [[0.3, 0.2, 0.1]])
+    how = {"step": 0.01} if method == "rk4" else {"rtol": 1e-11}
+    stop = dln.Stop(loss=task.floor + 0.2)
+    run = dln.end_to_end_flow(task, start, [5.0], depth=3, stop=stop, method=method, **how)
+    best = dln.end_to_end_flow(task, start, [5.0], depth=3, stop=stop, **TIGHT)
+    assert run.settings["stopped_time"] == pytest.approx(best.settings["stopped_time"], abs=1e-7)
+
+
+def test_a_stop_is_checked_before_work():
+    task, start = some_task(4, 3, whiten=True), maps(4, 3, [[0.3, 0.2, 0.1], [0.4, 0.2, 0.1]])
+    with pytest.raises(ValueError, match=r"stop\.loss: expected 1 or 2 members like product, got 3"):
+        dln.end_to_end_flow(task, start, [1.0], depth=3, stop=dln.Stop(loss=np.ones(3)))
+    with pytest.raises(TypeError, match=r"stop: expected pydln\.Stop"):
+        dln.singular_flow(task, start, [1.0], depth=3, stop=0.1)
+    flow = dln.singular_flow(task, start, [0.0, 5.0], depth=3, stop=dln.Stop(loss=task.floor + 0.2))
+    assert (flow.trajectory.status == dln.Status.REACHED_LOSS).all()
+    assert np.isnan(flow.sigma[:, 1]).all()
+
+
 def test_ctrl_c_keeps_what_there_is():
     task, start = some_task(4, 4, whiten=True), maps(4, 4, [[1.0, 0.7, 0.2, 0.1], [1.0, 0.5, 0.0, 0.0]])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -157,6 +158,30 @@ def test_critical_slowing_costs_no_digits() -> None:
     np.testing.assert_allclose(found, excess / 2, rtol=1.6e-6 + 1.5 * excess.max())
     assert (np.diff(found) > 0).all()
     np.testing.assert_allclose(found[:3], excess[:3] / 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("start", [1e-99, 1e-17, 1e-15, 1e-9, 1.0, 1e80])
+def test_at_criticality_the_limit_does_not_depend_on_the_start(start: float) -> None:
+    """V(q)/q - 1 is -2q for tanh at σ_w = 1 and 6q/π for gelu at σ_w = 2: rounding for a small q, and yet a way."""
+    assert fixed_point("tanh", 1.0, start=start) == 0
+    assert fixed_point("erf", np.sqrt(np.pi) / 2, start=start) == 0
+    assert fixed_point("gelu", 2.0, start=start) == np.inf
+    assert fixed_point("softplus", np.sqrt(2), start=start) == np.inf
+    assert fixed_point("relu", np.sqrt(2), 0.1, start=start) == np.inf
+    assert fixed_point("tanh", 1.1, start=start) == pytest.approx(0.112750, abs=5e-7)
+    for name in ("linear", "relu"):
+        gain = {"linear": 1.0, "relu": np.sqrt(2)}[name]
+        assert fixed_point(name, gain, start=start) == start, "every length is kept"
+    resting = fixed_point("tanh", 1.3, 0.2, start=start)
+    assert fixed_point("tanh", 1.3, 0.2, start=resting) == pytest.approx(float(resting), rel=1e-14)
+
+
+def test_lengths_from_the_smallest_biases_to_the_largest_weights() -> None:
+    np.testing.assert_allclose(fixed_point("tanh", 0.5, [1e-20, 1e-90]), np.array([1e-40, 1e-180]) / 0.75, rtol=1e-13)
+    np.testing.assert_allclose(fixed_point("softplus", 1e-60), np.log(2) ** 2 * 1e-120, rtol=1e-13)
+    np.testing.assert_allclose(fixed_point("tanh", 1e50, [0.0, 1e50]), [1e100, 2e100], rtol=1e-13)
+    assert fixed_point("relu", 1e50) == np.inf
+    assert np.isfinite(depth_scales("tanh", 1e50, 1.0).xi_c)
 
 
 def test_lengths_that_end_at_zero_at_infinity_or_nowhere() -> None:
@@ -331,6 +356,28 @@ def test_the_phase_diagram_is_its_parts() -> None:
     assert phases.activation == "tanh"
 
 
+def test_a_phase_diagram_is_refused_only_where_its_result_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"sigma_w: a phase diagram of 1000000 by 1000000 points needs 40 TB and"):
+        phase_diagram("tanh", np.linspace(0, 3, 10**6), np.linspace(0, 3, 10**6))
+    w, b = np.linspace(0.4, 3.0, 7), np.array([0.0, 0.3, 1.5])
+    whole = phase_diagram("tanh", w, b)
+    monkeypatch.setattr("pydln.propagation.phases._AT_ONCE", 5)
+    monkeypatch.setattr("pydln.propagation.phases._EDGES_AT_ONCE", 2)
+    in_parts = phase_diagram("tanh", w, b)
+    for name in ("q", "chi", "c", "xi_q", "xi_c", "edge"):
+        np.testing.assert_array_equal(getattr(in_parts, name), getattr(whole, name))
+
+
+def test_means_take_little_memory_beside_their_result() -> None:
+    """A hundred nodes for each of a million variances would be 800 MB."""
+    q = np.geomspace(1e-3, 8.0, 100_000)
+    tracemalloc.start()
+    gaussian_mean(np.tanh, q)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 60 * q.nbytes
+
+
 # --- networks --------------------------------------------------------------------------------------------------------
 
 
@@ -392,15 +439,22 @@ def test_a_custom_nonlinearity_and_one_that_cannot_be_resolved() -> None:
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: length_map(-1.0, "tanh", 1.0), ValueError, "q: expected a number >= 0, got -1.0"),
+        (lambda: length_map(-1.0, "tanh", 1.0), ValueError, r"q: expected a number >= 0 and <= 1e\+150, got -1.0"),
         (lambda: length_map(np.inf, "tanh", 1.0), ValueError, "q: expected a finite number, got inf"),
         (lambda: length_map(1.0, "swish", 1.0), ValueError, "activation: expected one of"),
         (lambda: length_map([1.0, 2.0], "tanh", [1.0, 2.0, 3.0]), ValueError, "expected shapes that broadcast"),
         (lambda: chi(1.0, "tanh", "wide"), TypeError, "sigma_w: expected real numbers"),
-        (lambda: fixed_point("tanh", 1.0, start=0.0), ValueError, "start: expected a number > 0, got 0.0"),
+        (lambda: fixed_point("tanh", 1.0, start=0.0), ValueError, "start: expected a number >= 1e-150, got 0.0"),
         (lambda: correlation_map(1.2, 1.0, "tanh", 1.0), ValueError, "c: expected a number >= -1 and <= 1, got 1.2"),
         (lambda: correlation_map([0.1, 0.2], [1.0, 2, 3], "tanh", 1.0), ValueError, "c: expected a shape"),
         (lambda: correlation_map(0.1, 1.0, "tanh", 0.0), ValueError, "sigma_w: expected some activity"),
+        (lambda: length_map(1.0, "tanh", 1e200), ValueError, r"sigma_w: expected .* <= 1e\+50, got 1e\+200"),
+        (lambda: fixed_point("tanh", [1.0, 1e200]), ValueError, r"sigma_w: expected .* <= 1e\+50, got 1e\+200 at"),
+        (lambda: fixed_point("tanh", 1.0, 1e200), ValueError, r"sigma_b: expected .* <= 1e\+50, got 1e\+200"),
+        (lambda: correlation_map(0.5, 1.0, "tanh", 1e200), ValueError, r"sigma_w: expected .* <= 1e\+50"),
+        (lambda: depth_scales("relu", 1e200), ValueError, r"sigma_w: expected .* <= 1e\+50"),
+        (lambda: edge_of_chaos("tanh", 1e200), ValueError, r"sigma_b: expected .* <= 1e\+50"),
+        (lambda: phase_diagram("tanh", [1.0, 1e200], [0.0]), ValueError, r"sigma_w: expected .* <= 1e\+50"),
         (lambda: phase_diagram("tanh", [2.0, 1.0], [0.0]), ValueError, "sigma_w: expected increasing numbers"),
         (lambda: phase_diagram("tanh", 2.0, [0.0]), ValueError, r"sigma_w: expected \(any,\)"),
     ],

@@ -313,6 +313,23 @@ def test_length_map_draws_the_map_its_fixed_points_and_a_staircase() -> None:
         plot.length_map("tanh", [[1.0]])
 
 
+def test_length_map_has_a_dot_at_every_fixed_point() -> None:
+    """gelu with small biases: a length near zero that is kept, and one that parts what dies from what explodes."""
+    ax = plot.length_map("gelu", [1.5, 1.6], 0.1, largest=6.0)
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    where = np.array([line.get_xdata()[0] for line in dots])
+    assert len(dots) == 4
+    np.testing.assert_allclose(propagation.length_map(where, "gelu", [1.5, 1.5, 1.6, 1.6], 0.1), where, rtol=1e-12)
+    np.testing.assert_allclose(where[::2], propagation.fixed_point("gelu", [1.5, 1.6], 0.1, start=1e-6), rtol=1e-9)
+    hollow = [line.get_markerfacecolor() == "white" for line in dots]
+    assert hollow == [False, True, False, True]
+    slopes = propagation.length_slope(where, "gelu", [1.5, 1.5, 1.6, 1.6])
+    assert hollow == (slopes > 1).tolist()
+    for name, gain in (("linear", 1.0), ("relu", np.sqrt(2))):
+        kept = plot.length_map(name, gain)
+        assert not [line for line in kept.lines if line.get_marker() == "o"], "every length rests"
+
+
 def test_jacobian_grid_has_a_panel_for_every_gain_and_length_and_loses_no_value() -> None:
     rng = np.random.default_rng(0)
     values = {"orthogonal": 10.0 ** rng.uniform(-3, 1, (2, 3, 40)), "Gaussian": 10.0 ** rng.uniform(-12, 3, (2, 3, 40))}

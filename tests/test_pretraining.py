@@ -247,6 +247,24 @@ def test_progress_and_notes() -> None:
     assert caught.value.__notes__ == ["while the autoencoder of layer 1 was trained"]
 
 
+@pytest.mark.parametrize("how", [{"lr": 50.0, "steps": 500}, {"t": 1.0, "scale": 1e30}])
+def test_what_a_failed_pretraining_advises_exists(how: Any) -> None:
+    with pytest.raises(dln.IntegrationError, match=r"\.trajectory holds this layer of all members") as caught:
+        pretrain(TASK, (6, 5, 5, 3), **how)
+    assert not any(word in str(caught.value) for word in ("throw", "allow more", "max_steps"))
+    assert caught.value.trajectory.status.size == 1
+
+
+def test_a_bar_counts_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tqdm")
+    pretrain(TASK, (6, 5, 5, 3), t=1.0, progress=True)
+    shown = capsys.readouterr().err
+    assert "pretraining: 100%" in shown
+    assert "2.00/2.00" in shown
+    dln.gradient_flow(TASK, init.gaussian((6, 5, 3), scale=0.1), [0.5, 1.0], progress=True)
+    assert "gradient flow: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -269,7 +287,7 @@ def test_progress_and_notes() -> None:
         ({"last_scale": [1.0, 2.0]}, ValueError, "last_scale: expected a number, got"),
         ({"batch": 0}, ValueError, "batch: expected an integer >= 1, got 0"),
         ({"seed": -1}, ValueError, "seed: expected an integer >= 0, got -1"),
-        ({"progress": 3}, TypeError, "progress: expected a callable or None, got 3"),
+        ({"progress": 3}, TypeError, "progress: expected True, False or a callable, got int"),
         ({"task": 3}, TypeError, r"task: expected a pydln\.Task, got int"),
         (
             {"task": dln.Task.stack([TASK, TASK]), "batch": 3},

@@ -6,12 +6,13 @@ import functools
 import itertools
 from math import comb
 
+import mpmath
 import numpy as np
 import pytest
 from numpy.polynomial.legendre import leggauss
 
 import pydln
-from pydln.activations import activation
+from pydln.activations import LEAK, activation
 from pydln.spectra import (
     Comparison,
     Disk,
@@ -45,6 +46,8 @@ def law(name):
         "disk": lambda: Disk(5, scale=1.3),
         "fc 1": lambda: FussCatalan(1),
         "fc 2": lambda: FussCatalan(2, scale=0.7),
+        "fc 0.4": lambda: FussCatalan(0.4, scale=1.2),
+        "fc 2.7": lambda: FussCatalan(2.7),
         "fc 5": lambda: FussCatalan(5),
         "fc 100": lambda: FussCatalan(100),
         "mp thin": lambda: MarchenkoPastur(0.3, variance=2.0),
@@ -61,7 +64,8 @@ def law(name):
 
 
 NAMES = [
-    *("circular", "disk", "fc 1", "fc 2", "fc 5", "fc 100", "mp thin", "mp square", "mp tall", "linear"),
+    *("circular", "disk", "fc 1", "fc 2", "fc 0.4", "fc 2.7", "fc 5", "fc 100"),
+    *("mp thin", "mp square", "mp tall", "linear"),
     *(
         "relu gaussian",
         "relu orthogonal",
@@ -139,8 +143,9 @@ def test_outside_the_support(name):
 
 
 def test_fuss_catalan_known_values():
-    assert FussCatalan(1).moment(4) == comb(8, 4) // 5
-    assert FussCatalan(2).moment(3) == 12
+    assert FussCatalan(1).moment(4) == pytest.approx(comb(8, 4) // 5, rel=1e-14)
+    assert FussCatalan(2).moment(3) == pytest.approx(12, rel=1e-14)
+    assert FussCatalan(50).moment(40) == pytest.approx(comb(51 * 40, 40) / 2001, rel=1e-12)
     for depth in (1, 2, 5):
         assert FussCatalan(depth).support[1] == pytest.approx((depth + 1) ** (depth + 1) / depth**depth, rel=1e-14)
     x = np.linspace(0.01, 3.99, 50)
@@ -150,6 +155,25 @@ def test_fuss_catalan_known_values():
     # Near zero F ~ x^{1/(M+1)}, to the smallest numbers there are.
     tiny = FussCatalan(3).cdf_log([-400.0, -404.0])
     assert tiny[0] / tiny[1] == pytest.approx(np.e, rel=1e-12)
+
+
+@pytest.mark.parametrize("depth", [0.25, 1.0, 1.5, 7.3])
+def test_fuss_catalan_of_any_real_depth(depth):
+    """G(z) = B/z with B = 1 + B^{M+1}/z (Młotkowski 2010), followed from far away to the real axis in 30 digits."""
+    one = FussCatalan(depth)
+    for x in np.array([1e-3, 0.1, 0.5, 0.95]) * one.support[1]:
+        with mpmath.workdps(30):
+            B = mpmath.mpc(1)
+            for height in [*(2.0**-k for k in range(-5, 60)), 0]:
+                z = mpmath.mpc(x, height)
+                B = mpmath.findroot(lambda b, z=z: b - 1 - b ** (mpmath.mpf(depth) + 1) / z, B)
+            assert one.density(x) == pytest.approx(float(-(B / x).imag / mpmath.pi), rel=1e-11)
+    m1, m2 = one.moment(1), one.moment(2)
+    assert m1 == pytest.approx(1, rel=1e-14)
+    assert m2 - m1**2 == pytest.approx(depth, rel=1e-13)
+    mid = FussCatalan(7.0)
+    assert isinstance(mid.depth, int)
+    assert repr(mid) == "FussCatalan(depth=7, scale=1)"
 
 
 def test_linear_networks_with_gaussian_weights_are_fuss_catalan():
@@ -164,9 +188,130 @@ def test_two_layers_of_relu_and_orthogonal_weights_are_an_arcsine_law():
     """Two free projections of rank 1/2, times σ_w⁴ = 4: density 1/(2 π √(x(4 - x))) beside the atom of 1/2 at zero."""
     one = JacobianLaw("relu", depth=2, sigma_w=2**0.5, weights="orthogonal")
     assert one.atoms == ((0.0, 0.5),)
-    assert one.support[1] == pytest.approx(4, rel=1e-8)
+    assert one.support[1] == pytest.approx(4, rel=1e-14)
     x = np.linspace(0.05, 3.95, 30)
-    np.testing.assert_allclose(one.density(x), 1 / (2 * np.pi * np.sqrt(x * (4 - x))), rtol=1e-7)
+    np.testing.assert_allclose(one.density(x), 1 / (2 * np.pi * np.sqrt(x * (4 - x))), rtol=1e-14)
+
+
+def jacobian_law(name, depth, weights, q=None):
+    return JacobianLaw(name, depth=depth, sigma_w=1.3, weights=weights, q=q)
+
+
+@pytest.mark.parametrize(
+    ("one", "limit"),
+    [
+        (FussCatalan(1), np.inf),
+        (FussCatalan(0.4), np.inf),
+        (FussCatalan(6, scale=0.5), np.inf),
+        (Disk(1), 0.0),
+        (Disk(2, scale=1.3), 1.3**-2),
+        (Disk(3), np.inf),
+        (MarchenkoPastur(1.0, variance=3.0), np.inf),
+        (MarchenkoPastur(0.5), 0.0),
+        (MarchenkoPastur(2.0), 0.0),
+        (Orthogonal(3), 0.0),
+        (jacobian_law("linear", 2, "gaussian"), np.inf),
+        (jacobian_law("linear", 2, "orthogonal"), 0.0),
+        (jacobian_law("relu", 1, "gaussian"), 0.0),
+        (jacobian_law("relu", 1, "orthogonal"), 0.0),
+        (jacobian_law("relu", 2, "gaussian"), np.inf),
+        (jacobian_law("relu", 2, "orthogonal"), np.inf),
+        (jacobian_law("relu", 3, "orthogonal"), np.inf),
+        (jacobian_law("leaky_relu", 3, "gaussian"), np.inf),
+        (jacobian_law("leaky_relu", 3, "orthogonal"), 0.0),
+        (jacobian_law("tanh", 2, "gaussian", 0.5), np.inf),
+        (jacobian_law("tanh", 2, "orthogonal", 0.5), 0.0),
+        (jacobian_law("softplus", 2, "orthogonal", 0.5), 0.0),
+        (jacobian_law("gelu", 2, "orthogonal", 0.5), np.inf),
+        (jacobian_law("erf", 2, "orthogonal", 0.1), 0.0),
+        (jacobian_law("erf", 2, "orthogonal", 0.5), np.inf),
+        (jacobian_law("erf", 2, "gaussian", 0.1), np.inf),
+    ],
+    ids=repr,
+)
+def test_density_at_zero_is_the_limit(one, limit):
+    assert float(one.density(0.0)) == pytest.approx(limit, rel=1e-15)
+    assert one.density([-1.0, 0.0])[0] == 0
+    deep = "leaky_relu" in repr(one)  # φ'² down to 1e-4 in every layer
+    x = np.array([1e-3, 1e-4, 1e-5]) * (1e-9 if deep else 1.0)
+    near = one.density(x)
+    if limit == np.inf:
+        assert (near[1:] > 1.2 * near[:-1]).all()
+    elif limit == 0:
+        assert (near[1:] < 0.9 * near[:-1]).all() or x[-1] * near[-1] < 1e-16, "it falls, or is rounding"
+    else:
+        np.testing.assert_allclose(near, limit, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_density_at_the_upper_edge(name):
+    one = law(name)
+    edge = one.support[1]
+    inside = one.density(edge * (1 - np.array([1e-4, 1e-6, 1e-8])))
+    if name == "relu orthogonal":
+        assert one.density(edge) == np.inf
+        assert one.density_log(one._edge) == np.inf
+        np.testing.assert_allclose(inside[1:] / inside[:-1], 10, rtol=1e-2)
+    elif name in ("circular", "disk"):
+        assert one.density(edge) == pytest.approx(2 / one.depth / edge, rel=1e-12)
+    else:
+        np.testing.assert_allclose(inside[1:] / inside[:-1], 0.1, rtol=3e-2)
+        assert one.density(edge) < inside[-1]
+
+
+def test_two_layers_of_leaky_relu_and_orthogonal_weights_have_two_poles():
+    """Planes in which diag(ε, 1), ε = LEAK², is multiplied by itself turned by an angle that is uniform."""
+    one = JacobianLaw("leaky_relu", depth=2, sigma_w=1.0, weights="orthogonal")
+    assert one.support == pytest.approx((LEAK**4, 1.0), rel=1e-13)
+    assert (one.density(one.support) == np.inf).all()
+    angle = (np.arange(20_000) + 0.5) * np.pi / 40_000
+    trace = np.cos(angle) ** 2 * (1 + LEAK**4) + 2 * LEAK**2 * np.sin(angle) ** 2
+    larger = 0.5 * (trace + np.sqrt(trace**2 - 4 * LEAK**4))
+    assert compare(np.concatenate([larger, LEAK**4 / larger]), one).distance < 3e-5
+
+
+@pytest.mark.parametrize("sigma_w", [1e-3, 1e-2, 1e100])
+def test_laws_beyond_float64_are_kept_as_logarithms(sigma_w):
+    depth = 200
+    place = 2 * depth * np.log(sigma_w)
+    for one in (
+        Orthogonal(depth, scale=sigma_w),
+        JacobianLaw("linear", depth=depth, sigma_w=sigma_w, weights="orthogonal"),
+    ):
+        ((at, mass),) = one.log_atoms
+        assert at == pytest.approx(place, rel=1e-14)
+        assert mass == 1
+        assert one.atoms[0][0] == (0.0 if place < 0 else np.inf)
+        assert one.cdf_log([at - 1e-9, at, at + 1.0]).tolist() == [0, 1, 1]
+        assert compare(np.full(4, place), one, log=True).distance == 0
+        assert (one.density_log([at, at + 1.0]) == 0).all()
+        with pytest.raises(ValueError, match=f"log: expected True for a law with an atom at ln x = {at:g}, beyond"):
+            compare([1.0], one)
+    for name in ("relu", "linear"):
+        here = JacobianLaw(name, depth=depth, sigma_w=sigma_w)
+        usual = JacobianLaw(name, depth=depth, sigma_w=1.0)
+        u = usual._edge - np.array([0.1, 3.0, 60.0])
+        np.testing.assert_allclose(here.density_log(u + place), usual.density_log(u), rtol=1e-6)
+        np.testing.assert_allclose(here.cdf_log(u + place), usual.cdf_log(u), rtol=1e-9)
+        assert not np.isnan([here.variance, here.moment(2), *here.support]).any()
+        assert here.moment(1) == (np.inf if place > 0 else 0.0)
+
+
+def test_a_nearly_linear_network_has_an_edge_and_a_small_variance():
+    for q in (1e-6, 1e-13, 1e-16):
+        one = JacobianLaw("tanh", depth=3, sigma_w=1.0, weights="orthogonal", q=q)
+        assert one.support[1] == pytest.approx(1, rel=1e-6)
+        # φ'² = 1 - 2qh² + …, with the variance 8q²
+        assert one.variance == pytest.approx(24 * q**2, rel=1e-3, abs=1e-29)
+
+
+def test_moments_are_kept_where_their_factors_leave_float64():
+    one = JacobianLaw("relu", depth=2000, sigma_w=2**0.5)
+    assert one.moment(1) == pytest.approx(1, rel=1e-12)
+    assert one.moment(2) == pytest.approx(1 + 2 * 2000, rel=1e-12)
+    assert one.variance == pytest.approx(2 * 2000, rel=1e-12)
+    assert FussCatalan(1000, scale=0.3).moment(20) == 0
+    assert FussCatalan(400, scale=0.5).moment(2) == pytest.approx(401 * 0.5**1600, rel=1e-11)
 
 
 def test_orthogonal_linear_networks_are_a_point():
@@ -301,7 +446,7 @@ def test_compare_takes_values_near_an_atom_as_on_it():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="depth: expected an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match="depth: expected a number > 0, got 0"):
         FussCatalan(0)
     with pytest.raises(ValueError, match="ratio"):
         MarchenkoPastur(0.0)
@@ -333,5 +478,7 @@ def test_numbers_beyond_float64() -> None:
     assert float(teacher.outlier(1e200)) == pytest.approx(1e200)
     assert float(teacher.overlap(1e200)) == pytest.approx(1.0)
     assert FussCatalan(1000).moment(100) == np.inf
-    with pytest.raises(ValueError, match="scale: expected"):
-        Orthogonal(1000, scale=0.1)
+    with pytest.raises(ValueError, match=r"variance: expected variance times .* within the range of float64"):
+        MarchenkoPastur(1e10, variance=1e300)
+    with pytest.raises(ValueError, match=r"sigma_w: expected a number >= 1e-150 and <= 1e\+150, got 1e\+200"):
+        JacobianLaw("relu", depth=2, sigma_w=1e200)

@@ -389,6 +389,17 @@ def test_features_of_mup_move_alike_at_every_width() -> None:
     assert slope(lazy) == pytest.approx(-0.5, abs=0.1)
 
 
+def test_the_scaling_of_mup_is_numbers_alone() -> None:
+    """No width is too large for it: nothing of that size is made."""
+    scaling = init.mup_scaling((10, 10**9, 4 * 10**9, 10))
+    np.testing.assert_allclose(scaling.multipliers.prod(), 1.0, rtol=1e-14)
+    np.testing.assert_allclose(scaling.rate, 4.0 ** (-1 / 3), rtol=1e-14)
+    with pytest.raises(ValueError, match=r"widths: an ensemble of 1 with .* weights of float64 needs"):
+        init.mup((10, 10**9, 4 * 10**9, 10))
+    with pytest.raises(ValueError, match="widths: expected hidden widths within the range of float64"):
+        init.mup_scaling((10, 10**400, 10**400, 10))
+
+
 def test_mup_wants_a_hidden_layer() -> None:
     with pytest.raises(ValueError, match="widths: expected a hidden layer, at least three widths, got two"):
         init.mup((3, 2))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate
 
-__all__ = ["Arguments", "agree", "arguments", "fits", "hidden_widths", "member_keys", "shapes"]
+__all__ = ["Arguments", "agree", "arguments", "fits", "hidden_widths", "member_keys", "shapes", "whole_widths"]
 
 FloatArray = NDArray[np.float64]
 
@@ -38,11 +38,7 @@ def arguments(
     widths: Sequence[int], batch: int | None, scale: ArrayLike, seed: int, first: int, dtype: DTypeLike
 ) -> Arguments:
     """All checked."""
-    if isinstance(widths, str | bytes) or not isinstance(widths, Sequence | np.ndarray):
-        raise TypeError(f"widths: expected a sequence of integers, input first, got {widths!r}")
-    dims = [_validate.integer(n, f"widths[{place}]", at_least=1) for place, n in enumerate(widths)]
-    if len(dims) < 2:
-        raise ValueError(f"widths: expected at least two, input and output, got {len(dims)}")
+    dims = whole_widths(widths)
     depth = len(dims) - 1
     gain = _validate.array(scale, "scale", at_least=0)
     if gain.ndim > 2 or gain.size == 0 or (gain.ndim == 2 and gain.shape[1] != depth):
@@ -52,6 +48,16 @@ def arguments(
     fits(count, dims, kind)
     each = np.repeat(gain.reshape(-1, 1), depth, axis=1) if gain.ndim < 2 else gain
     return Arguments(dims, [each[:, place].reshape(-1, 1, 1) for place in range(depth)], count, keys, kind)
+
+
+def whole_widths(widths: Sequence[int]) -> list[int]:
+    """n_0 … n_D, checked, however large."""
+    if isinstance(widths, str | bytes) or not isinstance(widths, Sequence | np.ndarray):
+        raise TypeError(f"widths: expected a sequence of integers, input first, got {widths!r}")
+    dims = [_validate.integer(n, f"widths[{place}]", at_least=1) for place, n in enumerate(widths)]
+    if len(dims) < 2:
+        raise ValueError(f"widths: expected at least two, input and output, got {len(dims)}")
+    return dims
 
 
 def cast(layer: FloatArray, dtype: np.dtype[Any], name: str = "scale") -> NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pydln.init.arguments import arguments, cast, shapes
+from pydln.init.arguments import arguments, cast, shapes, whole_widths
 from pydln.init.draws import draws
 from pydln.weights import Weights
 
@@ -41,9 +41,9 @@ def mup_scaling(widths: Sequence[int]) -> MupScaling:
     Raises
     ------
     ValueError, TypeError
-        Fewer than two widths, a width below one, text.
+        Fewer than three widths, a width below one, text.
     """
-    return _scaling(arguments(widths, None, 1.0, 0, 0, np.float64).widths)
+    return _scaling(whole_widths(widths))
 
 
 def mup(
@@ -95,6 +95,9 @@ def _scaling(dims: list[int]) -> MupScaling:
     if depth < 2:
         raise ValueError("widths: expected a hidden layer, at least three widths, got two")
     rates = np.ones(depth)
-    rates[0], rates[-1] = dims[1], 1 / dims[-2]
-    common = float(dims[1] / dims[-2]) ** (1 / depth)
+    try:
+        rates[0], rates[-1] = dims[1], 1 / dims[-2]
+        common = float(dims[1] / dims[-2]) ** (1 / depth)
+    except OverflowError:
+        raise ValueError("widths: expected hidden widths within the range of float64, got one beyond") from None
     return MupScaling(np.sqrt(rates / common), common)

@@ -8,6 +8,7 @@ import numpy as np
 
 from pydln import _validate, propagation
 from pydln.plot import style
+from pydln.propagation.fixed_points import all_fixed_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +33,9 @@ def length_map(
     **line_kw: Any,
 ) -> Axes:
     """Draw q' = V(q) for each σ_w over the identity, with a dot at each fixed point other than zero.
+
+    Dots are filled where lengths come to rest, and open where they leave: gelu at σ_w = 1.6, σ_b = 0 lets lengths below
+    one die and those above explode. A map that keeps all lengths has no dots.
 
     Parameters
     ----------
@@ -69,15 +73,17 @@ def length_map(
         raise ValueError(f"sigma_w: expected a number or a row of them, got shape {gains.shape}")
     q = np.linspace(0.0, end, _POINTS)
     mapped = propagation.length_map(q, activation, gains[:, None], b)
-    resting = propagation.fixed_point(activation, gains, b)
+    resting = [all_fixed_points(activation, gain, b, end) for gain in gains]
     line_kw = style.line_options(line_kw)
     ax = style.axes(ax)
     ax.plot([0, end], [0, end], color="0.6", linewidth=0.9, zorder=1, label="$q' = q$")
-    for gain, curve, fixed, color in zip(gains, mapped, resting, style.mode_colors(len(gains)), strict=True):
+    colors = style.mode_colors(len(gains))
+    for gain, curve, (points, stable), color in zip(gains, mapped, resting, colors, strict=True):
         options: dict[str, Any] = {"color": color, "linewidth": 2.0, "label": rf"$\sigma_w$ = {gain:g}"} | line_kw
         (line,) = ax.plot(q, curve, **options)
-        if 0 < fixed <= end:
-            ax.plot(fixed, fixed, "o", color=line.get_color(), markersize=5, zorder=4)
+        for fixed, rests in zip(points, stable, strict=True):
+            face = line.get_color() if rests else "white"
+            ax.plot(fixed, fixed, "o", color=line.get_color(), markerfacecolor=face, markersize=5, zorder=4)
     if start is not None:
         x = _validate.number(start, "start", at_least=0)
         corners = [(x, 0.0)]

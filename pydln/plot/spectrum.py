@@ -83,9 +83,9 @@ def spectrum(
         density = law.density_log(power * at * _LN10) * power * _LN10
         if density.any():
             axis.plot(at, density, label=_name(law), **style.THEORY)
-        for place, mass in law.atoms:
-            if place > 0:
-                x = np.log10(place) / power
+        for place, mass in law.log_atoms:
+            if np.isfinite(place):
+                x = place / _LN10 / power
                 axis.plot([x, x], [0, mass / np.diff(edges)[0]], label=_name(law), **style.THEORY)
     axis.set_xlim(low, high)
     axis.set_ylim(bottom=0)
@@ -143,7 +143,7 @@ def eigenvalues(
 
 def _name(law: Law) -> str:
     if isinstance(law, FussCatalan):
-        return "Marchenko–Pastur law" if law.depth == 1 else f"Fuss–Catalan law, M = {law.depth}"
+        return "Marchenko–Pastur law" if law.depth == 1 else f"Fuss–Catalan law, M = {law.depth:g}"
     if isinstance(law, Disk):
         return "circular law" if law.depth == 1 else f"disk law, M = {law.depth}"
     named = {MarchenkoPastur: "Marchenko–Pastur law", Orthogonal: "orthogonal", JacobianLaw: "free probability"}

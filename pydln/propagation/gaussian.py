@@ -153,18 +153,16 @@ def evaluated(f: Function, x: Floats) -> Floats:
 
 def _hermite_mean(f: Function, sd: Floats) -> tuple[Floats, Floats, Floats]:
     """Value, error and E|f|."""
-    means = []
-    for order in _ORDERS:
+    means, sizes = np.empty((len(_ORDERS), sd.size)), np.empty(sd.size)
+    for i, order in enumerate(_ORDERS):
         nodes, weights = hermite(order)
-        values = np.concatenate(
-            [
-                evaluated(f, part[:, None] * nodes)
-                for part in np.array_split(sd, max(1, sd.size * order // _NODES_AT_ONCE))
-            ]
-        )
-        means.append((values * weights).sum(axis=1))
-    size = (np.abs(values) * weights).sum(axis=1)
-    return means[1], np.abs(means[1] - means[0]) + 4 * _EPS * size, size
+        at_once = max(1, _NODES_AT_ONCE // order)
+        for first in range(0, sd.size, at_once):
+            part = slice(first, first + at_once)
+            values = evaluated(f, sd[part, None] * nodes)
+            means[i, part] = (values * weights).sum(axis=1)
+            sizes[part] = (np.abs(values) * weights).sum(axis=1)
+    return means[1], np.abs(means[1] - means[0]) + 4 * _EPS * sizes, sizes
 
 
 def _doublings(sd: Floats, centres: Sequence[float]) -> NDArray[np.int64]:

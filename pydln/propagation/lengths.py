@@ -22,7 +22,7 @@ from pydln.activations import Activation
 from pydln.propagation.gaussian import gaussian_mean
 from pydln.propagation.nonlinearity import nonlinearity
 
-__all__ = ["broadcast", "chi", "length_map", "length_slope", "mean_of"]
+__all__ = ["LONGEST", "broadcast", "chi", "length_map", "length_slope", "mean_of"]
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +32,10 @@ _SMALL, _LARGE = 1e-20, 1e40
 _SHIFTED_SMALL = 1e-8
 _NOTHING = 1e-300  # subnormal numbers have no relative precision
 _WORST = 1e-9  # a quadrature this far off, relative to the mean of the absolute value, is refused
+# So that σ_w² q and σ_b² are within the range of float64: of the σ, and of the q, which is at most σ² / 4e-15 at rest.
+_STEEPEST = 1e50
+LONGEST = 1e150
+"""The largest q."""
 
 
 def length_map(
@@ -42,13 +46,13 @@ def length_map(
     Parameters
     ----------
     q : array_like
-        Mean square of the pre-activations, zero or more. `q`, `sigma_w` and `sigma_b` broadcast.
+        Mean square of the pre-activations, from 0 to 1e150. `q`, `sigma_w` and `sigma_b` broadcast.
     activation : str or Activation
         φ: one of `pydln.activations.ACTIVATIONS` or an `Activation`.
     sigma_w : array_like
-        Standard deviation of the weights times √n, or the gain of orthogonal weights; S13's g.
+        Standard deviation of the weights times √n, or the gain of orthogonal weights; S13's g. At most 1e50.
     sigma_b : array_like
-        Standard deviation of the biases.
+        Standard deviation of the biases, at most 1e50.
 
     Returns
     -------
@@ -58,7 +62,7 @@ def length_map(
     Raises
     ------
     ValueError, TypeError
-        Negative numbers, no such nonlinearity, one that the quadrature cannot resolve (wrong `kinks`).
+        Negative numbers or larger ones, no such nonlinearity, one that the quadrature cannot resolve (wrong `kinks`).
 
     Examples
     --------
@@ -95,11 +99,11 @@ def chi(q: ArrayLike, activation: str | Activation, sigma_w: ArrayLike) -> NDArr
 
 
 def broadcast(*, finite: bool = True, **given: ArrayLike) -> tuple[Floats, ...]:
-    """The arguments as float64 arrays, zero or more, in their common shape; `finite` refuses infinite q."""
+    """The arguments as float64 arrays in their common shape, from 0 to what squares allow; not `finite`: any q."""
     arrays = []
     for name, value in given.items():
-        array = _validate.array(value, name, at_least=0, finite=finite or name != "q")
-        arrays.append(array)
+        most = (LONGEST if finite else None) if name in ("q", "start") else _STEEPEST
+        arrays.append(_validate.array(value, name, at_least=0, at_most=most, finite=most is not None))
     try:
         shape = np.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError:

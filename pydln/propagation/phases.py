@@ -18,6 +18,9 @@ from pydln.propagation.nonlinearity import nonlinearity
 
 __all__ = ["PhaseDiagram", "phase_diagram"]
 
+_AT_ONCE = 2**15  # points of the grid: a few MB of work beside the result
+_EDGES_AT_ONCE = 2**10  # each is looked for on a hundred σ_w
+
 
 @dataclass(frozen=True)
 class PhaseDiagram:
@@ -69,17 +72,31 @@ def phase_diagram(
     Raises
     ------
     ValueError, TypeError
-        Axes that are not increasing rows of numbers, no such nonlinearity.
+        Axes that are not increasing rows of numbers, no such nonlinearity, a grid that does not fit in memory.
     """
     phi = nonlinearity(activation)
+    first = _validate.number(start, "start", above=0)
     across, up = _axis(sigma_w, "sigma_w"), _axis(sigma_b, "sigma_b")
-    w, b = (np.ascontiguousarray(a) for a in np.meshgrid(across, up))
-    q = fixed_point(phi, w, b, start=_validate.number(start, "start", above=0))
-    growth = chi(q, phi, w)
-    c = resting_correlation(phi, q, growth, w, b)
-    scales = scales_at(phi, q, growth, c, w)
-    edge = edge_of_chaos(phi, up, start=start)
-    return PhaseDiagram(phi.name, across, up, q, growth, c, scales.xi_q, scales.xi_c, edge)
+    shape, size = (up.size, across.size), up.size * across.size
+    _validate.fits_in_memory(
+        5 * 8 * size,
+        f"sigma_w: a phase diagram of {across.size} by {up.size} points",
+        "take fewer values along an axis",
+    )
+    q, growth, c, xi_q, xi_c = (np.empty(size) for _ in range(5))
+    for begin in range(0, size, _AT_ONCE):
+        part = slice(begin, begin + _AT_ONCE)
+        row, column = np.divmod(np.arange(begin, min(begin + _AT_ONCE, size)), across.size)
+        w, b = across[column], up[row]
+        q[part] = fixed_point(phi, w, b, start=first)
+        growth[part] = chi(q[part], phi, w)
+        c[part] = resting_correlation(phi, q[part], growth[part], w, b)
+        xi_q[part], xi_c[part] = scales_at(phi, q[part], growth[part], c[part], w)
+    edge = np.concatenate(
+        [edge_of_chaos(phi, up[i : i + _EDGES_AT_ONCE], start=first) for i in range(0, up.size, _EDGES_AT_ONCE)]
+    )
+    grids = {"q": q, "chi": growth, "c": c, "xi_q": xi_q, "xi_c": xi_c}
+    return PhaseDiagram(phi.name, across, up, edge=edge, **{name: a.reshape(shape) for name, a in grids.items()})
 
 
 def _axis(values: ArrayLike, name: str) -> NDArray[np.float64]:

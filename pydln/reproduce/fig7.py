@@ -17,7 +17,7 @@ length map q^1, q^2, … (Pennington, Schoenholz & Ganguli 2017)
 
 Gaussian networks have squared singular values over more decades than that variance can be measured on. There the part
 of them above a thousandth of the mean is compared with the law of products of D Gaussian matrices (Fuss-Catalan), D
-raised by what the nonlinearity adds to the variance.
+raised, to a number that need not be whole, by what the nonlinearity adds to the variance.
 
 Tolerances are four standard deviations of one network, from the noise of every layer carried through the map
 (`_predict`); freeness itself holds up to terms of order K/N relative, for which 4K(1 + K)/N is allowed in the variance
@@ -29,19 +29,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate, init, plot
+from pydln import _validate, plot
 from pydln.propagation import jacobian_singular_values, length_map
 from pydln.propagation.gaussian import hermite
 from pydln.reproduce.checks import Check
 from pydln.reproduce.report import Progress, Report, blank, directory, write
-
-if TYPE_CHECKING:
-    pass
+from pydln.reproduce.single_layers import single_layers
+from pydln.spectra import FussCatalan
 
 __all__ = ["TITLE", "run"]
 
@@ -55,6 +53,7 @@ ENSEMBLES = {"orthogonal": "orthogonal", "gaussian": "Gaussian"}
 SIGMAS = 4.0
 BELOW_MEAN = 1e-3
 NEAR = (0.1, 10.0)
+_TOTAL = len(ENSEMBLES) * DEPTH  # layers
 
 Floats = NDArray[np.float64]
 
@@ -87,17 +86,16 @@ def run(
     direction /= np.sqrt(np.mean(direction**2))
     gain, length = (a.ravel() for a in np.meshgrid(GAINS, LENGTHS, indexing="ij"))
     x = direction * np.sqrt(length)[:, None]
-    total = len(ENSEMBLES) * DEPTH
     values: dict[str, Floats] = {}
     for i, kind in enumerate(ENSEMBLES):
-        layers = _layers(kind, units, seed, tell, i * DEPTH, total)
+        layers = _told(single_layers(kind, units, range(DEPTH), seed), tell, f"{ENSEMBLES[kind]} weights", i * DEPTH)
         found = jacobian_singular_values(layers, x, "tanh", gain=gain)
         values[kind] = found.reshape(GAINS.size, LENGTHS.size, units)
     predicted = [[_predict(float(g), float(q), units) for q in LENGTHS] for g in GAINS]
     plot.jacobian_grid(
         {f"{ENSEMBLES[kind]} weights": s for kind, s in values.items()}, GAINS, LENGTHS, ax=figure.subplots()
     )
-    tell(total, total, "done")
+    tell(_TOTAL, _TOTAL, "done")
     return write(
         folder,
         "fig7",
@@ -120,12 +118,10 @@ def run(
     )
 
 
-def _layers(kind: str, units: int, seed: int, tell: Progress, before: int, total: int) -> Iterator[Floats]:
-    """One layer at a time: a hundred would take 800 MB at the paper's width."""
-    make = getattr(init, kind)
-    for layer in range(DEPTH):
-        tell(before + layer, total, f"{ENSEMBLES[kind]} weights, layer {layer + 1}")
-        yield make((units, units), seed=seed, first=layer).layers[0]
+def _told(layers: Iterator[Floats], tell: Progress, what: str, before: int) -> Iterator[Floats]:
+    for layer, w in enumerate(layers):
+        tell(before + layer, _TOTAL, f"{what}, layer {layer + 1}")
+        yield w
 
 
 @dataclass(frozen=True)
@@ -169,21 +165,6 @@ def _predict(gain: float, q: float, units: int) -> _Predicted:
     return _Predicted(log_mean, float(np.sqrt(covariance[1, 1] + traces)), variance, float(np.sqrt(covariance[2, 2])))
 
 
-def _part_above(threshold: float, factors: float) -> float:
-    """The part of the squared singular values of a product of Gaussian matrices above `threshold` times their mean.
-
-    Fuss-Catalan: x = sin^{M+1}((M+1)φ)/(sin φ sin^M(Mφ)), density sin²φ sin^{M-1}(Mφ)/(π sin^M((M+1)φ)), falling
-    from the upper edge at φ = 0.
-    """
-    phi = np.linspace(0, np.pi / (factors + 1), 200_001)[1:-1]
-    first, last, one = np.sin(factors * phi), np.sin((factors + 1) * phi), np.sin(phi)
-    log_x = (factors + 1) * np.log(last) - np.log(one) - factors * np.log(first)
-    log_density = 2 * np.log(one) + (factors - 1) * np.log(first) - np.log(np.pi) - factors * np.log(last)
-    mass = np.exp(log_density + log_x)  # per unit of ln x
-    pieces = -0.5 * (mass[1:] + mass[:-1]) * np.diff(log_x)
-    return float(np.interp(-np.log(threshold), -log_x, np.concatenate([[0.0], np.cumsum(pieces)])))
-
-
 def _checks(values: dict[str, Floats], predicted: list[list[_Predicted]], units: int) -> list[Check]:
     squares = {kind: s**2 for kind, s in values.items()}
     checks = []
@@ -214,7 +195,7 @@ def _checks(values: dict[str, Floats], predicted: list[list[_Predicted]], units:
             Check.compare(
                 f"part of squared singular values above 0.001 of the mean, Gaussian, "
                 f"g = {GAINS[i]:g}, q = {LENGTHS[j]:g}",
-                theory=_part_above(BELOW_MEAN, DEPTH + theory.variance),
+                theory=1 - float(FussCatalan(DEPTH + theory.variance).cdf(BELOW_MEAN)),
                 measured=float(np.mean(found > BELOW_MEAN * np.exp(theory.log_mean))),
                 # ln σ of the k-th value scatters as √(D/2(N - k)), and falls by D/2(1 - k/N) from k/N = 0 to 1.
                 tolerance=float(SIGMAS * np.sqrt(2 / (units * DEPTH)) + 2 / units),

@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate, init, plot
+from pydln import _validate, plot
 from pydln.plot import style
 from pydln.propagation import fixed_point, gaussian_mean, length_map, length_slope, propagate
 from pydln.reproduce.checks import Check
 from pydln.reproduce.report import Progress, Report, blank, directory, write
+from pydln.reproduce.single_layers import single_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from matplotlib.figure import Figure
 
 __all__ = ["TITLE", "run"]
@@ -82,7 +81,7 @@ def run(
             tell(i * draws + draw, total, f"{ENSEMBLES[kind]} weights, draw {draw + 1}")
             x = np.random.default_rng([seed, draw]).standard_normal(units)
             x *= np.sqrt(START / np.mean(x**2))
-            layers = _layers(kind, units, seed, draw)
+            layers = single_layers(kind, units, range(draw * DEPTH, (draw + 1) * DEPTH), seed)
             measured[i, draw] = propagate(layers, x, "tanh", gain=GAINS).q[:, :, 0]
     theory = np.empty((GAINS.size, DEPTH + 1))
     theory[:, 0] = START
@@ -107,13 +106,6 @@ def run(
             "draws": draws,
         },
     )
-
-
-def _layers(kind: str, units: int, seed: int, draw: int) -> Iterator[Floats]:
-    """One layer at a time: members of an ensemble of single layers, D for each draw."""
-    make = getattr(init, kind)
-    for layer in range(DEPTH):
-        yield make((units, units), seed=seed, first=draw * DEPTH + layer).layers[0]
 
 
 def _finite_width(gain: float, path: Floats, units: int, kind: str) -> tuple[float, float]:

@@ -56,7 +56,7 @@ def compare(empirical: ArrayLike, law: Law, *, log: bool = False, rounding: floa
     Raises
     ------
     ValueError, TypeError
-        No values, NaN, something that is no law.
+        No values, NaN, something that is no law; not `log`, and a law with an atom beyond the range of float64.
     """
     _validate.instance(law, "law", Law)
     values = np.sort(_validate.array(empirical, "empirical", finite=False), axis=None)
@@ -65,8 +65,10 @@ def compare(empirical: ArrayLike, law: Law, *, log: bool = False, rounding: floa
         raise ValueError("empirical: expected at least one value, got none")
     if np.isnan(values).any() or (values == np.inf).any() or (not log and (values == -np.inf).any()):
         raise ValueError("empirical: expected numbers, got NaN or infinity")
-    with np.errstate(divide="ignore"):
-        atoms = np.array([np.log(place) if log else place for place, _ in law.atoms])
+    for (place, _), (at, _) in zip(law.atoms, law.log_atoms, strict=True):
+        if not log and np.isfinite(at) and not 0 < place < np.inf:
+            raise ValueError(f"log: expected True for a law with an atom at ln x = {at:g}, beyond the range of float64")
+    atoms = np.array([place for place, _ in (law.log_atoms if log else law.atoms)])
     masses = np.array([mass for _, mass in law.atoms])
     for place, (x, _) in zip(atoms, law.atoms, strict=True):
         reach = rounding if log or x == 0 else rounding * x

@@ -30,6 +30,8 @@ class Disk(Law):
         self._radius = self.depth * float(np.log(self.scale))
         with np.errstate(over="ignore"):
             self.support = (0.0, float(np.exp(self._radius)))
+            # The density in r is (2/M) g^-2 r^(2/M - 1).
+            self._at_zero = 0.0 if self.depth == 1 else float(np.exp(-self._radius)) if self.depth == 2 else np.inf
 
     def __repr__(self) -> str:
         return f"Disk(depth={self.depth}, scale={self.scale:g})"

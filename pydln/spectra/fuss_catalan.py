@@ -9,12 +9,13 @@ function, the integral of the above, is elementary:
 
     F = [ε + M sin φ sin ε / sin(φ + ε)] / π.
 
-M = 1 is the Marchenko-Pastur law of a square matrix.
+M = 1 is the Marchenko-Pastur law of a square matrix. M need not be whole: for every real M > 0 this is a probability
+law, the free multiplicative power M of that one, with the moments Γ((M+1)k + 1)/(Γ(k+1) Γ(Mk + 2)) (Młotkowski 2010).
 """
 
 from __future__ import annotations
 
-from math import comb
+from math import fsum
 
 import numpy as np
 
@@ -32,8 +33,9 @@ class FussCatalan(Law):
 
     Parameters
     ----------
-    depth : int
-        M, the number of factors.
+    depth : float
+        M > 0, the number of factors. A number that is not whole belongs to no product of equal factors; it is the law
+        with the relative variance M.
     scale : float
         g; entries of a factor have variance g²/N. It multiplies x by g^(2M).
 
@@ -43,16 +45,18 @@ class FussCatalan(Law):
         From 0 to g^(2M) (M+1)^(M+1) / M^M.
     """
 
-    def __init__(self, depth: int, *, scale: float = 1.0) -> None:
-        self.depth = _validate.integer(depth, "depth", at_least=1)
+    def __init__(self, depth: float, *, scale: float = 1.0) -> None:
+        number = _validate.number(depth, "depth", above=0)
+        self.depth = int(number) if number.is_integer() else number
         self.scale = _validate.number(scale, "scale", above=0)
         self._shift = 2 * self.depth * float(np.log(self.scale))
         self._edge = (self.depth + 1) * float(np.log(self.depth + 1)) - self.depth * float(np.log(self.depth))
+        self._at_zero = np.inf  # x^(-M/(M+1))
         with np.errstate(over="ignore"):
             self.support = (0.0, float(np.exp(self._edge + self._shift)))
 
     def __repr__(self) -> str:
-        return f"FussCatalan(depth={self.depth}, scale={self.scale:g})"
+        return f"FussCatalan(depth={self.depth:g}, scale={self.scale:g})"
 
     def _inside_log(self, u: Floats) -> np.typing.NDArray[np.bool_]:
         inside: np.typing.NDArray[np.bool_] = u <= self._edge + self._shift
@@ -95,5 +99,7 @@ class FussCatalan(Law):
         return np.where(u - self._shift >= self._edge, 1.0, np.minimum(value, 1.0)) * (u > -np.inf)
 
     def _moment(self, k: int) -> float:
-        # Fuss-Catalan numbers.
-        return comb((self.depth + 1) * k, k) / (self.depth * k + 1) * self.scale ** (2 * self.depth * k)
+        # Fuss-Catalan numbers, as logarithms: the powers of g may go the other way.
+        M = self.depth
+        log = fsum(np.log1p(M * k / i) for i in range(1, k + 1)) - np.log1p(M * k) + k * self._shift
+        return float(np.exp(log))

@@ -35,6 +35,7 @@ _NODES = 32  # of each panel
 _REACH = 9.0  # standard deviations that it covers
 _FAR = 340.0  # |ln ζ| that is looked for: ζ² stays in range
 _TURNS = 40  # steps from z = -x to z = +x
+_LEAST = 1e-150  # of σ_w: its square is a number of full precision
 _LAST = 40  # of Newton's at most at the end, of which each halves the distance where x is next to an edge
 _GRID = 1200  # points of the table behind the distribution function
 _LEFT_OUT = 30.0  # ln of the part of the continuous mass below that table, about
@@ -62,8 +63,8 @@ class JacobianLaw(Law):
     ----------
     support : (float, float)
         From 0 to the upper edge. With orthogonal weights the spectrum may begin above 0; the density is zero up to
-        there.
-    atoms : tuple
+        there. Two layers of leaky relu with orthogonal weights begin at the lower edge.
+    atoms, log_atoms : tuple
         At zero what the nonlinearity shuts off for good (half of it for relu); linear networks with orthogonal weights
         are one atom, and so are the open units of a single layer of them.
     chi : float
@@ -88,7 +89,7 @@ class JacobianLaw(Law):
 
         self.activation = _validate.choice(activation, "activation", ACTIVATIONS)
         self.depth = _validate.integer(depth, "depth", at_least=1)
-        self.sigma_w = _validate.number(sigma_w, "sigma_w", above=0)
+        self.sigma_w = _validate.number(sigma_w, "sigma_w", at_least=_LEAST, at_most=1 / _LEAST)
         self.weights = _validate.choice(weights, "weights", ("gaussian", "orthogonal"))
         self.q = None if q is None else _validate.number(q, "q", at_least=0)
         smooth = self.activation not in _PIECEWISE
@@ -102,14 +103,21 @@ class JacobianLaw(Law):
         orthogonal = self.weights == "orthogonal"
         self._point = orthogonal and (len(set(self._d)) == 1 or self.depth == 1)
         places = np.unique(self._d) if self._point else np.array([0.0])
-        self.atoms = tuple(
-            (float(d**self.depth * np.exp(self._ln_gain)), float(self._p[self._d == d].sum()))
-            for d in places
-            if (self._d == d).any()
-        )
+        with np.errstate(divide="ignore"):
+            self.log_atoms = tuple(
+                (float(self.depth * np.log(d)) + self._ln_gain, float(self._p[self._d == d].sum()))
+                for d in places
+                if (self._d == d).any()
+            )
+        # D_2 O D_1 with two values each, half of both: planes turned by an angle that is uniform.
+        self._planes = orthogonal and self.depth == 2 and self.activation in ("relu", "leaky_relu")
         self._edge = self._upper_edge()
-        with np.errstate(over="ignore"):
-            self.support = (0.0, float(np.exp(self._edge)))
+        with np.errstate(divide="ignore"):
+            lowest = self._edge + 2 * float(np.log(self._d.min())) if self._planes else -np.inf
+        self._at_zero = np.inf if self._diverges_at_zero() else 0.0
+        self._edge_poles = tuple(end for end in (lowest, self._edge) if self._planes and np.isfinite(end))
+        with np.errstate(over="ignore", under="ignore"):
+            self.support = (float(np.exp(lowest)), float(np.exp(self._edge)))
 
     def __repr__(self) -> str:
         q = "" if self.q is None else f", q={self.q:g}"
@@ -118,8 +126,12 @@ class JacobianLaw(Law):
 
     @property
     def variance(self) -> float:
-        """Variance of x, from its first two moments."""
-        return self._moment(2) - self._moment(1) ** 2
+        """Variance of x, χ^{2L} L (μ_2/μ_1² - 1 - s_1), μ_k = E φ'^{2k}, s_1 = -1 for Gaussian weights or 0 (P17)."""
+        mean = float(self._p @ self._d)
+        spread = float(self._p @ (self._d / mean - 1) ** 2)  # μ_2/μ_1² - 1
+        relative = self.depth * (spread + (self.weights == "gaussian"))
+        with np.errstate(over="ignore", under="ignore"):
+            return float(np.exp(2 * self.depth * np.log(self.chi))) * relative
 
     # ---- the equation ------------------------------------------------------------------------------------------------
     def _equation(self, zeta: NDArray[np.complex128]) -> tuple[NDArray[np.complex128], ...]:
@@ -136,19 +148,34 @@ class JacobianLaw(Law):
             rate = rate + L * slope / rest
         return m, value, rate
 
+    def _diverges_at_zero(self) -> bool:
+        """Whether the continuous density in x has no limit at 0.
+
+        With an atom, p of the d above zero, 1/S ~ (p + m)^L, so that the density goes as x^(1/L - 1). Without one it
+        has none for Gaussian weights, x^(1/(L+1) - 1) or more; for orthogonal weights where E[1/d] is infinite:
+        gelu has a point of φ' = 0, and erf has d ~ e^(-2qh²), of index 1/(4q). Tanh and softplus have all E[d^-k].
+        """
+        if self._point:
+            return False
+        if (self._d == 0).any():
+            return self.depth > 1
+        if self.weights == "gaussian":
+            return True
+        return self.activation == "gelu" or (self.activation == "erf" and 4 * (self.q or 0.0) > 1)
+
     def _upper_edge(self) -> float:
         """ln z at its smallest for real ζ above all d: there two real solutions meet."""
         from scipy.optimize import brentq
 
         top = float(self._d.max())
-        if self._point:
+        if self._point or self._planes:
             return float(self.depth * np.log(top) + self._ln_gain)
 
         def rate(s: float) -> float:
             return float(self._equation(np.array(top + np.exp(s), dtype=complex))[2].real)
 
         near, far = -25.0, float(np.log(4.0 * self.depth + 10))
-        # Without a smallest value (two layers of relu, orthogonal) the edge is where ζ meets the largest d.
+        # Where all d are nearly one number (smooth φ at a tiny q, orthogonal) the edge is at the largest.
         at = near if rate(near) >= 0 else float(brentq(rate, near, far, xtol=1e-13))
         return float(self._equation(np.array(top + np.exp(at), dtype=complex))[1].real)
 
@@ -186,6 +213,8 @@ class JacobianLaw(Law):
     def _density_log(self, u: Floats) -> Floats:
         if self._point:
             return np.zeros_like(u)
+        if self._planes:
+            return self._planes_density(u)
         density: Floats = np.maximum(-self._m(u).imag, 0.0) / np.pi
         return density
 
@@ -198,17 +227,34 @@ class JacobianLaw(Law):
         t = np.sqrt(_LEFT_OUT * (self.depth + 1)) * np.linspace(0.0, 1.0, _GRID) ** 3
         values = np.zeros_like(t)
         values[1:] = self._density_log(self._edge - t[1:] ** 2) * 2 * t[1:]
-        values[0] = values[1]  # zero times infinity at two layers of relu; the points are next to each other
         return CubicSpline(t, values).antiderivative(), float(t[-1])
 
     def _cdf_log(self, u: Floats) -> Floats:
         continuous = 1.0 - sum(mass for _, mass in self.atoms)
         if self._point:
             return np.zeros_like(u)
+        if self._planes:
+            return self._planes_cdf(u) - (1.0 - continuous)
         above, last = self._above
         t = np.sqrt(np.maximum(self._edge - np.maximum(u, self._edge - last**2), 0.0))
         value: Floats = np.clip(continuous - above(t), 0.0, continuous)
         return np.where(u < self._edge - last**2, 0.0, value)
+
+    # In units of the upper edge, ε = min d: at the angle θ the squared singular values x and ε²/x of a plane have
+    # √x - ε/√x = (1 - ε) cos θ, where θ in (π/2, π) stands for the smaller one.
+    def _planes_density(self, u: Floats) -> Floats:
+        v, least = u - self._edge, self._d.min()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            below, above = -np.expm1(v), -np.expm1(2 * np.log(least) - v)  # 1 - x and (x - ε²)/x
+            density = (1 + least * np.exp(-v)) * np.exp(0.5 * v) / (2 * np.pi * np.sqrt(below * above))
+        return np.where(below * above > 0, density, 0.0)
+
+    def _planes_cdf(self, u: Floats) -> Floats:
+        v, least = np.minimum(u - self._edge, 0.0), self._d.min()
+        with np.errstate(invalid="ignore", over="ignore"):
+            cosine = (np.exp(0.5 * v) - (least * np.exp(-0.5 * v) if least else 0.0)) / (1 - least)
+        value: Floats = 1 - np.arccos(np.clip(cosine, -1, 1)) / np.pi
+        return value
 
     def _moment(self, k: int) -> float:
         """m_k = [m^{k-1}] ((1 + m)/S_JJ)^k / k: Lagrange's inversion of m S/(1 + m) = 1/z."""
@@ -219,8 +265,9 @@ class JacobianLaw(Law):
         one = np.zeros(k)
         one[: min(k, 2)] = 1.0
         power = 1 - self.depth + (self.depth if self.weights == "gaussian" else 0)
-        series = np.convolve(_power(one, power), _power(inverse, -self.depth))[:k]
-        return float(_power(series, k)[k - 1] / k) * float(np.exp(self._ln_gain * k))
+        # Over the k-th power of the mean χ^L, which may lie anywhere.
+        series = np.convolve(_power(one, power), _power(inverse * slopes[0], -self.depth))[:k]
+        return float(_power(series, k)[k - 1] / k) * float(np.exp(k * self.depth * np.log(self.chi)))
 
 
 def _slopes(name: str, q: float) -> tuple[Floats, Floats]:

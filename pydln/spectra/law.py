@@ -24,45 +24,58 @@ class Law(ABC):
     Attributes
     ----------
     support : (float, float)
-        Smallest interval that holds the continuous part.
-    atoms : tuple of (float, float)
-        Points x of positive probability, and that probability.
+        Smallest interval that holds the continuous part; an end beyond the range of float64 is 0 or infinite.
+    log_atoms : tuple of (float, float)
+        Points ln x of positive probability, and that probability.
     """
 
     support: tuple[float, float]
-    atoms: tuple[tuple[float, float], ...] = ()
+    log_atoms: tuple[tuple[float, float], ...] = ()
+    _at_zero = 0.0
+    """The limit of the density in x as x falls to 0, where the support begins there."""
+    _edge_poles: tuple[float, ...] = ()
+    """Ends ln x of the support, other than x = 0, at which the density is infinite."""
+
+    @property
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """Points x of positive probability, and that probability; 0 or infinite where float64 cannot hold x."""
+        with np.errstate(over="ignore", under="ignore"):
+            return tuple((float(np.exp(place)), mass) for place, mass in self.log_atoms)
 
     def density(self, x: ArrayLike) -> Floats:
-        """Probability density in x, without the atoms: shape of `x`, zero outside the support."""
+        """Probability density in x, without the atoms: shape of `x`, zero outside the support.
+
+        At the ends of the support it is the limit from inside: infinite at a pole (x = 0 for most laws of products).
+        """
         given = _validate.array(x, "x")
         low, high = self.support
         with np.errstate(divide="ignore", over="ignore"):
             inside = (given > 0) & (given >= low) & (given <= high)
             u = np.log(np.where(inside, given, 1.0))
             values: Floats = np.where(inside, self._density_log(u) / np.where(inside, given, 1.0), 0.0)
-        return values
+            values = np.where(np.isin(given, np.exp(self._edge_poles)), np.inf, values)
+        return np.where((given == 0) & (low == 0), self._at_zero, values)
 
     def density_log(self, u: ArrayLike) -> Floats:
-        """Probability density in u = ln x, without the atoms: shape of `u`."""
+        """Probability density in u = ln x, without the atoms: shape of `u`; infinite at poles like that in x."""
         given = _validate.array(u, "u")
         inside = self._inside_log(given)
         values: Floats = np.where(inside, self._density_log(np.where(inside, given, self._middle_log())), 0.0)
-        return values
+        return np.where(np.isin(given, self._edge_poles), np.inf, values)
 
     def cdf(self, x: ArrayLike) -> Floats:
         """Probability of at most x, atoms included: shape of `x`."""
         given = _validate.array(x, "x")
         with np.errstate(divide="ignore"):
             u = np.log(np.maximum(given, 0.0))
-        return np.where(given < 0, 0.0, self._cdf_log(u) + self._atoms_up_to(given))
+        return np.where(given < 0, 0.0, self._cdf_log(u) + _up_to(given, self.atoms))
 
     def cdf_log(self, u: ArrayLike) -> Floats:
         """Probability of ln x being at most u, atoms included: shape of `u`; minus infinity is allowed."""
         given = _validate.array(u, "u", finite=False)
         if np.isnan(given).any() or (given == np.inf).any():
             raise ValueError("u: expected numbers or minus infinity, got NaN or infinity")
-        with np.errstate(over="ignore"):
-            return self._cdf_log(given) + self._atoms_up_to(np.exp(given))
+        return self._cdf_log(given) + _up_to(given, self.log_atoms)
 
     def moment(self, k: int) -> float:
         """The mean of x^k, atoms included; infinite where float64 cannot hold it."""
@@ -84,12 +97,6 @@ class Law(ABC):
     @abstractmethod
     def _moment(self, k: int) -> float: ...
 
-    def _atoms_up_to(self, x: Floats) -> Floats:
-        total = np.zeros(np.shape(x))
-        for place, mass in self.atoms:
-            total += mass * (x >= place)
-        return total
-
     def _inside_log(self, u: Floats) -> NDArray[np.bool_]:
         with np.errstate(divide="ignore"):
             low, high = np.log(self.support)
@@ -98,3 +105,10 @@ class Law(ABC):
 
     def _middle_log(self) -> float:
         return float(np.log(np.mean(self.support)))
+
+
+def _up_to(x: Floats, atoms: tuple[tuple[float, float], ...]) -> Floats:
+    total = np.zeros(np.shape(x))
+    for place, mass in atoms:
+        total += mass * (x >= place)
+    return total

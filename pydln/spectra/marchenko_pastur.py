@@ -42,6 +42,11 @@ class MarchenkoPastur(Law):
         self.variance = _validate.number(variance, "variance", above=0)
         root = float(np.sqrt(self.ratio))
         self.support = (self.variance * (1 - root) ** 2, self.variance * (1 + root) ** 2)
+        if not 0 < self.support[1] < np.inf:
+            raise ValueError(
+                f"variance: expected variance times (1 + √ratio)² within the range of float64, got {self.variance:g}"
+            )
+        self._at_zero = np.inf  # x^(-1/2), for a square matrix
 
     def __repr__(self) -> str:
         return f"MarchenkoPastur(ratio={self.ratio:g}, variance={self.variance:g})"

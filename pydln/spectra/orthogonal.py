@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pydln import _validate
 from pydln.spectra.law import Floats, Law
@@ -24,15 +25,19 @@ class Orthogonal(Law):
     def __init__(self, depth: int = 1, *, scale: float = 1.0) -> None:
         self.depth = _validate.integer(depth, "depth", at_least=1)
         self.scale = _validate.number(scale, "scale", above=0)
-        with np.errstate(over="ignore", under="ignore"):
-            place = float(np.float64(self.scale) ** (2 * self.depth))
-        if not 0 < place < np.inf:
-            raise ValueError(f"scale: expected scale^{2 * self.depth} within the range of float64, got {self.scale:g}")
-        self.support = (place, place)
-        self.atoms = ((place, 1.0),)
+        self._place = 2 * self.depth * float(np.log(self.scale))
+        self.log_atoms = ((self._place, 1.0),)
+        self.support = (self.atoms[0][0],) * 2
 
     def __repr__(self) -> str:
         return f"Orthogonal(depth={self.depth}, scale={self.scale:g})"
+
+    def _inside_log(self, u: Floats) -> NDArray[np.bool_]:
+        inside: NDArray[np.bool_] = u == self._place
+        return inside
+
+    def _middle_log(self) -> float:
+        return self._place
 
     def _density_log(self, u: Floats) -> Floats:
         return np.zeros_like(u)
