@@ -17,7 +17,7 @@ from pydln import _backend
 from pydln.methods import METHODS, method
 
 T = np.array([0.0, 0.1, 0.4, 1.0, 1.01, 2.5])
-SHAPES = [(3, 2), (4, 4, 4), (3, 5, 2), (2, 6, 5, 3), (9, 3, 3, 12)]
+SHAPES = [(3, 2), (4, 4, 4), (3, 5, 2), (2, 6, 5, 3), (9, 3, 3, 12), (8, 8, 8, 8), (1, 9, 1)]
 RECORDS = ("loss", "test_loss", "strengths", "product", "layer_norms", "drift", "weights")
 flow = partial(dln.gradient_flow, reduce="none")  # the kernels on the whole networks
 
@@ -99,9 +99,12 @@ def test_agrees_with_the_exact_solution(depth):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("widths", [(4, 4, 4), (3, 7, 5, 2), (17, 9, 18)])
-def test_same_bits_whatever_the_kernel_and_the_company(widths, dtype):
-    task, weights = some_task(widths[0], widths[-1], whiten=False), starts(widths, 21, dtype=dtype)
+@pytest.mark.parametrize(
+    ("widths", "whiten"),
+    [((4, 4, 4), False), ((3, 7, 5, 2), False), ((17, 9, 18), False), ((8, 8, 8, 8), True), ((16, 16, 16), True)],
+)
+def test_same_bits_whatever_the_kernel_and_the_company(widths, whiten, dtype):
+    task, weights = some_task(widths[0], widths[-1], whiten=whiten), starts(widths, 21, dtype=dtype)
     stop = dln.Stop(loss=1.02 * task.floor + 0.1)
     how = {"record": ("loss", "weights"), "stop": stop, "rtol": 1e-5}
     first = flow(task, weights, T, n_threads=1, **how)

@@ -92,7 +92,7 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
     refill();
     // Known strides spare a block of a product some twenty cycles: width 12 x1.15, 16 x1.09, 24 x1.06, 32 x1.05 (Zen 4).
     if constexpr (kMembers > 1 && PYDLN_SQUARES) {
-      switch (general_ || noise_.any() || !train_.whitened() || D_ == 1 ? 0 : extent()) {
+      switch (general_ || noise_.any() || !train_.whitened() || D_ == 1 ? 0 : this->extent()) {
         case 1:
           return square<1>();
         case 2:
@@ -127,14 +127,6 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
   template <int S>
   void square() {
     steps<PYDLN_SQUARES == 2 || S == 3 || S == 4 || S == 8 || S == 12 ? S : 0>();
-  }
-
-  // ---- shapes -----------------------------------------------------------------------------------------------------
-  // The width that all layers share, or 0.
-  int64_t extent() const {
-    for (int64_t l = 1; l <= D_; ++l)
-      if (width(l) != width(0)) return 0;
-    return width(0);
   }
 
   // ---- members in and out of lanes ---------------------------------------------------------------------------------
@@ -192,7 +184,7 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
     while (active_ > 0) {
       const bool due = until_event_ == 0;
       if constexpr (S > 0)
-        square_forward<S>(due && reads_product_);
+        this->template square_forward<S>(due && reads_product_);
       else
         forward((due && reads_product_) || noise_.samples_drawn(), due || !noise_.samples_drawn());
       if (cancelled(control_)) return abandon();
@@ -215,21 +207,9 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
       if constexpr (S > 0) {  // up to the next event
         for (; until_event_ > 0; --until_event_, ++uncounted_) {
           if (S > 8 && cancelled(control_)) return abandon();  // below that a step takes a microsecond
-          square_forward<S>();
+          this->template square_forward<S>();
           square_backward<S>();
         }
-      }
-    }
-  }
-  template <int S>
-  PYDLN_INLINE void square_forward(bool with_product = false) {
-    if constexpr (S > 0) {
-      for (int64_t l = D_ - 2; l >= 1; --l) L::template product<S>(products_[l + 1], weights_[l], products_[l]);
-      if (with_product) {
-        L::template product<S>(products_[1], weights_[0], products_[0]);
-        L::subtract(train_.sigma_yx, products_[0], carried_[0], S, S);
-      } else {
-        L::template residual<S>(train_.sigma_yx, products_[1], weights_[0], carried_[0]);
       }
     }
   }
@@ -238,7 +218,8 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
     if constexpr (S > 0) {
       int from = 0;
       for (int64_t l = 0; l + 2 < D_; ++l, from = 1 - from)
-        L::template layer_step<S>(products_[l + 1], carried_[from], carried_[1 - from], weights_[l], lr_);
+        L::template layer_step<S>(products_[l + 1], carried_[from], L::template store<S>(carried_[1 - from]),
+                                  typename L::Plain{weights_[l], weights_[l], lr_});
       Cell*& top = weights_[D_ - 1];
       Cell*& spare = carried_[1 - from];
       L::template last_step<S>(top, carried_[from], spare, weights_[D_ - 2], lr_);

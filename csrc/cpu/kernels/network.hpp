@@ -62,6 +62,12 @@ class Network : protected Layers<L> {
   }
 
   // ---- shapes -----------------------------------------------------------------------------------------------------
+  // The width that all layers share, or 0.
+  int64_t extent() const {
+    for (int64_t l = 1; l <= D_; ++l)
+      if (width(l) != width(0)) return 0;
+    return width(0);
+  }
   int64_t inputs() const { return training_.chain.widths[0]; }
   void moments(Arena& arena, Moments& to, const ops::Moments<T>& from) {
     if (from.sigma_xx) to.sigma_xx = arena.take<G>(L::cells(inputs(), inputs()));
@@ -111,6 +117,19 @@ class Network : protected Layers<L> {
     }
     if (D_ > 1) product(products_[1], weights_[0], products_[0], n_, width(1));
     if (error) residual(train_, e);
+  }
+  // The same where all layers are S × S and inputs whitened.
+  template <int S>
+  PYDLN_INLINE void square_forward(bool omega = false) {
+    if constexpr (S > 0) {
+      for (int64_t l = D_ - 2; l >= 1; --l) L::template product<S>(products_[l + 1], weights_[l], products_[l]);
+      if (omega) {
+        L::template product<S>(products_[1], weights_[0], products_[0]);
+        L::subtract(train_.sigma_yx, products_[0], carried_[0], S, S);
+      } else {
+        L::template residual<S>(train_.sigma_yx, products_[1], weights_[0], carried_[0]);
+      }
+    }
   }
   void product(const Cell* a, const Cell* b, Cell* c, int64_t cols, int64_t inner) {
     L::product(watch_, a, ld(inner), b, ld(cols), c, m_, cols, inner);

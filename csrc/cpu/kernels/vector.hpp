@@ -168,7 +168,9 @@ PYDLN_INLINE double max_abs(double m, double x) { return (x < 0 ? -x : x) > m ? 
 PYDLN_INLINE float max_abs(float m, float x) { return (x < 0 ? -x : x) > m ? (x < 0 ? -x : x) : m; }
 template <class V>
 PYDLN_INLINE V max_abs(V m, V x) {
-  const V a = x < 0 ? -x : x;
+  const V zero{};
+  V a = reinterpret_cast<V>(reinterpret_cast<Bits>(x) & ~reinterpret_cast<Bits>(-zero));
+  keep(a);  // two instructions; without it GCC computes |x| twice, under masks
   return a > m ? a : m;
 }
 
