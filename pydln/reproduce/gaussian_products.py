@@ -41,6 +41,7 @@ def products(n: int, count: int, tell: Progress, total: int, *, seed: int, n_thr
     with a BLAS of one thread. The last result is kept: figures 6B and 6C show the same matrices.
     """
     key = (n, count, seed)
+    tell(0, total, "Gaussian products")
     if key in _last:
         return _last[key]
     done, found = 0, {}
