@@ -218,7 +218,7 @@ class FlowWorker : Network<L, G> {
   // k <- -dL/dW at `weights`, and what `use(l)` makes of its layers; with what members stop for if `looks`.
   template <class Use>
   void slope(Cell** weights, Cell** k, bool looks, const Use& use) {
-    if constexpr (kFused && PYDLN_SQUARES) {
+    if constexpr (kFused && PYDLN_SQUARES && sizeof(G) == sizeof(T)) {  // one task for all, to compile half as much
       switch (square_) {
         case 8:
           return slope_of<8>(weights, k, looks, use);
