@@ -15,8 +15,8 @@ circle: for complex factors, |λ|² are products of M independent Gamma(j, 1/N) 
 & Burda 2012). ln|λ| of the largest thus spreads by ½√(M/N), where the distribution rises by 2/M: a fraction 1/√(2πMN)
 lies beyond the circle, and that is the largest distance from the law.
 
-The products are those of figure 6B, and made once if both are asked for; in the paper's size that takes an hour and a half
-of one core.
+The products are those of figure 6B, and made once if both are asked for; in the paper's size that takes an hour and a
+half of one core.
 """
 
 from __future__ import annotations
