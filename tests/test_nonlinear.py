@@ -433,8 +433,8 @@ def units_off(got, exact, sizes, dtype):
 def test_functions_to_units_of_the_last_place(name, dtype) -> None:
     """Values to two units in the last place, derivatives to five; that of gelu has a zero, where two terms cancel.
 
-    softplus is off by up to three. gelu is a product of four factors where it is small, and off by up to four units, six
-    without fused multiply-adds.
+    softplus is off by up to three. gelu is a product of four factors where it is small, and off by up to four units,
+    six without fused multiply-adds.
     """
     x = arguments(dtype)
     with mpmath.workdps(50):

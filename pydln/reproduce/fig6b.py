@@ -15,8 +15,8 @@ The paper leaves unsaid, and here is chosen:
 The theory is the Fuss-Catalan law of N → ∞. At finite N the k-th moment of the squares is E tr(ΩΩᵀ)^k / N; for k = 1 it
 is 1 exactly.
 
-In the paper's size this takes an hour and a half of one core, half of that on two: measured, 10.4 s for a realisation of
-the three products with singular values and eigenvalues, so that figure 6C after it in one process has its numbers at
+In the paper's size this takes an hour and a half of one core, half of that on two: measured, 10.4 s for a realisation
+of the three products with singular values and eigenvalues, so that figure 6C after it in one process has its numbers at
 once; and a minute for the orthogonal ones.
 """
 
