@@ -578,7 +578,7 @@ class FlowWorker : Network<L, G> {
     Cell** to;
     mutable Layer<1> layers[2];  // two of them are at work at the same time, the top one and the one below
     Lead operator()(int64_t l) const {
-      Layer<1>& here = layers[l & 1];
+      Layer<1>& here = layers[l % 2];
       worker.place(here, l, sums, step, to[l]);
       return {&here};
     }
@@ -634,7 +634,7 @@ class FlowWorker : Network<L, G> {
     const V step;
     mutable Layer<R + 1> layers[2];
     Arrival<R> operator()(int64_t l) const {
-      Layer<R + 1>& here = layers[l & 1];
+      Layer<R + 1>& here = layers[l % 2];
       worker.place(here, l, sums, step, worker.next_[l]);
       for (int r = 0; r < R; ++r) here.to[r + 1] = vectors(worker.partial_[r][l]);
       Arrival<R> made{};
