@@ -107,7 +107,7 @@ def eigenvalues(
     Parameters
     ----------
     values : complex array
-        Of any shape. Of more than 20,000 an even choice is drawn.
+        Of any shape. Of more than 20,000 a random choice is drawn, the same every time.
     ax : Axes, optional
     radius : float, optional
         Of the circle that is drawn dashed.
@@ -128,7 +128,8 @@ def eigenvalues(
     if radius is not None:
         radius = _validate.number(radius, "radius", above=0)
     axis = style.axes(ax)
-    points = points[:: -(-points.size // _MOST_POINTS)]
+    if points.size > _MOST_POINTS:  # a stride would choose among sorted spectra, and show rings and halves
+        points = np.random.default_rng(0).choice(points, _MOST_POINTS, replace=False)
     look: dict[str, Any] = {"linestyle": "none", "marker": ".", "markersize": 2.0, "markeredgewidth": 0.0, "alpha": 0.6}
     look |= {"color": color or style.OKABE_ITO[0], "rasterized": True} | style.line_options(marker_kw)
     axis.plot(points.real, points.imag, **look)

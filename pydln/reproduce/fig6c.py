@@ -7,7 +7,7 @@ eigenvalues lie at zero, though some stay next to the unit circle.
 The paper leaves unsaid, and here is chosen:
 
 - Entries have variance 1/N; "about 100" factors are 100.
-- An even choice of 20,000 points is drawn, for half a million would be a blot; below them is the distribution of |λ|
+- A random choice of 20,000 points is drawn, for half a million would be a blot; below them is the distribution of |λ|
   of all, where the eye can see how many are at zero.
 
 The theory is the disk law of N → ∞, P(|λ| <= r) = r^{2/M} for M factors. At finite N eigenvalues reach beyond the
