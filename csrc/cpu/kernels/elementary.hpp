@@ -160,10 +160,6 @@ PYDLN_INLINE Of<T> number_of(typename Format<T>::Word x) {
   return (Of<T>)x;
 }
 template <class T>
-PYDLN_INLINE Of<T> size_of(Of<T> x) {
-  return number_of<T>(word_of<T>(x) & ~Format<T>::kSign);
-}
-template <class T>
 PYDLN_INLINE Of<T> with_sign_of(Of<T> size, Of<T> x) {
   return number_of<T>(word_of<T>(size) | (word_of<T>(x) & Format<T>::kSign));
 }
@@ -288,7 +284,7 @@ PYDLN_INLINE Of<T> scaled_erfc(Of<T> x, T near, T rest) {
 
 template <class T>
 PYDLN_INLINE void erf(Of<T> x, Of<T>& value, Of<T>& derivative) {
-  const Of<T> a = at_most<T>(size_of<T>(x), Format<T>::kFar), e = exp_of_square<T>(a, 1).value();
+  const Of<T> a = at_most<T>(magnitude(x), Format<T>::kFar), e = exp_of_square<T>(a, 1).value();
   const Of<T> near = fma(a, polynomial(Format<T>::kErf, a * a), a),
               far = 1 - e * scaled_erfc<T>(a, Format<T>::kNear, 0);
   value = with_sign_of<T>(a < 1 ? near : far, x);
@@ -301,7 +297,7 @@ PYDLN_INLINE void gelu(Of<T> x, Of<T>& value, Of<T>& derivative) {
   using F = Format<T>;
   constexpr T kRoot = T(F::kNear * T(1.41421356237309504880));  // kNear sqrt(2), and what is missing
   constexpr T kRest = T(F::kRootMissing);
-  const Of<T> a = at_most<T>(size_of<T>(x), F::kFar), line = x * T(0.353553390593273762200);
+  const Of<T> a = at_most<T>(magnitude(x), F::kFar), line = x * T(0.353553390593273762200);
   const Power<T> e = exp_of_square<T>(a, T(0.5));
   const Of<T> tail = T(0.5) * scaled_erfc<T>(a, kRoot, kRest), outside = e.times(tail);
   const auto central = a < T(0.7);
@@ -314,7 +310,7 @@ PYDLN_INLINE void gelu(Of<T> x, Of<T>& value, Of<T>& derivative) {
 // ln(1 + e^x), ln(1 + q) = 2 artanh(q / (2 + q)); its derivative is the logistic function
 template <class T>
 PYDLN_INLINE void softplus(Of<T> x, Of<T>& value, Of<T>& derivative) {
-  const Of<T> q = exp<T>(-size_of<T>(x), Of<T>{}).value(), s = q / (2 + q), z = s * s;
+  const Of<T> q = exp<T>(-magnitude(x), Of<T>{}).value(), s = q / (2 + q), z = s * s;
   const Of<T> above = x > 0 ? x : Of<T>{};
   value = above + 2 * fma(Of<T>(s * z), polynomial(Format<T>::kArtanh, z), s);
   derivative = (x < 0 ? q : splat(T(1))) / (1 + q);

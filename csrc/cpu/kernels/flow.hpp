@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/kernels/network.hpp"
+#include "cpu/kernels/stage_sums.hpp"
 #include "ops/flow.hpp"
 
 namespace pydln::PYDLN_ISA {
@@ -14,6 +15,11 @@ class FlowWorker : Network<L, G> {
   using typename Net::T;
   using typename Net::Value;
   using V = typename Vector<T>::type;
+  using Stages = StageSums<L>;
+  using Leading = typename Stages::Leading;
+  using Unused = typename Stages::Unused;
+  template <int P>
+  using Sums = typename Stages::template Sums<P>;
   using Net::carried_;
   using Net::clear_lane;
   using Net::control_;
@@ -282,22 +288,7 @@ class FlowWorker : Network<L, G> {
   }
   template <class Use>
   void pass(int64_t l, const Cell* k, const Use& use) const {
-    if constexpr (Use::any) {
-      auto f = use(l);
-      const V* from = vectors(k);
-      const int64_t size = count(l);
-      int64_t q = 0;
-      for (; q + 8 <= size; q += 8) some<8>(f, from, q);
-      for (; q < size; ++q) some<1>(f, from, q);
-      f.close();
-    }
-  }
-  template <int N, class F>
-  static PYDLN_INLINE void some(F& f, const V* from, int64_t q) {
-    V k[N];
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) k[i] = from[q + i];
-    f(q, k);
+    if constexpr (Use::any) Stages::pass(use(l), k, count(l));
   }
 
   bool reached(int64_t lane, Status& status) const {
@@ -355,15 +346,15 @@ class FlowWorker : Network<L, G> {
   void tell_stiffness(const Value& h, const bool* exhausted, Status* status) {
     Value change{}, distance{};
     for (int64_t l = 0; l < D_; ++l) {
-      const V *k = vectors(k_[stages_ - 1][l]), *k2 = vectors(k_[stages_ - 2][l]);
-      const V *y = vectors(next_[l]), *y2 = vectors(stage_[l]);
+      const V *k = Stages::vectors(k_[stages_ - 1][l]), *k2 = Stages::vectors(k_[stages_ - 2][l]);
+      const V *y = Stages::vectors(next_[l]), *y2 = Stages::vectors(stage_[l]);
       V dk{}, dy{};
       for (int64_t q = 0; q < count(l); ++q) {
         dk = max_abs(dk, V(k[q] - k2[q]));
         dy = max_abs(dy, V(y[q] - y2[q]));
       }
-      change = max_abs(change, across(dk));
-      distance = max_abs(distance, across(dy));
+      change = max_abs(change, Stages::across(dk));
+      distance = max_abs(distance, Stages::across(dy));
     }
     for (int64_t lane = 0; lane < kMembers; ++lane)
       if (exhausted[lane])
@@ -383,7 +374,7 @@ class FlowWorker : Network<L, G> {
 
   // between_ <- y(t + theta h)
   void interpolate(const Value& h, const Value& theta) {
-    const V at = spread(theta);
+    const V at = Stages::spread(theta);
     Sums<1> sums;
     for (int64_t i = 0; i < all_; ++i) {
       const double* row = op_.method.dense + i * op_.method.powers;
@@ -456,12 +447,12 @@ class FlowWorker : Network<L, G> {
       k_[0] = last;
       return;
     }
-    const auto move = spread(moves) > V{};
+    const auto move = Stages::spread(moves) > V{};
     for (int64_t l = 0; l < D_; ++l) {
       for (int64_t lane = 0; lane < kMembers; ++lane)
         if (accepted[lane]) L::set(sizes_[l], lane, L::get(next_sizes_[l], lane));
-      V *y = vectors(now_[l]), *k = vectors(k_[0][l]);
-      const V *y2 = vectors(next_[l]), *k2 = vectors(last[l]);
+      V *y = Stages::vectors(now_[l]), *k = Stages::vectors(k_[0][l]);
+      const V *y2 = Stages::vectors(next_[l]), *k2 = Stages::vectors(last[l]);
       for (int64_t q = 0; q < count(l); ++q) {
         y[q] = move ? y2[q] : y[q];
         k[q] = move ? k2[q] : k[q];
@@ -481,18 +472,7 @@ class FlowWorker : Network<L, G> {
     }
   }
 
-  // ---- sums over stages ------------------------------------------------------------------------------------------------
-  // P sums of stages, sum_j c_pj k_j.
-  template <int P>
-  struct Sums {
-    int64_t before = -1;  // how many stages come before the last one
-    Cell** k[ops::kMostStages];
-    V weight[P * ops::kMostStages];
-    void add(Cell** stage, const V* weights) {
-      k[++before] = stage;
-      for (int p = 0; p < P; ++p) weight[P * before + p] = weights[p];
-    }
-  };
+  // ---- stages of a step ------------------------------------------------------------------------------------------------
   // Of the first n stages: those that have a weight anywhere, and the last.
   template <int P>
   Sums<P> sums(const double* const* c, int64_t n) const {
@@ -509,196 +489,21 @@ class FlowWorker : Network<L, G> {
     return made;
   }
 
-  // What is made of a stage, N vectors at a time while they are still in registers. Those before it come from the second cache
-  // while products are computed; read between products, they kept the sums waiting (x1.08 on Zen 4, 8 x 8 and 16 x 16).
-  struct Unused {
-    static constexpr bool any = false;
-  };
-
-  // One layer of the sums: element q of the last stage is at hand, the first sum leads from y to `to`.
-  template <int P>
-  struct Layer {
-    const Sums<P>* sums;
-    const V* from[ops::kMostStages];
-    const V* y;
-    V* to[P];
-    V step;
-    template <int N>
-    PYDLN_INLINE void operator()(int64_t q, const V (&last)[N], V (&s)[P][N]) const {
-      const int64_t n = sums->before;
-      const V* weight = sums->weight;
-#pragma GCC unroll 3
-      for (int p = 0; p < P; ++p)
-#pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) s[p][i] = V{};
-      for (int64_t j = 0; j < n; ++j, weight += P) {
-        const V* k = from[j] + q;
-#pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) {
-          const V x = k[i];
-#pragma GCC unroll 3
-          for (int p = 0; p < P; ++p) s[p][i] = fma(weight[p], x, s[p][i]);
-        }
-      }
-#pragma GCC unroll 8
-      for (int i = 0; i < N; ++i)
-#pragma GCC unroll 3
-        for (int p = 0; p < P; ++p) s[p][i] = fma(weight[p], last[i], s[p][i]);
-    }
-  };
-  template <int P>
-  void place(Layer<P>& to, int64_t l, const Sums<P>& sums, const V& step, Cell* point) const {
-    to.sums = &sums;
-    for (int64_t j = 0; j < sums.before; ++j) to.from[j] = vectors(sums.k[j][l]);
-    to.y = vectors(now_[l]);
-    to.to[0] = vectors(point);
-    to.step = step;
-  }
-
-  // to <- y + h sum_j c_j k_j
-  struct Lead {
-    const Layer<1>* layer;
-    template <int N>
-    PYDLN_INLINE void operator()(int64_t q, const V (&last)[N]) const {
-      V s[1][N];
-      (*layer)(q, last, s);
-      const V step = layer->step;
-      const V* y = layer->y + q;
-      V* to = layer->to[0] + q;
-#pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) to[i] = fma(step, s[0][i], y[i]);
-    }
-    void close() const {}
-  };
-  struct Leading {
-    static constexpr bool any = true;
-    const FlowWorker& worker;
-    const Sums<1>& sums;
-    const V step;
-    Cell** to;
-    mutable Layer<1> layers[2];  // two of them are at work at the same time, the top one and the one below
-    Lead operator()(int64_t l) const {
-      Layer<1>& here = layers[l % 2];
-      worker.place(here, l, sums, step, to[l]);
-      return {&here};
-    }
-  };
   void combine(Cell** to, const Value& h, const Sums<1>& sums) const {
-    const Leading lead{*this, sums, spread(h), to, {}};
+    const Leading lead{{sums, Stages::spread(h), now_, to}};
     for (int64_t l = 0; l < D_; ++l) pass(l, sums.k[sums.before][l], lead);
   }
-
-  // The new point, and what R estimates of its error take from the stages before the last; how large the layers are.
-  template <int R>
-  struct Arrival {
-    const Layer<R + 1>* layer;
-    Value *size, *nan;
-    V largest{}, not_finite{};
-    template <int N>
-    PYDLN_INLINE void operator()(int64_t q, const V (&last)[N]) {
-      if constexpr (N > 4) {  // what the registers hold
-        part<0, 4>(q, last);
-        part<4, N - 4>(q, last);
-      } else {
-        V s[R + 1][N];
-        (*layer)(q, last, s);
-        const V step = layer->step;
-#pragma GCC unroll 4
-        for (int i = 0; i < N; ++i) {
-          const V after = fma(step, s[0][i], layer->y[q + i]);
-          layer->to[0][q + i] = after;
-          largest = max_abs(largest, after);
-          not_finite = not_finite + (after - after);
-#pragma GCC unroll 2
-          for (int p = 1; p <= R; ++p) layer->to[p][q + i] = s[p][i];
-        }
-      }
-    }
-    template <int First, int Count, int N>
-    PYDLN_INLINE void part(int64_t q, const V (&last)[N]) {
-      V some[Count];
-#pragma GCC unroll 4
-      for (int i = 0; i < Count; ++i) some[i] = last[First + i];
-      (*this)(q + First, some);
-    }
-    PYDLN_INLINE void close() const {
-      *size = max_abs(*size, across(largest));
-      *nan = *nan + total(not_finite);
-    }
-  };
-  template <int R>
-  struct Arriving {
-    static constexpr bool any = true;
-    FlowWorker& worker;
-    const Sums<R + 1>& sums;
-    const V step;
-    mutable Layer<R + 1> layers[2];
-    Arrival<R> operator()(int64_t l) const {
-      Layer<R + 1>& here = layers[l % 2];
-      worker.place(here, l, sums, step, worker.next_[l]);
-      for (int r = 0; r < R; ++r) here.to[r + 1] = vectors(worker.partial_[r][l]);
-      Arrival<R> made{};
-      made.layer = &here;
-      made.size = &worker.next_sizes_[l];
-      made.nan = &worker.nan_;
-      return made;
-    }
-  };
-
-  // The largest entries of the R estimates, which the slope at the new point completes.
-  template <int R>
-  struct Verdict {
-    const V* partial[R];
-    V weight[R];
-    V step;
-    Value* error[R];
-    Value* nan;
-    V largest[R] = {}, not_finite{};
-    template <int N>
-    PYDLN_INLINE void operator()(int64_t q, const V (&last)[N]) {
-#pragma GCC unroll 2
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) {
-          const V s = fma(weight[r], last[i], partial[r][q + i]) * step;
-          largest[r] = max_abs(largest[r], s);
-          not_finite = not_finite + (s - s);
-        }
-    }
-    PYDLN_INLINE void close() const {
-      for (int r = 0; r < R; ++r) *error[r] = max_abs(*error[r], across(largest[r]));
-      *nan = *nan + total(not_finite);
-    }
-  };
-  template <int R>
-  struct Judging {
-    static constexpr bool any = true;
-    FlowWorker& worker;
-    const V step;
-    Verdict<R> operator()(int64_t l) const {
-      Verdict<R> made{};
-      const ops::Tableau& method = worker.op_.method;
-      for (int r = 0; r < R; ++r) {
-        made.partial[r] = vectors(worker.partial_[r][l]);
-        made.weight[r] = splat(static_cast<T>(method.error[(r + 1) * worker.stages_ - 1]));
-        made.error[r] = &worker.errors_[r][l];
-      }
-      made.step = step;
-      made.nan = &worker.nan_;
-      return made;
-    }
-  };
 
   // All stages of a step, next_ and its slope; the largest scaled entry of each of the R estimates, NaN where the new point or
   // an estimate is not finite.
   template <int R>
   void try_step(const Value& h, Value* error) {
     const int64_t last = stages_ - 1;
-    const V step = spread(h);
+    const V step = Stages::spread(h);
     for (int64_t i = 1; i < last; ++i) {
       const double* const row[] = {op_.method.a + i * all_};
       const Sums<1> made = sums<1>(row, i);
-      stage(i - 1, Leading{*this, made, step, between_, {}});
+      stage(i - 1, Leading{{made, step, now_, between_}});
       Cell** here = stage_;
       stage_ = between_;
       between_ = here;
@@ -711,12 +516,15 @@ class FlowWorker : Network<L, G> {
       for (int r = 0; r < R; ++r) errors_[r][l] = Value{};
     }
     const Sums<R + 1> made = sums<R + 1>(rows, last);
-    stage(last - 1, Arriving<R>{*this, made, step, {}});
+    stage(last - 1, typename Stages::template Arriving<R>{{made, step, now_, next_}, partial_, next_sizes_, &nan_});
     if (cancelled(control_)) return;
-    if constexpr (R > 0)
-      slope(next_, k_[last], true, Judging<R>{*this, step});
-    else
+    if constexpr (R > 0) {
+      typename Stages::template Judging<R> judging{{}, step, partial_, errors_, &nan_};
+      for (int r = 0; r < R; ++r) judging.last_weights[r] = rows[r + 1] + last;
+      slope(next_, k_[last], true, judging);
+    } else {
       slope(next_, k_[last], true, Unused{});
+    }
 
     const T atol = static_cast<T>(op_.atol), rtol = static_cast<T>(op_.rtol);
     for (int64_t l = 0; l < D_; ++l) {
@@ -740,35 +548,12 @@ class FlowWorker : Network<L, G> {
   }
   Value largest(Cell** set, int64_t l) const {
     V most{};
-    for (int64_t q = 0; q < count(l); ++q) most = max_abs(most, vectors(set[l])[q]);
-    return across(most);
+    for (int64_t q = 0; q < count(l); ++q) most = max_abs(most, Stages::vectors(set[l])[q]);
+    return Stages::across(most);
   }
 
-  // ---- a matrix as vectors: in either layout, and with padding that stays zero ----------------------------------------
-  static V* vectors(Cell* p) { return reinterpret_cast<V*>(p); }
-  static const V* vectors(const Cell* p) { return reinterpret_cast<const V*>(p); }
   int64_t count(int64_t l) const {
     return L::cells(width(l + 1), width(l)) * static_cast<int64_t>(sizeof(Cell)) / static_cast<int64_t>(sizeof(V));
-  }
-  static V spread(V x) { return x; }
-  static V spread(T x) { return splat(x); }
-  static Value across(const V& x) {
-    if constexpr (kMembers > 1) {
-      return x;
-    } else {
-      T most = 0;
-      for (int64_t i = 0; i < lanes_of<T>; ++i) most = max_abs(most, T(x[i]));
-      return most;
-    }
-  }
-  static Value total(const V& x) {
-    if constexpr (kMembers > 1) {
-      return x;
-    } else {
-      T sum = 0;
-      for (int64_t i = 0; i < lanes_of<T>; ++i) sum += x[i];
-      return sum;
-    }
   }
 
   const ops::Flow<T>& op_;

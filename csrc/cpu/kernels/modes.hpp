@@ -135,13 +135,13 @@ class ModesWorker {
     const double* a = op_.layer_strengths + mode * op_.depth;
     int64_t m = 0;
     for (int64_t l = 1; l < op_.depth; ++l)
-      if (size(a[l]) < size(a[m])) m = l;
-    const double least = size(a[m]);
+      if (magnitude(a[l]) < magnitude(a[m])) m = l;
+    const double least = magnitude(a[m]);
     double sign = 1, largest = least;
-    bool extreme = op_.variances[mode] > 0 && size(op_.s[mode]) > most_ * op_.variances[mode], tied = false;
+    bool extreme = op_.variances[mode] > 0 && magnitude(op_.s[mode]) > most_ * op_.variances[mode], tied = false;
     for (int64_t l = 0, to = 0; l < op_.depth; ++l) {
       if (l == m) continue;
-      const double here = size(a[l]), under = here - least, over = here + least;
+      const double here = magnitude(a[l]), under = here - least, over = here + least;
       sizes_[to][i] = here;
       gaps_[to][i] = under * over;
       roots_[to][i] = __builtin_sqrt(under) * __builtin_sqrt(over);
@@ -185,8 +185,9 @@ class ModesWorker {
     }
     t_[i] = way.end;
     z_[i] = way.last;
-    extent_[i] = size(way.last);
-    if (extreme_[i] && size(way.last) * most_ > 1 && size(s_[i]) <= most_ * d_[i]) {  // it only grows from here
+    extent_[i] = magnitude(way.last);
+    if (extreme_[i] && magnitude(way.last) * most_ > 1 &&
+        magnitude(s_[i]) <= most_ * d_[i]) {  // it only grows from here
       extreme_[i] = 0;
       --extremes_;
     }
@@ -199,7 +200,7 @@ class ModesWorker {
     const double end = times_[op_.times - 1];
     for (int64_t i = 0; i < members; ++i) {
       if (!fresh[i]) continue;
-      double h = op_.step > 0 ? op_.step : 0.01 * extent_[i] / size(k_[0][i]);
+      double h = op_.step > 0 ? op_.step : 0.01 * extent_[i] / magnitude(k_[0][i]);
       if (!(h > 0)) h = 1e-6 * end;
       if (op_.max_step > 0 && h > op_.max_step) h = op_.max_step;
       next_h_[i] = h;
@@ -388,7 +389,8 @@ class ModesWorker {
   Status ended(int64_t i, double h, double error, bool there, bool stuck) const {
     if (there) return Status::completed;
     if (stuck) return error - error == 0 ? Status::stiff : Status::diverged;
-    const double change = size(k_[stages_ - 1][i] - k_[stages_ - 2][i]), distance = size(next_[i] - stage_[i]);
+    const double change = magnitude(k_[stages_ - 1][i] - k_[stages_ - 2][i]),
+                 distance = magnitude(next_[i] - stage_[i]);
     return h * change > 2.5 * distance ? Status::stiff : Status::step_limit;
   }
 
@@ -465,9 +467,6 @@ class ModesWorker {
         due_[i] = times_[k];
       }
   }
-
-  static double size(double x) { return x < 0 ? -x : x; }
-  static PYDLN_INLINE V magnitude(V x) { return x < 0 ? -x : x; }
 
   const ops::Modes& op_;
   Control& control_;

@@ -163,14 +163,21 @@ PYDLN_INLINE void exchange_pieces(V* x) {
   }
 }
 
-// |x| and max by comparison, for scalars and vectors alike; NaN in `x` leaves `m`.
-PYDLN_INLINE double max_abs(double m, double x) { return (x < 0 ? -x : x) > m ? (x < 0 ? -x : x) : m; }
-PYDLN_INLINE float max_abs(float m, float x) { return (x < 0 ? -x : x) > m ? (x < 0 ? -x : x) : m; }
+// |x|: the sign bit cleared, two instructions; left to a comparison, GCC computes it twice, under masks.
 template <class V>
-PYDLN_INLINE V max_abs(V m, V x) {
+PYDLN_INLINE V magnitude(V x) {
   const V zero{};
   V a = reinterpret_cast<V>(reinterpret_cast<Bits>(x) & ~reinterpret_cast<Bits>(-zero));
-  keep(a);  // two instructions; without it GCC computes |x| twice, under masks
+  keep(a);
+  return a;
+}
+PYDLN_INLINE double magnitude(double x) { return __builtin_fabs(x); }
+PYDLN_INLINE float magnitude(float x) { return __builtin_fabsf(x); }
+
+// max(m, |x|), for scalars and vectors alike; NaN in `x` leaves `m`.
+template <class V>
+PYDLN_INLINE V max_abs(V m, V x) {
+  const V a = magnitude(x);
   return a > m ? a : m;
 }
 
