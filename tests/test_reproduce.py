@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import pydln
-from pydln import Task, exact, gradient_descent, init
+from pydln import Status, Task, exact, gradient_descent, init
 from pydln.analysis import half_times
 from pydln.reproduce import FIGURES, Check, Report, reproduce, table, title
 from pydln.reproduce.mode_descent import mode_descent
@@ -198,6 +198,52 @@ def test_fig6a_only_glorot_takes_longer_with_depth(reports: Any) -> None:
             assert time[name][-1] < 0.5 * time["glorot"][-1]
         np.testing.assert_allclose(np.abs(numbers["eigenvalues"]), 1.0, atol=1e-12)
         assert np.nanmin(numbers["iterations_glorot_12_layers"]) == time["glorot"][1]
+
+
+def test_fig6a_how_many_networks_run_at_a_time_is_of_no_account(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pydln.reproduce import fig6a
+
+    found = []
+    for at_once in (1, 4):
+        monkeypatch.setattr(fig6a, "AT_ONCE", 1.0 if at_once == 1 else 1e9)
+        report = reproduce("fig6a", tmp_path / str(at_once), layers=(5, 12), rates=12, hidden=40)
+        with np.load(report.files[2]) as numbers:
+            found.append(dict(numbers))
+    assert found[0].keys() == found[1].keys()
+    for name in found[0]:
+        np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
+
+
+def test_fig6a_a_rate_that_learns_by_chance_ends_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen at 100 layers of width 1000: the only rate far beyond stability that learned was taken for the fastest."""
+    from types import SimpleNamespace
+
+    from pydln.reproduce import fig6a
+
+    problem = object.__new__(fig6a._Problem)
+    problem.task, problem.level, problem.largest, problem.n_threads = None, 0.25, 1.0, 1  # type: ignore[assignment]
+    monkeypatch.setattr(problem, "start", lambda name, depth: SimpleNamespace(layers=[np.zeros((1, 1, 1))] * depth))
+
+    def descend(task: object, weights: object, *, lr: Any, steps: int, **_: object) -> Any:
+        """exp(-lr t) below lr = 3, noise above but for one rate, which has learned at step 26."""
+        loss = np.exp(-np.outer(lr, np.arange(steps + 1)) / 3)
+        for i, rate in enumerate(lr):
+            if rate > 3:
+                loss[i] = 1 + np.arange(steps + 1) % 2
+                if 15 < rate < 25:
+                    loss[i, 26:] = 0.2
+        reached = (loss < 0.25).any(axis=1)
+        stopped = np.where(reached, (loss < 0.25).argmax(axis=1), steps)
+        status = [Status.REACHED_LOSS if yes else Status.COMPLETED for yes in reached]
+        return SimpleNamespace(loss=loss, stopped_at=stopped, status=np.array(status))
+
+    monkeypatch.setattr(fig6a, "AT_ONCE", 1.0)
+    monkeypatch.setattr(fig6a, "gradient_descent", descend)
+    found = problem.search("orthogonal", 1, 12)
+    assert found.fastest == 2
+    assert 2 < found.rate <= 3
 
 
 def test_fig6a_says_so_when_no_rate_learns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
