@@ -112,7 +112,16 @@ struct Interleaved {
     const G* u;
     int64_t ldu;
     PYDLN_INLINE Dots from(int64_t i, int64_t j) const { return {c + j, u + i * ldu + j, ldu}; }
-    PYDLN_INLINE void operator()(int64_t i, int64_t j, V acc) const { c[j] = fma(V(at(u + i * ldu + j)), acc, c[j]); }
+    template <int M, int N>
+    PYDLN_INLINE void take(const V (&acc)[M][N]) const {
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) {
+        V sum = c[j];
+#pragma GCC unroll 8
+        for (int i = 0; i < M; ++i) sum = fma(V(at(u + i * ldu + j)), acc[i][j], sum);
+        c[j] = sum;
+      }
+    }
   };
 
   // C = AB, and `f` of a row of every block: f(q, vectors), the first of them element q of C. f.close() ends a block.
@@ -122,13 +131,16 @@ struct Interleaved {
     V* c;
     int64_t ld, q;
     PYDLN_INLINE Each from(int64_t i, int64_t j) const { return {f, c, ld, q + i * ld + j}; }
-    template <int N>
-    PYDLN_INLINE void row(int64_t i, const V (&acc)[N]) {
+    template <int M, int N>
+    PYDLN_INLINE void take(const V (&acc)[M][N]) {
 #pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) c[q + i * ld + j] = acc[j];
-      f(q + i * ld, acc);
+      for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+        for (int j = 0; j < N; ++j) c[q + i * ld + j] = acc[i][j];
+        f(q + i * ld, acc[i]);
+      }
+      f.close();
     }
-    PYDLN_INLINE void close() { f.close(); }
   };
 
   template <int S>
@@ -411,10 +423,8 @@ struct Interleaved {
     } else {
       for (int64_t k = 0; k < K; ++k, pa += a.column, pb += b.row) multiply_add(0);
     }
-    if constexpr (requires { out.close(); }) {
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; ++i) out.row(i, acc[i]);
-      out.close();
+    if constexpr (requires { out.take(acc); }) {
+      out.take(acc);
     } else {
 #pragma GCC unroll 8
       for (int i = 0; i < MR; ++i)
