@@ -345,18 +345,7 @@ class _Run:
         target = {
             name: [a[span] for a in value] if name == "weights" else value[span] for name, value in self.records.items()
         }
-        modes, widths = problem.task["modes"], group.widths
-        recorded: dict[str, Any] = {}
-        for name in group.records(self.records):
-            shapes = _shapes(name, widths, modes)
-            there = target.get(name, [None] * len(shapes))
-            made = [
-                a
-                if a is not None and networks == 1 and a.shape[2:] == shape and a.flags.c_contiguous
-                else np.full((count * networks, times, *shape), np.nan, dtype=dtype)
-                for a, shape in zip(there if name == "weights" else [there], shapes, strict=True)
-            ]
-            recorded[name] = made if name == "weights" else made[0]
+        recorded = _recorded(group, group.records(self.records), target, problem.task["modes"], count, times, dtype)
 
         def of(values: NDArray[Any], by_mode: bool = False) -> NDArray[Any]:
             values = _validate.one_for_all(values, batch, ndim=by_mode)
@@ -532,6 +521,30 @@ def _empty(name: str, weights: Weights, batch: int, times: int, modes: int) -> A
     shapes = _shapes(name, weights.widths, modes)
     made = [np.full((batch, times, *shape), np.nan, dtype=weights.dtype) for shape in shapes]
     return made if name == "weights" else made[0]
+
+
+def _recorded(
+    group: Group,
+    names: Sequence[str],
+    target: dict[str, Any],
+    modes: int,
+    members: int,
+    times: int,
+    dtype: np.dtype[Any],
+) -> dict[str, Any]:
+    """Arrays that a kernel records the networks of a group into: those of `target`, where they have the right shape."""
+    recorded: dict[str, Any] = {}
+    for name in names:
+        shapes = _shapes(name, group.widths, modes)
+        there = target.get(name, [None] * len(shapes))
+        made = [
+            a
+            if a is not None and group.networks == 1 and a.shape[2:] == shape and a.flags.c_contiguous
+            else np.full((members * group.networks, times, *shape), np.nan, dtype=dtype)
+            for a, shape in zip(there if name == "weights" else [there], shapes, strict=True)
+        ]
+        recorded[name] = made if name == "weights" else made[0]
+    return recorded
 
 
 def _refuse_too_large(

@@ -23,6 +23,7 @@ from pydln.flow import (
     _batch,
     _empty,
     _progress,
+    _recorded,
     _refuse_too_large,
     _settings,
     _shapes,
@@ -294,7 +295,7 @@ class _Integrator:
         self,
         problem: Problem,
         times: NDArray[np.float64],
-        kept: list[NDArray[Any]],
+        records: dict[str, Any],
         ended: dict[str, Any],
         *,
         stop: dict[str, Any],
@@ -307,9 +308,10 @@ class _Integrator:
             call(
                 weights=problem.weights,
                 task=problem.task,
+                test=problem.test,
                 **self.kernel(times),
                 stop=stop,
-                weight_records=kept,
+                records={name: records.get(name) for name in QUANTITIES},
                 **ended,
                 threads=threads,
                 memory=_validate.free_memory,
@@ -380,7 +382,8 @@ class _Run:
                 self.reduced.setdefault(name, np.zeros(ensemble.batch, dtype=bool))[group.members] = True
             bytes_of_one = 8 * group.networks * sum(n * m for n, m in pairwise(group.widths))
             count = len(group.members)
-            size = bytes_of_one * (len(self.times) + 1)
+            keeps = isinstance(group, BalancedGroup) or not {"weights", "kernel_distance"}.isdisjoint(self.records)
+            size = bytes_of_one * (1 + len(self.times) * keeps)
             for part in blocks(count, size, at_once=_AT_ONCE, at_least=16 * self.threads):
                 if self._run(group, part, tick):
                     return True
@@ -409,8 +412,12 @@ class _Run:
         batch, count, times = self.ensemble.batch, len(part) * group.networks, self.times
         dtype = self.ensemble.weights.dtype
         problem = group.problem(part, test="test_loss" in self.records)
-        kept = [np.full((count, len(times), n, m), np.nan, dtype=dtype) for m, n in pairwise(group.widths)]
         start = [w.copy() for w in problem.weights] if {"drift", "kernel_distance"} & {*self.records} else []
+        consecutive = members[-1] - members[0] == len(members) - 1
+        span: Any = slice(members[0], members[-1] + 1) if consecutive else members
+        out = {n: [a[span] for a in v] if n == "weights" else v[span] for n, v in self.records.items()}
+        names = group.records(self.records)
+        root = self.root if self.root is None or self.root.ndim == 2 else self.root[members % len(self.root)]
         ended = _Ended(count)
         before, total = self.done, batch * len(times)
 
@@ -427,27 +434,32 @@ class _Run:
         seen = None if tick is None else told
         if isinstance(group, BalancedGroup):
             interrupted = False
+            kept = [np.full((count, len(times), n, m), np.nan, dtype=dtype) for m, n in pairwise(group.widths)]
             try:
                 group.follow(part, kept, problem.weights, self.how.following(times, ended, seen))
             except KeyboardInterrupt:
                 interrupted = True
+            made = records_of(problem, kept, start, names, root, self.threads)
         else:
+            distances = "kernel_distance" in names  # which the kernel does not record: from weights over time
+            by_kernel = [n for n in names if n != "kernel_distance"]
+            if distances and "weights" not in names:
+                by_kernel.append("weights")
+            recorded = _recorded(group, by_kernel, out, problem.task["modes"], len(part), len(times), dtype)
             interrupted = self.how(
                 problem,
                 times,
-                kept,
+                recorded,
                 ended.of(np.arange(count)),
                 stop={n: limit(a, n) for n, a in self.limits.items()},
                 threads=self.threads,
                 tick=seen,
             )
-        consecutive = members[-1] - members[0] == len(members) - 1
-        span: Any = slice(members[0], members[-1] + 1) if consecutive else members
-        out = {n: [a[span] for a in v] if n == "weights" else v[span] for n, v in self.records.items()}
-        names = group.records(self.records)
-        root = self.root if self.root is None or self.root.ndim == 2 else self.root[members % len(self.root)]
+            made = {n: recorded[n] for n in names if n != "kernel_distance"}
+            if distances:
+                made["kernel_distance"] = _kernel_distance(recorded["weights"], start, root)
         kernel = Kernel(
-            records=records_of(problem, kept, start, names, root, self.threads),
+            records=made,
             final=problem.weights,
             status=ended.status,
             stopped_at=ended.stopped_time,
@@ -532,9 +544,13 @@ def records_of(
     if "drift" in names:
         made["drift"] = _drift(kept, start)
     if "kernel_distance" in names:
-        with np.errstate(invalid="ignore", divide="ignore"):  # a kernel of zero has no direction: NaN
-            made["kernel_distance"] = kernel_distance(kept, start, root)
+        made["kernel_distance"] = _kernel_distance(kept, start, root)
     return made
+
+
+def _kernel_distance(kept: list[NDArray[Any]], start: list[NDArray[Any]], root: NDArray[Any] | None) -> NDArray[Any]:
+    with np.errstate(invalid="ignore", divide="ignore"):  # a kernel of zero has no direction: NaN
+        return kernel_distance(kept, start, root)
 
 
 def _drift(kept: list[NDArray[Any]], start: list[NDArray[Any]]) -> NDArray[Any]:

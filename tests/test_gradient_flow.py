@@ -15,6 +15,7 @@ from scipy.integrate import solve_ivp
 import pydln as dln
 from pydln import _backend
 from pydln.methods import METHODS, method
+from pydln.trajectory import QUANTITIES
 
 T = np.array([0.0, 0.1, 0.4, 1.0, 1.01, 2.5])
 SHAPES = [(3, 2), (4, 4, 4), (3, 5, 2), (2, 6, 5, 3), (9, 3, 3, 12), (8, 8, 8, 8), (1, 9, 1)]
@@ -296,7 +297,8 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
         "max_steps": 100,
         "record_at": np.array([0.0, 1.0]),
         "stop": dict.fromkeys(("loss", "strengths", "steady")),
-        "weight_records": [np.ones((2, 2, 3, 4)), np.ones((2, 2, 1, 3))],
+        "test": None,
+        "records": dict.fromkeys(QUANTITIES) | {"weights": [np.ones((2, 2, 3, 4)), np.ones((2, 2, 1, 3))]},
         **{name: np.zeros(2, dtype=np.int64) for name in ("status", "accepted", "rejected")},
         "stopped_at": np.zeros(2),
         "threads": 1,
@@ -314,8 +316,9 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
         (ValueError, "record_at: expected increasing", {"record_at": np.array([1.0, 1.0])}),
         (ValueError, "record_at: expected increasing", {"record_at": np.array([0.0, np.inf])}),
         (ValueError, "record_at: expected a time", {"record_at": np.array([])}),
-        (ValueError, "weights: expected shape|weight_records: expected shape", {"weight_records": sound["weights"]}),
-        (ValueError, "flow: incomplete", {"weight_records": None}),
+        (ValueError, "weights: expected shape", {"records": sound["records"] | {"weights": sound["weights"]}}),
+        (ValueError, "product: expected shape", {"records": sound["records"] | {"product": np.ones((2, 2, 4, 1))}}),
+        (ValueError, "test_loss: the task has no test", {"records": sound["records"] | {"test_loss": np.ones((2, 2))}}),
         (ValueError, "stepping: incomplete", {"stopped_at": None}),
         (ValueError, "stepping: incomplete", {"method": method("rk4").kernel()}),
         (ValueError, "training: incomplete", {"status": None}),

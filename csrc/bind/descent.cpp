@@ -19,18 +19,13 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
              const py::dict& records, const py::object& status, const py::object& stopped_at, int threads,
              const py::object& memory, const std::string& isa, const std::string& layout, const py::object& tick) {
   const Layers<T> given(weights);
-  const Shape& widths = given.widths;
-  const std::int64_t batch = given.batch, in = widths.front(), out = widths.back();
+  const std::int64_t batch = given.batch, in = given.widths.front(), out = given.widths.back();
 
   ops::Descent<T> op;
   set_training(op, given, task, stop, status);
-  const std::int64_t depth = op.chain.depth;
-  if (!test.is_none()) op.test = moments<T>(test.cast<py::dict>(), "test", batch, out, in);
   op.root = per_member<T>(root, "root", batch, {in, in});
   if (!noise.is_none()) op.noise = noise_of<T>(noise.cast<py::dict>(), batch, out, in);
-  for (const auto& p :
-       {op.test.sigma_xx, op.test.variances, op.test.sigma_yx, op.test.anchor, op.root, op.noise.root, op.noise.labels})
-    op.task_per_member |= p.stride != 0;
+  for (const auto& p : {op.root, op.noise.root, op.noise.labels}) op.task_per_member |= p.stride != 0;
 
   op.lr = per_member<T>(lr, "lr", batch, {});
   op.momentum = per_member<T>(momentum, "momentum", batch, {});
@@ -40,19 +35,11 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.steps = steps;
 
   set_schedule(op, record_at);
-  const std::int64_t times = op.records;
-  op.loss = output<T>(records["loss"], "loss", {batch, times});
-  op.test_loss = output<T>(records["test_loss"], "test_loss", {batch, times});
-  if (op.test_loss && !op.test.sigma_yx) throw py::value_error("test_loss: the task has no test moments");
-  op.strengths = output<T>(records["strengths"], "strengths", {batch, times, op.modes});
-  op.product = output<T>(records["product"], "product", {batch, times, out, in});
-  op.layer_norms = output<T>(records["layer_norms"], "layer_norms", {batch, times, depth});
-  op.kernel_distance = output<T>(records["kernel_distance"], "kernel_distance", {batch, times});
+  std::vector<T*> layer_records;
+  set_recording(op, given, test, records, op.records, layer_records);
+  op.kernel_distance = output<T>(records["kernel_distance"], "kernel_distance", {batch, op.records});
   if (op.kernel_distance && !op.root && !op.train.whitened())
     throw py::value_error("kernel_distance: expected the root of sigma_xx");
-  op.drift = output<T>(records["drift"], "drift", {batch, times, depth - 1});
-  const auto weight_records = layers<T>(records["weights"], "weights", widths, {batch, times});
-  op.weight_records = weight_records.empty() ? nullptr : weight_records.data();
   op.stopped_at = output<std::int64_t>(stopped_at, "stopped_at", {batch});
 
   if (!op.lr || !op.stopped_at) throw py::value_error("descent: incomplete");

@@ -13,9 +13,9 @@ namespace {
 
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
 template <class T>
-bool flow(const py::list& weights, const py::dict& task, const py::dict& method, double rtol, double atol, double step,
-          double max_step, std::int64_t max_steps, const py::array& record_at, const py::dict& stop,
-          const py::object& weight_records, const py::object& status, const py::object& stopped_at,
+bool flow(const py::list& weights, const py::dict& task, const py::object& test, const py::dict& method, double rtol,
+          double atol, double step, double max_step, std::int64_t max_steps, const py::array& record_at,
+          const py::dict& stop, const py::dict& records, const py::object& status, const py::object& stopped_at,
           const py::object& accepted, const py::object& rejected, int threads, const py::object& memory,
           const std::string& isa, const std::string& layout, const py::object& tick) {
   const Layers<T> given(weights);
@@ -23,9 +23,8 @@ bool flow(const py::list& weights, const py::dict& task, const py::dict& method,
   ops::Flow<T> op;
   set_training(op, given, task, stop, status);
   set_stepping(op, method, rtol, atol, step, max_step, max_steps, record_at, batch, stopped_at, accepted, rejected);
-  const auto records = layers<T>(weight_records, "weight_records", given.widths, {batch, op.times});
-  op.weight_records = records.data();
-  if (records.empty()) throw py::value_error("flow: incomplete");
+  std::vector<T*> layer_records;
+  set_recording(op, given, test, records, op.times, layer_records);
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
   const Layout arrangement = cpu::choose_layout(layout, op.chain, batch, chosen.vectors<T>());
@@ -37,8 +36,8 @@ bool flow(const py::list& weights, const py::dict& task, const py::dict& method,
 template <class T>
 void add(py::module_& m, const char* name) {
   using namespace py::literals;
-  m.def(name, &flow<T>, "weights"_a.noconvert(), "task"_a, "method"_a, "rtol"_a, "atol"_a, "step"_a, "max_step"_a,
-        "max_steps"_a, "record_at"_a.noconvert(), "stop"_a, "weight_records"_a, "status"_a, "stopped_at"_a,
+  m.def(name, &flow<T>, "weights"_a.noconvert(), "task"_a, "test"_a, "method"_a, "rtol"_a, "atol"_a, "step"_a,
+        "max_step"_a, "max_steps"_a, "record_at"_a.noconvert(), "stop"_a, "records"_a, "status"_a, "stopped_at"_a,
         "accepted"_a, "rejected"_a, "threads"_a, "memory"_a, "isa"_a, "layout"_a, "tick"_a);
 }
 

@@ -75,6 +75,26 @@ void set_schedule(Op& op, const py::array& record_at) {
       throw py::value_error("record_at: expected increasing steps within 0 ... steps");
 }
 
+// What is recorded, under the names of the package, at so many steps or times; `layer_records` takes the pointers to records of
+// weights and must outlive the operation.
+template <class T, class Op>
+void set_recording(Op& op, const Layers<T>& given, const py::object& test, const py::dict& records, std::int64_t times,
+                   std::vector<T*>& layer_records) {
+  const std::int64_t in = given.widths.front(), out = given.widths.back(), batch = op.batch, depth = op.chain.depth;
+  if (!test.is_none()) op.test = moments<T>(test.cast<py::dict>(), "test", batch, out, in);
+  for (const auto& p : {op.test.sigma_xx, op.test.variances, op.test.sigma_yx, op.test.anchor})
+    op.task_per_member |= p.stride != 0;
+  op.loss = output<T>(records["loss"], "loss", {batch, times});
+  op.test_loss = output<T>(records["test_loss"], "test_loss", {batch, times});
+  if (op.test_loss && !op.test.sigma_yx) throw py::value_error("test_loss: the task has no test moments");
+  op.strengths = output<T>(records["strengths"], "strengths", {batch, times, op.modes});
+  op.product = output<T>(records["product"], "product", {batch, times, out, in});
+  op.layer_norms = output<T>(records["layer_norms"], "layer_norms", {batch, times, depth});
+  op.drift = output<T>(records["drift"], "drift", {batch, times, depth - 1});
+  layer_records = layers<T>(records["weights"], "weights", given.widths, {batch, times});
+  op.weight_records = layer_records.empty() ? nullptr : layer_records.data();
+}
+
 template <class Op>
 void set_stop(Op& op, const py::dict& stop) {
   using T = std::remove_const_t<std::remove_pointer_t<decltype(op.stop_loss.data)>>;

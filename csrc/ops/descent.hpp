@@ -12,8 +12,7 @@
 namespace pydln::ops {
 
 template <class T>
-struct Descent : Training<T> {
-  Moments<T> test;          // used for test_loss; sigma_yx absent: no test loss
+struct Descent : Training<T>, Recording<T> {
   PerMember<const T> root;  // (n_0, n_0): R = R^T, R R = Sigma_xx, for kernel_distance; absent: Sigma_xx = I
 
   PerMember<const T> lr;
@@ -25,14 +24,7 @@ struct Descent : Training<T> {
 
   std::int64_t records = 0;
   const std::int64_t* record_at = nullptr;  // `records` steps, increasing, within 0 ... steps
-  T* loss = nullptr;                        // (batch, records)
-  T* test_loss = nullptr;                   // (batch, records)
-  T* strengths = nullptr;                   // (batch, records, r)        diag(U^T Omega V)
-  T* product = nullptr;                     // (batch, records, n_D, n_0)
-  T* layer_norms = nullptr;                 // (batch, records, D)        Frobenius norms
-  T* kernel_distance = nullptr;             // (batch, records)        see kernels/tangent.hpp
-  T* drift = nullptr;  // (batch, records, D - 1)    ||C_l(t) - C_l(0)||, C_l = W_{l+1}^T W_{l+1} - W_l W_l^T
-  T* const* weight_records = nullptr;  // D pointers to (batch, records, n_l, n_{l-1})
+  T* kernel_distance = nullptr;             // (batch, records)    see kernels/tangent.hpp
 
   std::int64_t* stopped_at = nullptr;  // (batch) step
 };

@@ -11,8 +11,6 @@
 namespace pydln::ops {
 
 template <class T>
-struct Flow : Training<T>, Stepping {
-  T* const* weight_records = nullptr;  // D pointers to (batch, times, n_l, n_{l-1})
-};
+struct Flow : Training<T>, Recording<T>, Stepping {};
 
 }  // namespace pydln::ops

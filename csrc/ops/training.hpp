@@ -50,4 +50,17 @@ struct Training {
   Status* status = nullptr;  // (batch)
 };
 
+// What is recorded of every network, at `times` steps or times.
+template <class T>
+struct Recording {
+  Moments<T> test;           // used for test_loss; sigma_yx absent: no test loss
+  T* loss = nullptr;         // (batch, times)
+  T* test_loss = nullptr;    // (batch, times)
+  T* strengths = nullptr;    // (batch, times, r)        diag(U^T Omega V)
+  T* product = nullptr;      // (batch, times, n_D, n_0)
+  T* layer_norms = nullptr;  // (batch, times, D)        Frobenius norms
+  T* drift = nullptr;        // (batch, times, D - 1)    ||C_l(t) - C_l(0)||, C_l = W_{l+1}^T W_{l+1} - W_l W_l^T
+  T* const* weight_records = nullptr;  // D pointers to (batch, times, n_l, n_{l-1})
+};
+
 }  // namespace pydln::ops

@@ -2,9 +2,8 @@
 #pragma once
 
 #include "cpu/kernels/lanes.hpp"
-#include "cpu/kernels/layer_records.hpp"
-#include "cpu/kernels/network.hpp"
 #include "cpu/kernels/noise.hpp"
+#include "cpu/kernels/recorded_network.hpp"
 #include "cpu/kernels/tangent.hpp"
 #include "ops/descent.hpp"
 
@@ -15,8 +14,8 @@ namespace pydln::PYDLN_ISA {
 inline constexpr double kBreakable = 2e9;
 
 template <class L, class G>
-class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Scalar>> {
-  using Net = Network<L, G>;
+class DescentWorker : RecordedNetwork<L, G>, MemberLanes<L, ops::Descent<typename L::Scalar>> {
+  using Net = RecordedNetwork<L, G>;
   using Net::carried_;
   using Net::clear_lane;
   using Net::control_;
@@ -25,13 +24,11 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
   using Net::forward;
   using Net::kMembers;
   using Net::layers;
-  using Net::load_moments;
   using Net::load_scalars;
   using Net::loss_of;
   using Net::m_;
   using Net::n_;
   using Net::products_;
-  using Net::residual;
   using Net::see;
   using Net::space_;
   using Net::strengths;
@@ -42,7 +39,6 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
   using Net::weights_;
   using Net::width;
   using typename Net::Cell;
-  using typename Net::Moments;
   using typename Net::T;
   using typename Net::Value;
 
@@ -71,16 +67,13 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
  public:
   // With a null arena base this only measures: arena.used is then the workspace one worker needs.
   DescentWorker(const ops::Descent<T>& op, Control& control, Arena& arena)
-      : Net(op, op.strengths || op.stop_strengths, control, arena),
+      : Net(op, control, arena),
         Queue(op, control),
-        reads_product_(op.strengths || op.stop_strengths || op.product || op.test_loss),
+        reads_product_(this->records_product() || op.stop_strengths),
         noise_(op, flipped_, arena),
-        tangent_(op, flipped_, arena),
-        layer_records_(op.chain, flipped_, op.drift, arena) {
+        tangent_(op, flipped_, arena) {
     weights_ = layers(arena);
     if (arena.base) see(weights_);
-    if (op.test.sigma_yx) this->moments(arena, test_, op.test);
-    test_residual_ = op.test.sigma_yx ? arena.take<Cell>(L::cells(m_, n_)) : nullptr;
     if (static_cast<double>(kMembers) * step_flops(op.chain, true) > kBreakable) next_ = layers(arena);
     general_ = op.momentum || op.decay || op.stop_steady;
     if (general_) velocity_ = layers(arena);
@@ -140,7 +133,6 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
   }
   void load_task(int64_t lane, int64_t member) {
     Net::load_task(lane, member);
-    if (op_.test.sigma_yx) load_moments(test_, op_.test, lane, member);
     noise_.load_task(lane, member);
     tangent_.load_task(lane, member);
   }
@@ -152,15 +144,13 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
     const bool fresh = this->fill([&](int64_t lane, int64_t member) {
       this->load_weights(weights_, lane, member);
       if (op_.task_per_member) load_task(lane, member);
-      load_scalars(train_, op_.train, lane, member);
-      if (op_.test.sigma_yx) load_scalars(test_, op_.test, lane, member);
+      load_scalars(lane, member);
       noise_.begin(lane, member);
       L::set(lr_, lane, *op_.lr.of(member));
       L::set(momentum_, lane, op_.momentum ? *op_.momentum.of(member) : T(0));
       L::set(decay_, lane, op_.decay ? *op_.decay.of(member) : T(0));
     });
-    if (fresh && op_.drift)
-      layer_records_.start(control_, weights_, [&](int64_t lane) { return at_start(lanes_[lane]); });
+    if (fresh) this->start_records([&](int64_t lane) { return at_start(lanes_[lane]); });
   }
 
   void store_end(int64_t lane, Status status) {
@@ -328,33 +318,10 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
 
   // ---- records -----------------------------------------------------------------------------------------------------------
   void record(const Value& loss) {
-    Value test{};
-    if (op_.test_loss) {
-      residual(test_, test_residual_);
-      test = loss_of(test_, test_residual_);
-    }
-    if (cancelled(control_)) return;  // perhaps in the middle of one of the products: unrecorded is NaN
-    if (op_.loss)
-      for_due([&](int64_t lane, int64_t at) {
-        op_.loss[at] = L::get(loss, lane);
-        __builtin_prefetch(op_.loss + at + 1, 1);  // stores that miss fill the queue: 35 of 250 cycles a record of G1
-      });
-    if (op_.test_loss) for_due([&](int64_t lane, int64_t at) { op_.test_loss[at] = L::get(test, lane); });
-    if (op_.strengths)
-      for_due([&](int64_t lane, int64_t at) {
-        T* to = op_.strengths + at * op_.modes;
-        for (int64_t a = 0; a < op_.modes; ++a) to[a] = L::element(strengths_, a, lane);
-        constexpr int64_t kLine = 64 / sizeof(T);  // likewise: 90 of 470 cycles
-        for (int64_t a = 0; a < op_.modes; a += kLine) __builtin_prefetch(to + op_.modes + a, 1);
-      });
-    if (op_.kernel_distance)
-      for_due([&](int64_t lane, int64_t at) { op_.kernel_distance[at] = tangent_.distance(lane); });
-    if (op_.product)
-      for_due([&](int64_t lane, int64_t at) {
-        L::store(products_[0], lane, op_.product + at * m_ * n_, m_, n_, flipped_);
-      });
-    if (op_.layer_norms || op_.weight_records || op_.drift)
-      layer_records_.record(control_, op_, weights_, [&](auto f) { this->for_due(f); });
+    const auto due = [&](auto f) { this->for_due(f); };
+    Net::record(loss, due);
+    if (op_.kernel_distance && !cancelled(control_))
+      due([&](int64_t lane, int64_t at) { op_.kernel_distance[at] = tangent_.distance(lane); });
   }
 
   void tangent_kernel() {
@@ -369,13 +336,10 @@ class DescentWorker : Network<L, G>, MemberLanes<L, ops::Descent<typename L::Sca
   const bool reads_product_;  // whether something that is recorded or waited for is read off Omega
   Value lr_{}, momentum_{}, decay_{};
 
-  Moments test_;
   NoiseSource<L, G> noise_;
   TangentKernel<L, G> tangent_;
-  LayerRecords<L> layer_records_;
   Cell** next_ = nullptr;  // the weights of the next step; null when steps are short and done in place
   Cell** velocity_ = nullptr;
-  Cell* test_residual_ = nullptr;
 };
 
 }  // namespace pydln::PYDLN_ISA

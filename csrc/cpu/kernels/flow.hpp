@@ -2,15 +2,15 @@
 // own steps in its own time, only the stages are computed together.
 #pragma once
 
-#include "cpu/kernels/network.hpp"
+#include "cpu/kernels/recorded_network.hpp"
 #include "cpu/kernels/stage_sums.hpp"
 #include "ops/flow.hpp"
 
 namespace pydln::PYDLN_ISA {
 
 template <class L, class G>
-class FlowWorker : Network<L, G> {
-  using Net = Network<L, G>;
+class FlowWorker : RecordedNetwork<L, G> {
+  using Net = RecordedNetwork<L, G>;
   using typename Net::Cell;
   using typename Net::T;
   using typename Net::Value;
@@ -51,7 +51,7 @@ class FlowWorker : Network<L, G> {
 
  public:
   FlowWorker(const ops::Flow<T>& op, Control& control, Arena& arena)
-      : Net(op, static_cast<bool>(op.stop_strengths), control, arena),
+      : Net(op, control, arena),
         op_(op),
         stages_(op.method.stages),
         all_(op.method.stages + op.method.extra),
@@ -111,7 +111,7 @@ class FlowWorker : Network<L, G> {
         fresh[lane] = true;
         this->load_weights(now_, lane, member);
         if (op_.task_per_member) load_task(lane, member);
-        this->load_scalars(train_, op_.train, lane, member);
+        this->load_scalars(lane, member);
       }
       begin(fresh);
     }
@@ -128,6 +128,9 @@ class FlowWorker : Network<L, G> {
       sizes_[l] = largest(now_, l);
       size = max_abs(size, sizes_[l]);
     }
+    this->see(now_);
+    this->start_records([&](int64_t lane) { return fresh[lane]; });
+    if (op_.record_at[0] == 0) record(now_, fresh);
     const double end = op_.record_at[op_.times - 1];
     for (int64_t lane = 0; lane < kMembers; ++lane) {
       if (!fresh[lane]) continue;
@@ -136,7 +139,6 @@ class FlowWorker : Network<L, G> {
       state.next = op_.step > 0 ? op_.step : 0.01 * extent / speed;
       if (!(state.next > 0)) state.next = 1e-6 * end;
       limit(state);
-      if (op_.record_at[0] == 0) record(lane, now_);
       Status status = Status::completed;
       if (reached(lane, status) || state.record == op_.times) finish(lane, now_, 0, status);
     }
@@ -155,11 +157,26 @@ class FlowWorker : Network<L, G> {
     --active_;
   }
 
-  void record(int64_t lane, Cell** weights) {
-    Lane& state = lanes_[lane];
-    store_weights(weights, lane, op_.weight_records, state.member * op_.times + state.record);
-    ++state.record;
-    add_steps(control_, 1);
+  // The next records of the lanes that are due, at `weights`.
+  void record(Cell** weights, const bool* due) {
+    this->see(weights);
+    Value loss{};
+    if (op_.loss || this->records_product()) {
+      forward(this->records_product(), static_cast<bool>(op_.loss));
+      if (op_.loss) loss = this->loss_of(train_, carried_[0]);
+      if (op_.strengths) this->strengths();
+    }
+    if (cancelled(control_)) return;
+    Net::record(loss, [&](auto f) {
+      for (int64_t lane = 0; lane < kMembers; ++lane)
+        if (due[lane]) f(lane, lanes_[lane].member * op_.times + lanes_[lane].record);
+    });
+    if (cancelled(control_)) return;
+    for (int64_t lane = 0; lane < kMembers; ++lane)
+      if (due[lane]) {
+        ++lanes_[lane].record;
+        add_steps(control_, 1);
+      }
   }
 
   // ---- a step --------------------------------------------------------------------------------------------------------
@@ -422,8 +439,8 @@ class FlowWorker : Network<L, G> {
       }
       if (!any) return;
       interpolate(h, at);
-      for (int64_t lane = 0; lane < kMembers; ++lane)
-        if (due[lane]) record(lane, between_);
+      record(between_, due);
+      if (cancelled(control_)) return;
     }
   }
 
