@@ -59,8 +59,9 @@ class FlowWorker : RecordedNetwork<L, G> {
         square_(train_.whitened() && D_ > 1 ? this->extent() : 0) {
     now_ = layers(arena);
     next_ = layers(arena);
-    stage_ = layers(arena);
     between_ = layers(arena);
+    to_ = arena.take<Cell*>(D_);
+    other_top_ = arena.take<Cell>(L::cells(m_, width(D_ - 1)));
     for (int64_t r = 0; r < op.method.errors; ++r) {
       partial_[r] = layers(arena);
       errors_[r] = arena.take<Value>(D_);
@@ -87,7 +88,7 @@ class FlowWorker : RecordedNetwork<L, G> {
   // ---- members in and out of lanes ---------------------------------------------------------------------------------
   void clear() {
     for (int64_t lane = 0; lane < kMembers; ++lane) {
-      Cell** const sets[] = {now_, next_, stage_, between_};
+      Cell** const sets[] = {now_, next_, between_};
       for (Cell** set : sets) clear_lane(set, lane);
       for (int64_t i = 0; i < all_; ++i) clear_lane(k_[i], lane);
       if (stops_) clear_lane(spare_, lane);
@@ -362,9 +363,10 @@ class FlowWorker : RecordedNetwork<L, G> {
   // two stages see lies at the edge of the region of stability (about 3). Both lie at t + h.
   void tell_stiffness(const Value& h, const bool* exhausted, Status* status) {
     Value change{}, distance{};
+    point(stages_ - 2, h);
     for (int64_t l = 0; l < D_; ++l) {
       const V *k = Stages::vectors(k_[stages_ - 1][l]), *k2 = Stages::vectors(k_[stages_ - 2][l]);
-      const V *y = Stages::vectors(next_[l]), *y2 = Stages::vectors(stage_[l]);
+      const V *y = Stages::vectors(next_[l]), *y2 = Stages::vectors(between_[l]);
       V dk{}, dy{};
       for (int64_t q = 0; q < count(l); ++q) {
         dk = max_abs(dk, V(k[q] - k2[q]));
@@ -382,11 +384,16 @@ class FlowWorker : RecordedNetwork<L, G> {
   // ---- within a step -------------------------------------------------------------------------------------------------
   void further_stages(const Value& h) {
     for (int64_t i = stages_; i < all_; ++i) {
-      const double* const row[] = {op_.method.a + i * all_};
-      combine(between_, h, sums<1>(row, i));
+      point(i, h);
       slope(between_, k_[i], false, Unused{});
       if (cancelled(control_)) return;
     }
+  }
+
+  // between_ <- where stage i lies
+  void point(int64_t i, const Value& h) {
+    const double* const row[] = {op_.method.a + i * all_};
+    combine(between_, h, sums<1>(row, i));
   }
 
   // between_ <- y(t + theta h)
@@ -512,18 +519,17 @@ class FlowWorker : RecordedNetwork<L, G> {
   }
 
   // All stages of a step, next_ and its slope; the largest scaled entry of each of the R estimates, NaN where the new point or
-  // an estimate is not finite.
+  // an estimate is not finite. Where a stage lies is written over where the one before it lay, for what fills the second cache
+  // is half the time: a layer is met for the last time before its slope is made, but for the top one, which has two places.
   template <int R>
   void try_step(const Value& h, Value* error) {
     const int64_t last = stages_ - 1;
     const V step = Stages::spread(h);
+    for (int64_t l = 0; l < D_; ++l) to_[l] = next_[l];
     for (int64_t i = 1; i < last; ++i) {
       const double* const row[] = {op_.method.a + i * all_};
       const Sums<1> made = sums<1>(row, i);
-      stage(i - 1, Leading{{made, step, now_, between_}});
-      Cell** here = stage_;
-      stage_ = between_;
-      between_ = here;
+      stage(i - 1, [&](Cell** to) { return Leading{{made, step, now_, to}}; });
     }
     const double* rows[R + 1] = {op_.method.a + last * all_};
     for (int r = 0; r < R; ++r) rows[r + 1] = op_.method.error + r * stages_;
@@ -533,7 +539,9 @@ class FlowWorker : RecordedNetwork<L, G> {
       for (int r = 0; r < R; ++r) errors_[r][l] = Value{};
     }
     const Sums<R + 1> made = sums<R + 1>(rows, last);
-    stage(last - 1, typename Stages::template Arriving<R>{{made, step, now_, next_}, partial_, next_sizes_, &nan_});
+    stage(last - 1, [&](Cell** to) {
+      return typename Stages::template Arriving<R>{{made, step, now_, to}, partial_, next_sizes_, &nan_};
+    });
     if (cancelled(control_)) return;
     if constexpr (R > 0) {
       typename Stages::template Judging<R> judging{{}, step, partial_, errors_, &nan_};
@@ -550,12 +558,19 @@ class FlowWorker : RecordedNetwork<L, G> {
     }
     error[0] = error[0] + nan_;
   }
-  // k_i of the step, and what `use` makes of it.
-  template <class Use>
-  void stage(int64_t i, const Use& use) {
+  // k_i of the step, at next_, and what leading(to) makes of it, which is next_ after that.
+  template <class Lead>
+  void stage(int64_t i, Lead leading) {
     if (cancelled(control_)) return;
-    if (i > 0) return slope(stage_, k_[i], false, use);
-    for (int64_t l = 0; l < D_; ++l) pass(l, k_[0][l], use);
+    const int64_t top = D_ - 1;
+    to_[top] = other_top_;
+    const auto use = leading(to_);
+    if (i > 0)
+      slope(next_, k_[i], false, use);
+    else
+      for (int64_t l = 0; l < D_; ++l) pass(l, k_[0][l], use);
+    other_top_ = next_[top];
+    next_[top] = to_[top];
   }
 
   Value largest(Cell** set) const {
@@ -585,8 +600,9 @@ class FlowWorker : RecordedNetwork<L, G> {
 
   Cell** now_ = nullptr;
   Cell** next_ = nullptr;
-  Cell** stage_ = nullptr;
   Cell** between_ = nullptr;
+  Cell** to_ = nullptr;  // where the point after next_ goes
+  Cell* other_top_ = nullptr;
   Cell** spare_ = nullptr;
   Cell** partial_[2] = {};  // estimates without their last stage
   Value* errors_[2] = {};   // largest entry of every layer of each
