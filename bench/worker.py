@@ -208,6 +208,17 @@ def _rates(before, after):
     }
 
 
+def _take_memory():
+    """Takes 128 MB and gives them back to the system.
+
+    A virtual machine hands memory that nobody uses for some seconds to its host, and waits when it takes it again: 2 ms a
+    MB were seen, which the method whose turn it was would have paid for its records.
+    """
+    import numpy as np
+
+    np.ones(2**24)
+
+
 def _versions():
     from importlib import metadata
 
@@ -236,7 +247,10 @@ def main():
     session = kind(threads=len(cores), **settings)
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps(getattr(session, request.pop("do"))(**request)), file=replies, flush=True)
+        what = request.pop("do")
+        if what == "turn":
+            _take_memory()
+        print(json.dumps(getattr(session, what)(**request)), file=replies, flush=True)
 
 
 if __name__ == "__main__":
