@@ -181,7 +181,12 @@ class DescentWorker : RecordedNetwork<L, G>, MemberLanes<L, ops::Descent<typenam
       if ((due || S == 0 || S > 8) && cancelled(control_))
         return abandon();  // up to width 8 a step takes a microsecond
       if (due) {
-        const bool ended = events();
+        Value loss;
+        if constexpr (S > 0 && S <= 8)
+          loss = this->template square_loss<S>();
+        else
+          loss = loss_of(train_, carried_[0]);
+        const bool ended = events(loss);
         if (cancelled(control_)) return abandon();
         if (ended) {  // the successor starts with a forward pass of its own
           refill();
@@ -261,9 +266,8 @@ class DescentWorker : RecordedNetwork<L, G>, MemberLanes<L, ops::Descent<typenam
   }
 
   // ---- what happens between steps ----------------------------------------------------------------------------------
-  // Loss, records, stopping. Returns whether some lane came to its end; decides nothing once the run is cancelled.
-  bool events() {
-    const Value loss = loss_of(train_, carried_[0]);
+  // Records, stopping. Returns whether some lane came to its end; decides nothing once the run is cancelled.
+  bool events(const Value& loss) {
     if (alike_ && between(loss)) return false;
     count_steps();
     bool any_record = false, any_start = false, looked_at[kMembers];

@@ -18,11 +18,7 @@ struct Interleaved {
   static PYDLN_INLINE T get(const Value& v, int64_t lane) { return v[lane]; }
   static PYDLN_INLINE void set(Value& v, int64_t lane, T x) { v[lane] = x; }
   static PYDLN_INLINE bool finite(const Value& v) {
-    const auto differs = reinterpret_cast<Bits>(v - v != V{});
-    std::uint64_t any = 0;
-#pragma GCC unroll 8
-    for (std::size_t i = 0; i < sizeof(V) / sizeof(int64_t); ++i) any |= differs[i];
-    return any == 0;
+    return any_of(reinterpret_cast<Bits>(v - v != V{}), typename CountLanes<sizeof(V) / sizeof(int64_t)>::type{}) == 0;
   }
 
   // Rows of a multiple of 1 KiB would share few sets of the first cache: they are a line longer, which stays zero.
@@ -321,6 +317,12 @@ struct Interleaved {
       return fma(fma(ridge, anchor, e[q]), V(anchor - omega[q]), sum);
     });
   }
+  template <int S>
+  static PYDLN_INLINE V dot(const V* x, const V* y) {
+    return canonical_of<S <= 4   ? 4
+                        : S <= 8 ? 8
+                                 : kPartialSums>(S, S, [=](int64_t q, V p) { return fma(x[q], y[q], p); });
+  }
   static V dot(const V* x, const V* y, int64_t rows, int64_t cols) {
     return canonical(rows, cols, [=](int64_t q, V p) { return fma(x[q], y[q], p); });
   }
@@ -348,6 +350,16 @@ struct Interleaved {
   static PYDLN_INLINE T element(const V* x, int64_t q, int64_t lane) { return x[q][lane]; }
 
  private:
+  // All words of `bits` or-ed together, half of them with the other half.
+  template <int... I>
+  static PYDLN_INLINE std::uint64_t any_of(Bits bits, Lanes<I...>) {
+    constexpr int n = sizeof...(I);
+    if constexpr (n >= 8) bits |= __builtin_shufflevector(bits, bits, (I ^ 4)...);
+    if constexpr (n >= 4) bits |= __builtin_shufflevector(bits, bits, (I ^ 2)...);
+    if constexpr (n >= 2) bits |= __builtin_shufflevector(bits, bits, (I ^ 1)...);
+    return bits[0];
+  }
+
   static PYDLN_INLINE V at(const V* p) { return *p; }
   static PYDLN_INLINE V at(const T* p) { return splat(*p); }
 

@@ -155,6 +155,12 @@ class Network : protected Layers<L> {
     return fma(half, product, task.anchor_loss);
   }
 
+  // The same where all layers are S × S and inputs whitened.
+  template <int S>
+  PYDLN_INLINE Value square_loss() const {
+    return fma(Value{} + T(0.5), L::template dot<S>(carried_[0], carried_[0]), train_.anchor_loss);
+  }
+
   void strengths() {
     const int64_t modes = training_.modes;
     L::strengths(watch_, products_[0], ld(n_), mode_v_, mode_u_, ld(modes), mode_product_, strengths_, m_, modes, n_);
