@@ -354,9 +354,9 @@ struct Interleaved {
   template <int... I>
   static PYDLN_INLINE std::uint64_t any_of(Bits bits, Lanes<I...>) {
     constexpr int n = sizeof...(I);
-    if constexpr (n >= 8) bits |= __builtin_shufflevector(bits, bits, (I ^ 4)...);
-    if constexpr (n >= 4) bits |= __builtin_shufflevector(bits, bits, (I ^ 2)...);
-    if constexpr (n >= 2) bits |= __builtin_shufflevector(bits, bits, (I ^ 1)...);
+    if constexpr (n >= 8) bits |= __builtin_shufflevector(bits, bits, (I + 4) % n...);
+    if constexpr (n >= 4) bits |= __builtin_shufflevector(bits, bits, (I + 2) % n...);
+    if constexpr (n >= 2) bits |= __builtin_shufflevector(bits, bits, (I + 1) % n...);
     return bits[0];
   }
 
