@@ -17,6 +17,7 @@ from typing import Any, Protocol
 PROBES_DIFFER = 0.10  # a round whose probes differ by more is discarded
 STARVED = 0.97  # and so is one in which a single thread had less of its core than this
 ATTEMPTS = 3  # times the wanted number of rounds
+BLAS_CHOICES = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}  # not for the methods: a BLAS chooses by the processor itself
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "BLIS", "VECLIB")} | {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
     "JAX_PLATFORMS": "cpu",
@@ -258,7 +259,7 @@ def _started(contender: Contender, subject: Subject, settings: Settings) -> Iter
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=os.environ | ONE_THREAD,
+            env={name: value for name, value in os.environ.items() if name not in BLAS_CHOICES} | ONE_THREAD,
         )
         try:
             yield Worker(process, Path(errors.name), f"{contender.key} on {subject.name}")

@@ -211,8 +211,8 @@ def _rates(before, after):
 def _take_memory():
     """Takes 128 MB and gives them back to the system.
 
-    A virtual machine hands memory that nobody uses for some seconds to its host, and waits when it takes it again: 2 ms a
-    MB were seen, which the method whose turn it was would have paid for its records.
+    A virtual machine hands memory that nobody uses for some seconds to its host, and waits when it takes it again: 2 ms
+    a MB were seen, which the method whose turn it was would have paid for its records.
     """
     import numpy as np
 
