@@ -190,7 +190,7 @@ class Followed:
                 except KeyboardInterrupt:
                     interrupted = True
                 problem = ensemble.problem(members, test="test_loss" in names)
-                for name, values in records_of(problem, [kept], [], names, None, threads=1).items():
+                for name, values in records_of(problem, [kept], [], names, threads=1).items():
                     records[name][members] = values
                 if interrupted:
                     break
@@ -250,7 +250,7 @@ class Followed:
                 met[speed <= limits["steady"][members]] = Status.STEADY
             if names:
                 omega = self.unturned(path.product(y), members)[:, None]
-                now = records_of(ensemble.problem(members, test=False), [omega], [], names, None, threads=1)
+                now = records_of(ensemble.problem(members, test=False), [omega], [], names, threads=1)
                 if "strengths" in names:
                     wanted = limits["strengths"][members]
                     there = np.isnan(wanted) | (np.abs(now["strengths"][:, 0]) >= wanted)

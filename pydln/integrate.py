@@ -412,12 +412,12 @@ class _Run:
         batch, count, times = self.ensemble.batch, len(part) * group.networks, self.times
         dtype = self.ensemble.weights.dtype
         problem = group.problem(part, test="test_loss" in self.records)
-        start = [w.copy() for w in problem.weights] if {"drift", "kernel_distance"} & {*self.records} else []
         consecutive = members[-1] - members[0] == len(members) - 1
         span: Any = slice(members[0], members[-1] + 1) if consecutive else members
         out = {n: [a[span] for a in v] if n == "weights" else v[span] for n, v in self.records.items()}
         names = group.records(self.records)
-        root = self.root if self.root is None or self.root.ndim == 2 else self.root[members % len(self.root)]
+        distances = "kernel_distance" in names  # which no kernel of flows records: from weights over time
+        start = [w.copy() for w in problem.weights] if distances or "drift" in names else []
         ended = _Ended(count)
         before, total = self.done, batch * len(times)
 
@@ -439,9 +439,8 @@ class _Run:
                 group.follow(part, kept, problem.weights, self.how.following(times, ended, seen))
             except KeyboardInterrupt:
                 interrupted = True
-            made = records_of(problem, kept, start, names, root, self.threads)
+            made = records_of(problem, kept, start, names, self.threads)
         else:
-            distances = "kernel_distance" in names  # which the kernel does not record: from weights over time
             by_kernel = [n for n in names if n != "kernel_distance"]
             if distances and "weights" not in names:
                 by_kernel.append("weights")
@@ -457,7 +456,9 @@ class _Run:
             )
             made = {n: recorded[n] for n in names if n != "kernel_distance"}
             if distances:
-                made["kernel_distance"] = _kernel_distance(recorded["weights"], start, root)
+                root = self.root if self.root is None or self.root.ndim == 2 else self.root[members % len(self.root)]
+                with np.errstate(invalid="ignore", divide="ignore"):  # a kernel of zero has no direction: NaN
+                    made["kernel_distance"] = kernel_distance(recorded["weights"], start, root)
         kernel = Kernel(
             records=made,
             final=problem.weights,
@@ -489,12 +490,11 @@ def records_of(
     kept: list[NDArray[Any]],
     start: list[NDArray[Any]],
     names: Iterable[str],
-    root: NDArray[Any] | None,
     threads: int,
 ) -> dict[str, Any]:
     """Records from weights over time, (networks, time, …): by the kernel of gradient descent, which makes no step.
 
-    `start` and `root` are needed for ``drift`` and ``kernel_distance``, see `pydln.exact.tangent_kernel`.
+    `start` is needed for ``drift``.
     """
     networks, times = kept[0].shape[:2]
     count, dtype = networks * times, kept[0].dtype
@@ -543,14 +543,7 @@ def records_of(
         made["weights"] = kept
     if "drift" in names:
         made["drift"] = _drift(kept, start)
-    if "kernel_distance" in names:
-        made["kernel_distance"] = _kernel_distance(kept, start, root)
     return made
-
-
-def _kernel_distance(kept: list[NDArray[Any]], start: list[NDArray[Any]], root: NDArray[Any] | None) -> NDArray[Any]:
-    with np.errstate(invalid="ignore", divide="ignore"):  # a kernel of zero has no direction: NaN
-        return kernel_distance(kept, start, root)
 
 
 def _drift(kept: list[NDArray[Any]], start: list[NDArray[Any]]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ inline ops::Tableau tableau(const py::dict& given) {
   t.powers = given["powers"].cast<std::int64_t>();
   t.exponent = given["exponent"].cast<double>();
   const std::int64_t all = t.stages + t.extra;
-  if (t.stages < 2 || t.extra < 0 || all > ops::kMostStages || t.errors < 0 || t.errors > 2 || t.powers < 1 ||
+  if (t.stages < 3 || t.extra < 0 || all > ops::kMostStages || t.errors < 0 || t.errors > 2 || t.powers < 1 ||
       t.powers > ops::kMostStages || !(t.exponent > 0))
     throw py::value_error("method: incomplete");
   t.a = input<double>(given["a"], "method.a", {all, all});

@@ -11,7 +11,7 @@ inline constexpr std::int64_t kMostStages = 16;
 
 // A method as numbers. Its last stage lies at the new point, and is the first of the next step.
 struct Tableau {
-  std::int64_t stages = 0;
+  std::int64_t stages = 0;    // 3 or more
   std::int64_t extra = 0;     // further stages that only b_i(theta) needs; stages + extra <= kMostStages
   const double* a = nullptr;  // (stages + extra, stages + extra), below the diagonal; row stages - 1 is b
   std::int64_t errors = 0;    // estimates: 0 steps are fixed; 1; 2 of which the combination e^2 / sqrt(e^2 + f^2 / 100)
