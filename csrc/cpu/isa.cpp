@@ -42,8 +42,19 @@ bool runs_avx512() {  // F, DQ, BW, VL, with masks and all of the 32 registers s
   const unsigned b = cpuid(7).ebx;
   return runs_avx2() && bit(b, 16U) && bit(b, 17U) && bit(b, 30U) && bit(b, 31U) && (saved_state() & 0xE6U) == 0xE6U;
 }
+
+// AMD's with AVX-512 but Zen 5 for servers and desktops: Zen 4, and Zen 5 for notebooks.
+bool halves_64_bytes() {
+  if (cpuid(0).ecx != 0x444D4163U) return false;  // "cAMD", the end of AuthenticAMD
+  const unsigned a = cpuid(1).eax;
+  const unsigned family = ((a >> 8U) & 0xFU) + ((a >> 20U) & 0xFFU);
+  const unsigned model = ((a >> 4U) & 0xFU) | ((a >> 12U) & 0xF0U);
+  const bool zen5 = family == 0x1AU && (model < 0x20U || (model >= 0x40U && model < 0x50U));
+  return family < 0x1AU || (family == 0x1AU && !zen5);
+}
 #else
 bool runs_baseline() { return true; }
+bool halves_64_bytes() { return false; }
 #endif
 
 #define PYDLN_SET(isa)                                                                           \
@@ -73,6 +84,11 @@ std::vector<Isa> find() {
 #undef PYDLN_SET
 
 }  // namespace
+
+bool takes_64_bytes() {
+  static const bool whole = !halves_64_bytes();
+  return whole;
+}
 
 const std::vector<Isa>& usable_isas() {
   static const std::vector<Isa> found = find();

@@ -8,10 +8,14 @@
 
 namespace pydln::cpu {
 
-// How many numbers a vector holds, and its size.
+// How many numbers a vector holds, its size, and whether the processor takes it whole, not in two halves.
 struct Vectors {
   std::int64_t lanes, bytes;
+  bool whole;
 };
+
+// Whether this processor multiplies and adds, loads and stores 64 bytes at once.
+bool takes_64_bytes();
 
 template <class T>
 struct Kernels {
@@ -53,8 +57,9 @@ struct Isa {
   // The vectors that numbers of type T are worked on in.
   template <class T>
   Vectors vectors() const {
-    return {kernels<T>().descent(Layout::interleaved, false).members,
-            static_cast<std::int64_t>(sizeof(double)) * f64.descent(Layout::interleaved, false).members};
+    const std::int64_t bytes =
+        static_cast<std::int64_t>(sizeof(double)) * f64.descent(Layout::interleaved, false).members;
+    return {kernels<T>().descent(Layout::interleaved, false).members, bytes, bytes < 64 || takes_64_bytes()};
   }
 };
 

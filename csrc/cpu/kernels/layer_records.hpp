@@ -45,6 +45,7 @@ class LayerRecords : Layers<L> {
   // Of the lanes and places that for_due(f) hands to f, into the arrays of `op`; ends, unfinished, once the run is cancelled.
   template <class Op, class ForDue>
   void record(const Control& control, const Op& op, Cell* const* weights, ForDue for_due) {
+    if (!op.layer_norms && !op.weight_records && !op.drift) return;
     const auto root = [](const Value& square, int64_t lane) {
       return static_cast<T>(__builtin_sqrt(L::get(square, lane)));
     };

@@ -85,7 +85,7 @@ class RecordedNetwork : protected Network<L, G> {
     if (to.product)
       for_due(
           [&](int64_t lane, int64_t at) { L::store(products_[0], lane, to.product + at * m_ * n_, m_, n_, flipped_); });
-    if (to.layer_norms || to.weight_records || to.drift) layer_records_.record(control_, to, weights_, for_due);
+    layer_records_.record(control_, to, weights_, for_due);
   }
 
  private:
