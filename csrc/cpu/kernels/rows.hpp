@@ -393,10 +393,33 @@ struct Rows {
       __asm__("" : "+r"(third[g]));
     }
     const auto row = [&](int q) __attribute__((always_inline)) { return third[q / 3] + q % 3 * ld; };
+    constexpr int P = kPiece<T>;
 #pragma GCC unroll 2
     for (int c = 0; c < C; ++c) {
-      V square[L];
       const T* w = update.from + c * L;
+#if PYDLN_LOADS_PIECES  // a step of G7a on Zen 4: x1.07 in float64, x1.09 in float32; by halves of vectors x1.03, x1.07
+      const T* first[P];
+#pragma GCC unroll 4
+      for (int q = 0; q < P; ++q) first[q] = w + q * ld;
+#pragma GCC unroll 4
+      for (int p = 0; p < 4; ++p) {
+        V columns[P];
+#pragma GCC unroll 4
+        for (int q = 0; q < P; ++q) {
+          __asm__("" : "+r"(first[q]));  // as third above
+          columns[q] = pieces_of(first[q] + p * P, P * ld);
+          __builtin_prefetch(first[q] + (L + p * P) * ld);
+        }
+        transpose_pieces<T>(columns);
+#pragma GCC unroll 4
+        for (int e = 0; e < P; ++e)
+          if (C == 2 || p * P + e < some) {
+#pragma GCC unroll 16
+            for (int q = 0; q < M; ++q) sum[q] = fma(splat(row(q)[c * L + p * P + e]), columns[e], sum[q]);
+          }
+      }
+#else
+      V square[L];
 #pragma GCC unroll 16
       for (int64_t q = 0; q < L; ++q, w += ld) {
         square[q] = *vec(w);
@@ -410,6 +433,7 @@ struct Rows {
 #pragma GCC unroll 16
           for (int q = 0; q < M; ++q) sum[q] = fma(splat(row(q)[c * L + k]), square[k], sum[q]);
         }
+#endif
     }
     constexpr int kBlock = PYDLN_REGISTERS == 32 ? 8 : 4;
     const T* from = update.from;

@@ -163,6 +163,35 @@ PYDLN_INLINE void exchange_pieces(V* x) {
   }
 }
 
+// Of a square in memory, pieces may come each to its place in a vector: the load units and a masked move do that, not the shuffle
+// unit, and columns are there four by four (two of doubles), not all at the end.
+#if defined(__AVX512DQ__) && __has_builtin(__builtin_ia32_broadcastf32x4_512)
+#define PYDLN_LOADS_PIECES 1
+// The pieces at p, p + step, p + 2 step and p + 3 step.
+PYDLN_INLINE Vector<float>::type pieces_of(const float* p, int64_t step) {
+  typedef float Piece __attribute__((vector_size(16), aligned(4), may_alias));
+  typedef float Whole __attribute__((vector_size(64)));
+  Whole x = __builtin_ia32_ps512_ps(*reinterpret_cast<const Piece*>(p));
+#pragma GCC unroll 3
+  for (int g = 1; g < 4; ++g)
+    x = (Whole)__builtin_ia32_broadcastf32x4_512(*reinterpret_cast<const Piece*>(p + g * step), x,
+                                                 static_cast<unsigned short>(0xFU << (4 * g)));
+  return (Vector<float>::type)x;
+}
+PYDLN_INLINE Vector<double>::type pieces_of(const double* p, int64_t step) {
+  typedef double Piece __attribute__((vector_size(16), aligned(8), may_alias));
+  typedef double Whole __attribute__((vector_size(64)));
+  Whole x = __builtin_ia32_pd512_pd(*reinterpret_cast<const Piece*>(p));
+#pragma GCC unroll 3
+  for (int g = 1; g < 4; ++g)
+    x = (Whole)__builtin_ia32_broadcastf64x2_512_mask(*reinterpret_cast<const Piece*>(p + g * step), x,
+                                                      static_cast<unsigned char>(0x3U << (2 * g)));
+  return (Vector<double>::type)x;
+}
+#else
+#define PYDLN_LOADS_PIECES 0
+#endif
+
 // |x|: the sign bit cleared, two instructions; left to a comparison, GCC computes it twice, under masks.
 template <class V>
 PYDLN_INLINE V magnitude(V x) {
