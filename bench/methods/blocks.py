@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from clock import timed
+from clock import fastest
 from workloads import RECORD_EVERY
 
 BLOCK_BYTES = (2**17, 2**20, 2**23)
@@ -13,7 +13,7 @@ def in_fastest_blocks(workload, problem, train_block):
     """``train(steps)`` out of ``train_block(layers, losses, steps)``, which changes both in place.
 
     The layers are those of `problem`, the workload's Narrow form. The number of members in a block is tried out: as
-    many as have weights of BLOCK_BYTES, or all. Each is run twice: the first time some methods compile.
+    many as have weights of BLOCK_BYTES, or all.
     """
 
     def train(steps, members):
@@ -26,7 +26,5 @@ def in_fastest_blocks(workload, problem, train_block):
 
     member_bytes = sum(w[0].nbytes for w in problem.layers)
     sizes = {min(workload.batch, max(1, size // member_bytes)) for size in BLOCK_BYTES} | {workload.batch}
-    for members in sizes:
-        train(RECORD_EVERY, members)
-    fastest = min(sizes, key=lambda members: timed(train, RECORD_EVERY, members).cpu_seconds)
-    return lambda steps: train(steps, fastest)
+    chosen = fastest(sizes, lambda members: train(RECORD_EVERY, members))
+    return lambda steps: train(steps, chosen)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import probe
-from clock import timed
+from clock import fastest
 from workloads import LR, RECORD_EVERY
 
 LABEL = "prototype"
@@ -24,9 +24,7 @@ def prepare(workload):
     kernels = _thin(workload) if workload.batch == 1 and workload.widths[-1] == NARROW else _batched(workload)
     if len(kernels) == 1:
         return kernels[0]
-    for train in kernels:  # the first to run would pay for the memory of all
-        train(RECORD_EVERY)
-    return min(kernels, key=lambda train: timed(train, RECORD_EVERY).cpu_seconds)
+    return fastest(kernels, lambda train: train(RECORD_EVERY))
 
 
 def _batched(workload):

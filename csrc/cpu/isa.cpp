@@ -49,8 +49,8 @@ bool halves_64_bytes() {
   const unsigned a = cpuid(1).eax;
   const unsigned family = ((a >> 8U) & 0xFU) + ((a >> 20U) & 0xFFU);
   const unsigned model = ((a >> 4U) & 0xFU) | ((a >> 12U) & 0xF0U);
-  const bool zen5 = family == 0x1AU && (model < 0x20U || (model >= 0x40U && model < 0x50U));
-  return family < 0x1AU || (family == 0x1AU && !zen5);
+  if (family != 0x1AU) return family < 0x1AU;
+  return model >= 0x50U || (model >= 0x20U && model < 0x40U);
 }
 #else
 bool runs_baseline() { return true; }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <stdexcept>
 
 #include "math/cost.hpp"
@@ -50,30 +51,16 @@ constexpr Table kHalves32 = {{{1, 4, 0.1},
                               {48, 88, 86},
                               {64, 85, 86},
                               {96, 81, 87}}};
-// AVX-512 whole, Zen 5, where stores and the second cache are slower beside twice the multiply-adds. Up to 16, float32 up to 32,
-// from Zen 4: who wins there is not in question. Intel's have the same units, and no measurement here.
-constexpr Table kWhole64 = {{{1, 6, 0.1},
-                             {2, 31, 1.0},
-                             {4, 73, 7},
-                             {8, 84, 43},
-                             {12, 87, 44},
-                             {16, 89, 64},
-                             {24, 89, 78},
-                             {32, 90, 82},
-                             {48, 80, 86},
-                             {64, 78, 88},
-                             {96, 69, 89}}};
-constexpr Table kWhole32 = {{{1, 4, 0.1},
-                             {2, 22, 0.4},
-                             {4, 66, 2},
-                             {8, 83, 15},
-                             {12, 87, 36},
-                             {16, 87, 57},
-                             {24, 92, 56},
-                             {32, 93, 82},
-                             {48, 80, 87},
-                             {64, 78, 89},
-                             {96, 71, 93}}};
+// The table whose last rows are these.
+template <std::size_t N>
+constexpr Table ending(Table table, const Measured (&last)[N]) {
+  for (std::size_t i = 0; i < N; ++i) table[table.size() - N + i] = last[i];
+  return table;
+}
+// AVX-512 whole, Zen 5, where stores and the second cache are slower beside twice the multiply-adds. Who wins below is not in
+// question. Intel's have the same units, and no measurement here.
+constexpr Table kWhole64 = ending(kHalves64, {{24, 89, 78}, {32, 90, 82}, {48, 80, 86}, {64, 78, 88}, {96, 69, 89}});
+constexpr Table kWhole32 = ending(kHalves32, {{48, 80, 87}, {64, 78, 89}, {96, 71, 93}});
 
 // Networks with tanh on 64 samples, float64 on AVX-512; float32 crosses at the same width.
 constexpr Table kOnSamples = {{{1, 5.6, 0.6},

@@ -168,25 +168,24 @@ PYDLN_INLINE void exchange_pieces(V* x) {
 #if defined(__AVX512DQ__) && __has_builtin(__builtin_ia32_broadcastf32x4_512)
 #define PYDLN_LOADS_PIECES 1
 // The pieces at p, p + step, p + 2 step and p + 3 step.
-PYDLN_INLINE Vector<float>::type pieces_of(const float* p, int64_t step) {
-  typedef float Piece __attribute__((vector_size(16), aligned(4), may_alias));
-  typedef float Whole __attribute__((vector_size(64)));
-  Whole x = __builtin_ia32_ps512_ps(*reinterpret_cast<const Piece*>(p));
+template <class T>
+PYDLN_INLINE typename Vector<T>::type pieces_of(const T* p, int64_t step) {
+  typedef T Piece __attribute__((vector_size(16), aligned(sizeof(T)), may_alias));
+  typedef T Whole __attribute__((vector_size(64)));
+  const auto piece = [=](int g)
+                         __attribute__((always_inline)) { return *reinterpret_cast<const Piece*>(p + g * step); };
+  Whole x;
+  if constexpr (kPiece<T> == 2)
+    x = __builtin_ia32_pd512_pd(piece(0));
+  else
+    x = __builtin_ia32_ps512_ps(piece(0));
 #pragma GCC unroll 3
   for (int g = 1; g < 4; ++g)
-    x = (Whole)__builtin_ia32_broadcastf32x4_512(*reinterpret_cast<const Piece*>(p + g * step), x,
-                                                 static_cast<unsigned short>(0xFU << (4 * g)));
-  return (Vector<float>::type)x;
-}
-PYDLN_INLINE Vector<double>::type pieces_of(const double* p, int64_t step) {
-  typedef double Piece __attribute__((vector_size(16), aligned(8), may_alias));
-  typedef double Whole __attribute__((vector_size(64)));
-  Whole x = __builtin_ia32_pd512_pd(*reinterpret_cast<const Piece*>(p));
-#pragma GCC unroll 3
-  for (int g = 1; g < 4; ++g)
-    x = (Whole)__builtin_ia32_broadcastf64x2_512_mask(*reinterpret_cast<const Piece*>(p + g * step), x,
-                                                      static_cast<unsigned char>(0x3U << (2 * g)));
-  return (Vector<double>::type)x;
+    if constexpr (kPiece<T> == 2)
+      x = (Whole)__builtin_ia32_broadcastf64x2_512_mask(piece(g), x, static_cast<unsigned char>(0x3U << (2 * g)));
+    else
+      x = (Whole)__builtin_ia32_broadcastf32x4_512(piece(g), x, static_cast<unsigned short>(0xFU << (4 * g)));
+  return (typename Vector<T>::type)x;
 }
 #else
 #define PYDLN_LOADS_PIECES 0
