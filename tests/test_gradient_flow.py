@@ -329,20 +329,45 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
             _backend.core.flow_f64(**sound | change)
 
 
+def press_midway(done, total):
+    if 0 < done < total:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_ctrl_c_keeps_what_there_is():
     task, weights = some_task(8, 8, whiten=True), starts((8, 8, 8), 4000)
-
-    def press(done, total):
-        if 0 < done < total:
-            os.kill(os.getpid(), signal.SIGINT)
-
+    t = np.linspace(0, 50, 20)
     with pytest.raises(dln.Interrupted, match="members are complete") as caught:
-        dln.gradient_flow(task, weights, np.linspace(0, 50, 20), rtol=1e-12, record="loss", n_threads=1, progress=press)
+        dln.gradient_flow(task, weights, t, rtol=1e-12, record="loss", n_threads=1, progress=press_midway)
     run = caught.value.trajectory
     complete = run.status == dln.Status.COMPLETED
     assert 0 < np.count_nonzero(complete) < 4000
     assert not np.isnan(run.loss[complete]).any()
     assert all(np.isfinite(w).all() for w in run.final.layers)
+
+
+def test_ctrl_c_between_the_records_of_a_step_leaves_the_member_incomplete():
+    task, weights = some_task(24, 24, whiten=True), starts((24, 24, 24), 1)
+    with pytest.raises(dln.Interrupted) as caught:
+        flow(task, weights, np.linspace(0, 1e-3, 10**6), method="rk4", step=1.0, record="loss", progress=press_midway)
+    run = caught.value.trajectory
+    assert run.settings["rejected"][0] == 0
+    assert np.isfinite(run.loss[0, 0])
+    assert np.isnan(run.loss[0, -1])
+    assert run.status[0] == dln.Status.INTERRUPTED
+
+
+def test_ctrl_c_at_the_start_leaves_no_member_complete_without_its_record():
+    task, weights = some_task(24, 24, whiten=True), starts((24,) * 5, 4000)
+    stop = dln.Stop(loss=1e30)  # reached by all at once
+    for _ in range(10):
+        with pytest.raises(dln.Interrupted) as caught:
+            flow(task, weights, [0, 1], record=("product", "drift"), stop=stop, n_threads=1, progress=press_midway)
+        run = caught.value.trajectory
+        ended = run.status == dln.Status.REACHED_LOSS
+        assert ended.any()
+        assert not np.isnan(run.product[ended, 0]).any()
+        assert not np.isnan(run.drift[ended, 0]).any()
 
 
 def test_progress_comes_to_its_end():

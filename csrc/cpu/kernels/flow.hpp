@@ -132,6 +132,7 @@ class FlowWorker : RecordedNetwork<L, G> {
     this->see(now_);
     this->start_records([&](int64_t lane) { return fresh[lane]; });
     if (op_.record_at[0] == 0) record(now_, fresh);
+    if (cancelled(control_)) return;
     const double end = op_.record_at[op_.times - 1];
     for (int64_t lane = 0; lane < kMembers; ++lane) {
       if (!fresh[lane]) continue;
@@ -225,6 +226,7 @@ class FlowWorker : RecordedNetwork<L, G> {
       if (any_stopped) locate(h, stopped, theta);
       if (cancelled(control_)) return;
       record_all(h, accepted, stopped, theta);
+      if (cancelled(control_)) return;  // nobody has come to the end whose records may be missing
       if (any_stopped) {
         interpolate(h, theta);
         for (int64_t lane = 0; lane < kMembers; ++lane)
