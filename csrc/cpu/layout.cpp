@@ -37,9 +37,9 @@ constexpr Table kHalves64 = {{{1, 6, 0.1},
                               {16, 89, 64},
                               {24, 91, 80},
                               {32, 93, 83},
-                              {48, 89, 89},
-                              {64, 86, 90},
-                              {96, 84, 92}}};
+                              {48, 93, 88},
+                              {64, 92, 90},
+                              {96, 90, 93}}};
 constexpr Table kHalves32 = {{{1, 4, 0.1},
                               {2, 22, 0.4},
                               {4, 66, 2},
@@ -48,9 +48,9 @@ constexpr Table kHalves32 = {{{1, 4, 0.1},
                               {16, 87, 57},
                               {24, 92, 56},
                               {32, 93, 82},
-                              {48, 88, 86},
-                              {64, 85, 86},
-                              {96, 81, 87}}};
+                              {48, 93, 88},
+                              {64, 93, 91},
+                              {96, 91, 93}}};
 // The table whose last rows are these.
 template <std::size_t N>
 constexpr Table ending(Table table, const Measured (&last)[N]) {

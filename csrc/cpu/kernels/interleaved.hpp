@@ -148,17 +148,17 @@ struct Interleaved {
   template <class A, class B>
   static void product(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
                       int64_t K) {
-    multiply(factor(a, lda, 1), factor(b, ldb, 1), M, N, K, Store{c, stride(N)});
+    multiply(plain(a, lda), plain(b, ldb), M, N, K, Store{c, stride(N)});
   }
   template <class A, class B>
   static void product_tn(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
                          int64_t K) {
-    multiply(factor(a, 1, lda), factor(b, ldb, 1), M, N, K, Store{c, stride(N)});
+    multiply(turned(a, lda), plain(b, ldb), M, N, K, Store{c, stride(N)});
   }
   template <class G, class A, class B>
   static void residual(const Control*, const G* s, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M,
                        int64_t N, int64_t K) {
-    multiply(factor(a, lda, 1), factor(b, ldb, 1), M, N, K, Residual<G>{c, s, stride(N)});
+    multiply(plain(a, lda), plain(b, ldb), M, N, K, Residual<G>{c, s, stride(N)});
   }
 
   // ---- one layer of the backward pass ----------------------------------------------------------------------------
@@ -228,15 +228,15 @@ struct Interleaved {
   template <class Next, class Update>
   static PYDLN_INLINE void layer_step(const Control* watch, const Space& space, const V* a, const V* r,
                                       const Next& next, const Update& update, int64_t rows, int64_t cols, int64_t m) {
-    multiply(factor(r, stride(cols), 1), factor(update.from, 1, stride(cols)), m, rows, cols, next);
+    multiply(plain(r, stride(cols)), turned(update.from, stride(cols)), m, rows, cols, next);
     last_layer_step(watch, space, a, stride(rows), r, update, rows, cols, m);
   }
   // The second alone.
   template <class A, class Update>
   static PYDLN_INLINE void last_layer_step(const Control*, const Space& space, const A* a, int64_t lda, const V* r,
                                            const Update& update, int64_t rows, int64_t cols, int64_t m) {
-    const auto left = factor(a, 1, lda);
-    const Own right{r, stride(cols), 1};
+    const auto left = turned(a, lda);
+    const auto right = plain(r, stride(cols));
     if constexpr (Update::fused) {
       multiply(left, right, rows, cols, m, update.at(cols));
     } else {
@@ -248,22 +248,22 @@ struct Interleaved {
   // ---- the same where all matrices are S × S, S known when compiled -----------------------------------------------
   template <int S>
   static PYDLN_INLINE void product(const V* a, const V* b, V* c) {
-    multiply_square<S>(Own{a, ld<S>, 1}, Own{b, ld<S>, 1}, Store{c, ld<S>});
+    multiply_square<S>(plain(a, ld<S>), plain(b, ld<S>), Store{c, ld<S>});
   }
   template <int S, class G>
   static PYDLN_INLINE void residual(const G* s, const V* a, const V* b, V* c) {
-    multiply_square<S>(Own{a, ld<S>, 1}, Own{b, ld<S>, 1}, Residual<G>{c, s, ld<S>});
+    multiply_square<S>(plain(a, ld<S>), plain(b, ld<S>), Residual<G>{c, s, ld<S>});
   }
   template <int S, class Next, class Update>
   static PYDLN_INLINE void layer_step(const V* a, const V* r, const Next& next, const Update& update) {
-    multiply_square<S>(Own{r, ld<S>, 1}, Own{update.from, 1, ld<S>}, next);
-    multiply_square<S>(Own{a, 1, ld<S>}, Own{r, ld<S>, 1}, update.at(S));
+    multiply_square<S>(plain(r, ld<S>), turned(update.from, ld<S>), next);
+    multiply_square<S>(turned(a, ld<S>), plain(r, ld<S>), update.at(S));
   }
   // The last two layers: W' = V + rate R W^T beside V, the top layer, and W <- W + rate V^T R.
   template <int S>
   static PYDLN_INLINE void last_step(const V* top, const V* r, V* to, V* w, V rate) {
-    multiply_square<S>(Own{r, ld<S>, 1}, Own{w, 1, ld<S>}, Step{to, top, ld<S>, rate});
-    multiply_square<S>(Own{top, 1, ld<S>}, Own{r, ld<S>, 1}, Step{w, w, ld<S>, rate});
+    multiply_square<S>(plain(r, ld<S>), turned(w, ld<S>), Step{to, top, ld<S>, rate});
+    multiply_square<S>(turned(top, ld<S>), plain(r, ld<S>), Step{w, w, ld<S>, rate});
   }
 
   // ---- element by element ---------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ struct Interleaved {
   static void strengths(const Control*, const V* a, int64_t lda, const G* b, const G* u, int64_t ldu, V*, V* out,
                         int64_t M, int64_t N, int64_t K, bool begins = true) {
     for (int64_t j = 0; begins && j < N; ++j) out[j] = V{};
-    multiply(factor(a, lda, 1), factor(b, ldu, 1), M, N, K, Dots<G>{out, u, ldu});
+    multiply(plain(a, lda), plain(b, ldu), M, N, K, Dots<G>{out, u, ldu});
   }
   static PYDLN_INLINE T element(const V* x, int64_t q, int64_t lane) { return x[q][lane]; }
 
@@ -387,23 +387,30 @@ struct Interleaved {
     return add_tree<P>(p);
   }
 
-  // A factor of a product: element (i, k) at p[i * row + k * column], of each member or the same for all.
-  struct Own {
-    const V* p;
-    int64_t row, column;
+  // A factor of a product, of each member or the same for all: a matrix with its rows at a distance of ld, or its transpose. Which
+  // is known when compiled, for addresses of elements at distances of one need no registers.
+  template <class E, bool kTurned>
+  struct Factor {
+    const E* p;
+    int64_t ld;
+    PYDLN_INLINE int64_t row() const { return kTurned ? 1 : ld; }
+    PYDLN_INLINE int64_t column() const { return kTurned ? ld : 1; }
+    PYDLN_INLINE Factor below(int64_t i) const { return {p + i * row(), ld}; }
   };
-  struct Shared {
-    const T* p;
-    int64_t row, column;
-  };
-  static PYDLN_INLINE Own factor(const V* p, int64_t row, int64_t column) { return {p, row, column}; }
-  static PYDLN_INLINE Shared factor(const T* p, int64_t row, int64_t column) { return {p, row, column}; }
+  template <class E>
+  static PYDLN_INLINE Factor<E, false> plain(const E* p, int64_t ld) {
+    return {p, ld};
+  }
+  template <class E>
+  static PYDLN_INLINE Factor<E, true> turned(const E* p, int64_t ld) {
+    return {p, ld};
+  }
 
   template <int MR, int NR, int S, class A, class B, class Out>
   static PYDLN_INLINE void block(A a, B b, int64_t i0, int64_t j0, int64_t K, Out whole) {
     V acc[MR][NR] = {};
-    const auto* pa = a.p + i0 * a.row;
-    const auto* pb = b.p + j0 * b.column;
+    const auto* pa = a.p + i0 * a.row();
+    const auto* pb = b.p + j0 * b.column();
     Out out = whole.from(i0, j0);  // NOLINT(misc-const-correctness): Each counts on
     if constexpr (requires { out.begin(0, 0); }) {
 #pragma GCC unroll 8
@@ -415,12 +422,12 @@ struct Interleaved {
       V bv[NR];
 #pragma GCC unroll 8
       for (int j = 0; j < NR; ++j) {
-        bv[j] = at(pb + k * b.row + j * b.column);
+        bv[j] = at(pb + k * b.row() + j * b.column());
         keep(bv[j]);
       }
 #pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) {
-        V av = at(pa + i * a.row + k * a.column);  // NOLINT(misc-const-correctness): keep() takes it
+        V av = at(pa + i * a.row() + k * a.column());  // NOLINT(misc-const-correctness): keep() takes it
         keep(av);
 #pragma GCC unroll 8
         for (int j = 0; j < NR; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);
@@ -433,7 +440,7 @@ struct Interleaved {
 #pragma GCC unroll 8
       for (int k = 0; k < S; ++k) multiply_add(k);
     } else {
-      for (int64_t k = 0; k < K; ++k, pa += a.column, pb += b.row) multiply_add(0);
+      for (int64_t k = 0; k < K; ++k, pa += a.column(), pb += b.row()) multiply_add(0);
     }
     if constexpr (requires { out.take(acc); }) {
       out.take(acc);
@@ -446,27 +453,26 @@ struct Interleaved {
   }
 
   template <int MR, int NR, class A, class B, class Out>
-  static PYDLN_INLINE void block_of(int64_t cols, A a, B b, int64_t i, int64_t j, int64_t K, Out out) {
+  static PYDLN_INLINE void block_of(int64_t cols, A a, B b, int64_t j, int64_t K, Out out) {
     if constexpr (NR > 1) {
-      if (cols < NR) return block_of<MR, NR - 1>(cols, a, b, i, j, K, out);
+      if (cols < NR) return block_of<MR, NR - 1>(cols, a, b, j, K, out);
     }
-    block<MR, NR, 0>(a, b, i, j, K, out);
+    block<MR, NR, 0>(a, b, 0, j, K, out);
   }
 
   // MR rows of C, in blocks of nearly equal width: a block of a single column would wait for its own sums. A function for each
   // number of rows: all in one spill their addresses before they begin (3 x 3 x 3: 110 -> 55 FMA slots on Zen 4).
   template <int MR, class A, class B, class Out>
-  static __attribute__((noinline)) void block_row(const A& a, const B& b, int64_t i, int64_t N, int64_t K,
-                                                  const Out& out) {
+  static __attribute__((noinline)) void block_row(A a, B b, int64_t N, int64_t K, const Out& out) {
     constexpr int NR = kCols[MR];
     int64_t j = 0;
     if constexpr (NR == 2) {  // pairs, and three where one would be left over
-      for (; N - j > 3; j += 2) block<MR, 2, 0>(a, b, i, j, K, out);
-      block_of<MR, 3>(N - j, a, b, i, j, K, out);
+      for (; N - j > 3; j += 2) block<MR, 2, 0>(a, b, 0, j, K, out);
+      block_of<MR, 3>(N - j, a, b, j, K, out);
     } else {
       while (j < N) {
         const int64_t cols = next_block<NR>(N - j);
-        block_of<MR, NR>(cols, a, b, i, j, K, out);
+        block_of<MR, NR>(cols, a, b, j, K, out);
         j += cols;
       }
     }
@@ -515,16 +521,16 @@ struct Interleaved {
       const int64_t rows = next_block<4>(M - i);
       switch (rows) {
         case 1:
-          block_row<1>(a, b, i, N, K, out);
+          block_row<1>(a.below(i), b, N, K, out.from(i, 0));
           break;
         case 2:
-          block_row<2>(a, b, i, N, K, out);
+          block_row<2>(a.below(i), b, N, K, out.from(i, 0));
           break;
         case 3:
-          block_row<3>(a, b, i, N, K, out);
+          block_row<3>(a.below(i), b, N, K, out.from(i, 0));
           break;
         default:
-          block_row<4>(a, b, i, N, K, out);
+          block_row<4>(a.below(i), b, N, K, out.from(i, 0));
       }
       i += rows;
     }
