@@ -277,7 +277,8 @@ def test_balanced_mode_composes(log_start, sign, s, t1, t2, depth):
     twice = balanced_mode(balanced_mode(u0, s, t1, depth=depth), s, t2, depth=depth)
     rate = 1.0 if math.isinf(depth) else depth
     fastest = rate * max(abs(u0), abs(s)) ** (2 if math.isinf(depth) else 2 - 2 / depth) * (t1 + t2)
-    assert abs(once - twice) <= 1e-14 * (1 + fastest) * max(abs(once), abs(s) * 1e-3, 1e-9)
+    least = abs(s) * (1 if depth < 2 else 1e-3)  # below depth two modes come to zero, where terms as large as s cancel
+    assert abs(once - twice) <= 1e-14 * (1 + fastest) * max(abs(once), least, 1e-9)
 
 
 def test_balanced_mode_fixed_points_and_limits():

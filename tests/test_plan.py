@@ -16,7 +16,7 @@ def test_layout_follows_the_measured_rates() -> None:
     for widths, batch, layout in (
         ((4, 4, 4), 4096, "interleaved"),
         ((16,) * 6, 512, "interleaved"),
-        ((64,) * 4, 64, "rows"),
+        ((128,) * 4, 64, "rows"),
         ((128,) * 3, 1, "rows"),
         ((16,) * 6, 1, "rows"),  # one network leaves lanes empty
     ):
