@@ -360,14 +360,16 @@ def test_ctrl_c_between_the_records_of_a_step_leaves_the_member_incomplete():
 def test_ctrl_c_at_the_start_leaves_no_member_complete_without_its_record():
     task, weights = some_task(24, 24, whiten=True), starts((24,) * 5, 4000)
     stop = dln.Stop(loss=1e30)  # reached by all at once
+    complete = 0
     for _ in range(10):
         with pytest.raises(dln.Interrupted) as caught:
             flow(task, weights, [0, 1], record=("product", "drift"), stop=stop, n_threads=1, progress=press_midway)
         run = caught.value.trajectory
         ended = run.status == dln.Status.REACHED_LOSS
-        assert ended.any()
+        complete += np.count_nonzero(ended)
         assert not np.isnan(run.product[ended, 0]).any()
         assert not np.isnan(run.drift[ended, 0]).any()
+    assert complete > 0
 
 
 def test_progress_comes_to_its_end():
