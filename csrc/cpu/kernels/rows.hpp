@@ -424,7 +424,7 @@ struct Rows {
       for (int64_t q = 0; q < L; ++q, w += ld) {
         square[q] = *vec(w);
         __builtin_prefetch(w + L * ld);
-        if (q % kPiece<T> == kPiece<T> - 1) transpose_pieces<T>(square + q + 1 - kPiece<T>);
+        if (q % P == P - 1) transpose_pieces<T>(square + q + 1 - P);
       }
       exchange_pieces<T>(square);
 #pragma GCC unroll 16
