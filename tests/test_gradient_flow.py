@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from functools import partial
 
 import numpy as np
 import pytest
 import reference
 from ensembles import KERNELS, some_task, starts
+from interrupts import press_midway
 from scipy.integrate import solve_ivp
 
 import pydln as dln
@@ -327,11 +326,6 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
     for error, message, change in wrong:
         with pytest.raises(error, match=message):
             _backend.core.flow_f64(**sound | change)
-
-
-def press_midway(done, total):
-    if 0 < done < total:
-        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_ctrl_c_keeps_what_there_is():

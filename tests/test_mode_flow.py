@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from functools import cache
 
 import mpmath as mp
 import numpy as np
 import pytest
 import reference
+from interrupts import press_midway
 from scipy.integrate import solve_ivp
 
 import pydln as dln
@@ -320,12 +319,8 @@ def test_modes_that_do_not_get_there_do_not_spoil_the_others():
 def test_ctrl_c_keeps_what_there_is():
     s, a, d = many(count=60000)
 
-    def press(done, total):
-        if 0 < done < total:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(dln.Interrupted, match="members are complete") as caught:
-        dln.mode_flow(s, a, np.linspace(0, 1, 30), variances=d, rtol=1e-13, n_threads=1, progress=press)
+        dln.mode_flow(s, a, np.linspace(0, 1, 30), variances=d, rtol=1e-13, n_threads=1, progress=press_midway)
     run = caught.value.trajectory
     complete = run.status == dln.Status.COMPLETED
     assert 0 < np.count_nonzero(complete) < len(s)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 
 import mpmath
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 import reference
 import reference_noise
 from ensembles import DTYPES, KERNELS, STATUS, same_bits, starts
+from interrupts import press_midway
 
 import pydln as dln
 from pydln import _backend
@@ -520,10 +519,6 @@ def test_ctrl_c_keeps_what_there_is() -> None:
     x, y = data((8, 16, 16, 4), 50)
     weights = starts((8, 16, 16, 4), 64)
 
-    def press(done, total):
-        if 0 < done < total:
-            os.kill(os.getpid(), signal.SIGINT)
-
     for layout, size in itertools.product(("interleaved", "rows"), (None, 7)):
         with (
             _backend.forced(layout=layout),
@@ -539,7 +534,7 @@ def test_ctrl_c_keeps_what_there_is() -> None:
                 at=[0, 10**8],
                 batch_size=size,
                 n_threads=2,
-                progress=press,
+                progress=press_midway,
             )
         run = caught.value.trajectory
         begun = (run.status == dln.Status.INTERRUPTED) & (run.stopped_at > 0)
