@@ -278,6 +278,7 @@ class _Run:
                 ensemble,
                 wanted,
                 steps=self.steps,
+                duration=self._duration(),
                 needs=self._needs(),
                 stops=any(a is not None for a in self.limits.values()),
                 steady=self.limits["steady"] is not None,
@@ -304,6 +305,10 @@ class _Run:
         """The weights that each member starts from."""
         batch = self.ensemble.batch
         return [np.array(np.broadcast_to(w, (batch, *w.shape[1:])), order="C") for w in self.ensemble.weights.layers]
+
+    def _duration(self) -> NDArray[Any]:
+        """The length of the run in τ, which momentum stretches."""
+        return np.asarray(self.steps * self.rates["lr"] / (1 - self.rates["momentum"]))
 
     def _needs(self) -> Needs:
         names = self.records

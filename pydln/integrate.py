@@ -368,6 +368,7 @@ class _Run:
                 wanted,
                 # Slopes: some tens of steps, and one for every few records.
                 steps=self.how.method.stages * (50 + len(self.times) // 4),
+                duration=self.times.max(axis=-1, initial=0.0),
                 needs=Needs(
                     product="product" in self.records,
                     strengths="strengths" in self.records or self.limits["strengths"] is not None,

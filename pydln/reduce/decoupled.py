@@ -9,13 +9,14 @@ on the way from both sides is zero in two layers, has no gradient, and needs no 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from pydln.reduce.decay import Decay
+from pydln.reduce.growth import overtaken_alone
 from pydln.reduce.problem import (
     Ensemble,
     Floats,
@@ -36,7 +37,20 @@ from pydln.reduce.projected import in_blocks
 from pydln.reduce.width import tolerance_of
 from pydln.trajectory import Status
 
-__all__ = ["Decoupled", "Frames", "aligned_frames", "carried"]
+__all__ = ["Decoupled", "Frames", "Growing", "aligned_frames", "carried"]
+
+
+@dataclass(frozen=True, eq=False)
+class Growing:
+    """What grows in a hidden layer along each mode, (places, modes) each: see `pydln.reduce.growth`."""
+
+    kept: Floats  # |a_l ± a_{l+1}|
+    out: Floats  # |W_l r - a_l r'| + |W_{l+1}ᵀ r'' - a_{l+1} r'|
+    rates: Floats
+
+    def of(self, some: Integers) -> Growing:
+        """Some of the places."""
+        return Growing(self.kept[some], self.out[some], self.rates[some])
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +62,24 @@ class Frames:
     variances: Floats  # (places, modes): d
     misaligned: Floats  # (places,) largest |W_l r - a r'| and |W_lᵀ r' - a r|, relative as in `tolerance_of`
     holds: Floats  # (places,) bool
+    growing: list[Growing] = field(default_factory=list)  # of the hidden layers
+
+    def of(self, some: Integers) -> Frames:
+        """Some of the places that hold."""
+        return replace(
+            self,
+            places=self.places[some],
+            frames=[R[some] for R in self.frames],
+            variances=self.variances[some],
+            growing=[one.of(some) for one in self.growing],
+        )
+
+    def ratio(self, duration: Floats, eps: float) -> Floats:
+        """`overtaken` of what is beside the modes, the worst of all hidden layers."""
+        worst = np.zeros(len(self.places))
+        for one in self.growing:
+            worst = np.maximum(worst, overtaken_alone(one.kept, one.out, one.rates, duration, eps))
+        return worst
 
 
 def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
@@ -62,13 +94,14 @@ def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
     count = max(len(U), len(layers[0]))
     U, V = (np.broadcast_to(a, (count, *a.shape[1:])) for a in (U, V))
     misaligned = np.zeros(count)
-    variances = np.ones((count, V.shape[-1]))
+    variances, correlated = np.ones((count, V.shape[-1])), np.zeros((count, V.shape[-1]))
     if not ensemble.task.whitened:
         xx = ensemble.of_task("sigma_xx", members)
         turned = xx @ V
         variances = dots(V, turned)
         largest = sizes(np.broadcast_to(xx, (count, *xx.shape[1:])))
-        misaligned = lengths(turned - V * variances[:, None, :]).max(axis=1) / np.where(largest > 0, largest, 1.0)
+        correlated = lengths(turned - V * variances[:, None, :]) / np.where(largest > 0, largest, 1.0)[:, None]
+        misaligned = correlated.max(axis=1)
 
     # The first layer already tells almost every start that is not aligned: W_1 V must have orthogonal columns. The
     # product tells those with orthogonal layers: W_D ⋯ W_1 V must have its columns along U.
@@ -94,14 +127,19 @@ def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
     residual, aligned = np.zeros(len(alive)), np.ones(len(alive), dtype=bool)
     for R in frames[1:-1]:  # columns carried from V beside columns carried from U
         residual = np.maximum(residual, _coupled(transposed(R) @ R, np.ones(len(alive))))
+    strengths: list[Floats] = []
+    rest: list[Floats] = []  # beside the modes, forwards and backwards through every layer
     for W, before, after in zip(own, frames[:-1], frames[1:], strict=True):
         for M, x, y in ((W, before, after), (transposed(W), after, before)):
             a = dots(y, M @ x)
             known = lengths(x) > 0
             scale = lengths(np.abs(M) @ np.abs(x))
             # A mode whose frame ends here leaves nothing behind but noise.
-            off = np.where(known, lengths(M @ x - y * a[:, None, :]), 0.0) / np.where(scale > 0, scale, 1.0)
+            beside = lengths(M @ x - y * a[:, None, :])
+            off = np.where(known, beside, 0.0) / np.where(scale > 0, scale, 1.0)
             residual = np.maximum(residual, off.max(axis=1))
+            rest.append(beside)
+        strengths.append(a)
     aligned &= residual <= tolerance
     # Beside the modes the start may have something, but not from an input all the way to an output.
     if V.shape[-1] < min(V.shape[1], U.shape[1]) or depth == 1:
@@ -109,16 +147,36 @@ def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
         beside_in = W_in - W_in @ V[alive] @ transposed(V[alive])
         beside_out = W_out - U[alive] @ (transposed(U[alive]) @ W_out)
         if depth == 1:
-            rest = sizes(beside_in) + sizes(beside_out)
+            reach = sizes(beside_in) + sizes(beside_out)
         else:
-            rest = np.minimum(sizes(beside_in) / _or_one(sizes(W_in)), sizes(beside_out) / _or_one(sizes(W_out)))
-        rest = rest / _or_one(sizes(W_in)) if depth == 1 else rest
-        residual = np.maximum(residual, rest)
-        aligned &= rest <= tolerance
+            reach = np.minimum(sizes(beside_in) / _or_one(sizes(W_in)), sizes(beside_out) / _or_one(sizes(W_out)))
+        reach = reach / _or_one(sizes(W_in)) if depth == 1 else reach
+        residual = np.maximum(residual, reach)
+        aligned &= reach <= tolerance
     misaligned[alive] = np.maximum(misaligned[alive], residual)
     holds[alive[aligned]] = True
     good = np.flatnonzero(holds)
-    return Frames(good, [R[aligned] for R in frames], variances[good], misaligned, holds)
+    s = np.broadcast_to(ensemble.modes(members)[1], variances.shape)[alive]
+    growing = _growing(strengths, rest, s, variances[alive], correlated[alive])
+    found = Frames(good, [R[aligned] for R in frames], variances[good], misaligned, holds)
+    return replace(found, growing=[one.of(np.flatnonzero(aligned)) for one in growing])
+
+
+def _growing(
+    strengths: list[Floats], rest: list[Floats], s: Floats, variances: Floats, correlated: Floats
+) -> list[Growing]:
+    """Layer by layer and, as the error changes, at the start and with nothing learned; all arrays (places, modes)."""
+    found = []
+    largest = np.max([np.abs(a).max(axis=1) for a in strengths], axis=0)[:, None]
+    for error in (s - variances * np.prod(strengths, axis=0), s):
+        for k in range(len(strengths) - 1):
+            a, b = strengths[k], strengths[k + 1]
+            seen = error * np.prod([*strengths[:k], *strengths[k + 2 :], np.ones_like(a)], axis=0)
+            kept = np.where(seen < 0, a - b, a + b)
+            # A mode whose inputs correlate with those of another has that one's error in its own.
+            out = rest[2 * k] + rest[2 * k + 3] + correlated * largest
+            found.append(Growing(np.abs(kept), out, np.abs(seen)))
+    return found
 
 
 def _coupled(matrices: Floats, size: Floats) -> Floats:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pydln import _validate
 from pydln._backend import core
 from pydln.reduce.decoupled import Decoupled, aligned_frames
+from pydln.reduce.growth import LEAST, left_behind
 from pydln.reduce.inputs import Inputs, Needs, diagonal
 from pydln.reduce.problem import Ensemble, Floats, Group, Integers, Whole, blocks, take
 from pydln.reduce.projected import Projected
@@ -23,6 +26,7 @@ REDUCTIONS = ("inputs", "width", "decoupled")
 
 # What a search may cost, of the work of the whole run, when nothing says beforehand that it will find something.
 _SEARCH = 0.01
+_LONG = 2.0**30  # in units of time: longer than any run whose length is not told
 _CALL = 3e4  # a call of matmul on a stack costs about 1 µs a matrix beside its arithmetic, in operations of a kernel
 
 
@@ -167,6 +171,7 @@ def find(
     reduce: str | Sequence[str] = "auto",
     *,
     steps: int,
+    duration: ArrayLike = _LONG,
     needs: Needs | None = None,
     stops: bool = False,
     steady: bool = False,
@@ -183,6 +188,8 @@ def find(
         are applied or refused.
     steps : int
         The length of the run.
+    duration : float or (batch,) array
+        The same in units of time, for which rounding errors of a start may grow.
     needs : Needs, optional
         What is seen of the run; everything when not given.
     stops, steady : bool
@@ -197,14 +204,24 @@ def find(
     needs = (
         Needs(product=True, strengths=True, test=ensemble.task.test is not None, drift=True) if needs is None else needs
     )
-    return _Search(ensemble, asked(reduce), steps, needs, stops, steady).run()
+    lasting = np.broadcast_to(np.asarray(duration, dtype=np.float64), (ensemble.batch,))
+    return _Search(ensemble, asked(reduce), steps, lasting, needs, stops, steady).run()
 
 
 class _Search:
     def __init__(
-        self, ensemble: Ensemble, reduce: str | tuple[str, ...], steps: int, needs: Needs, stops: bool, steady: bool
+        self,
+        ensemble: Ensemble,
+        reduce: str | tuple[str, ...],
+        steps: int,
+        duration: Floats,
+        needs: Needs,
+        stops: bool,
+        steady: bool,
     ) -> None:
-        self.ensemble, self.steps, self.needs = ensemble, float(steps), needs
+        self.ensemble, self.steps, self.duration, self.needs = ensemble, float(steps), duration, needs
+        self.eps = float(np.finfo(ensemble.weights.dtype).eps)
+        self.short = np.ones(ensemble.batch, dtype=bool)  # members whose run is short enough for what is left out of it
         self.stops, self.steady = stops, steady
         self.auto = reduce == "auto"
         self.names: tuple[str, ...] = REDUCTIONS if reduce == "auto" else () if reduce == "none" else tuple(reduce)
@@ -234,14 +251,29 @@ class _Search:
         for members, inputs in parts:
             if members.size:
                 whole.append(self.width(members, inputs))
-        rest = np.sort(np.concatenate(whole)) if whole else np.zeros(0, dtype=np.int64)
+        rest = np.concatenate([self.members(part) for part in whole] + [np.flatnonzero(~self.short)])
         if rest.size:
-            self.groups.append(Whole(self.ensemble, self.members(rest)))
+            self.groups.append(Whole(self.ensemble, np.sort(rest)))
         return Findings(self.ensemble, self.groups, self.columns)
 
     def members(self, cases: Integers) -> Integers:
         """Places in the batch."""
-        return cases if self.ensemble.cases > 1 else np.arange(self.ensemble.batch)
+        return cases if self.ensemble.cases > 1 or not cases.size else np.flatnonzero(self.short)
+
+    def stays_small(self, cases: Integers, ratio: Callable[[Floats], Floats]) -> Floats:
+        """Cases in which what is left out stays small, told from `ratio` of their durations, see `overtaken`.
+
+        Members of one case that are run for different times need not agree: those that may not are set aside.
+        """
+        if self.ensemble.cases > 1:
+            return ratio(self.duration[cases]) <= LEAST
+        times, which = np.unique(self.duration[self.short], return_inverse=True)
+        stays = np.array([bool(ratio(np.array([t]))[0] <= LEAST) for t in times])
+        if not self.auto:
+            return stays.all(keepdims=True)
+        if stays.any():
+            self.short[self.short] = stays[which.reshape(-1)]
+        return stays.any(keepdims=True)
 
     def refuse(self, name: str, expected: str, got: str) -> None:
         """Names are asked for and refused; in ``auto`` what does not hold is left."""
@@ -265,6 +297,10 @@ class _Search:
         for some in blocks(len(cases), 3 * self.ensemble.bytes_of_one):
             part = cases[some]
             frames = aligned_frames(self.ensemble, part)
+            if frames.holds.any():
+                stays = self.stays_small(part[frames.places], partial(frames.ratio, eps=self.eps))
+                frames.holds[frames.places[~stays]] = False
+                frames = frames.of(np.flatnonzero(stays))
             column.measured[part], column.holds[part] = frames.misaligned, frames.holds
             left.append(part[~frames.holds])
             if frames.holds.any():
@@ -325,7 +361,8 @@ class _Search:
         if not wanted:
             families = [Family(np.arange(len(cases)), (None,) * (len(start) - 2), start[1:-1], np.zeros(len(cases)))]
         else:
-            families = self.families(cases, entry, budget)
+            found = self.families(cases, entry, budget)
+            families = [part for family in found for part in self.lasting(family, cases, entry)]
             for family in families:
                 part = cases[family.places]
                 full = family.widths == self.widths[1:-1]
@@ -353,6 +390,39 @@ class _Search:
             self.groups.append(Projected(self.ensemble, self.members(part), names, own, family.bases))
         return np.concatenate(whole) if whole else cases[:0]
 
+    def lasting(self, family: Family, cases: Integers, entry: Floats | None) -> list[Family]:
+        """`family` where what is outside its bases stays small; the others need all layers whole."""
+        hidden = self.widths[1:-1]
+        if family.widths == hidden:
+            return [family]
+        part = cases[family.places]
+        layers = [self.ensemble.layer(k, part) for k in range(1, len(self.widths))]
+        yx, omega = self.ensemble.of_task("sigma_yx", part), _product(layers)
+        errors = [yx - (omega if self.whitened else omega @ self.ensemble.of_task("sigma_xx", part)), yx]
+        if entry is not None:
+            own = take(entry, family.places)
+            layers[0], errors = layers[0] @ own, [E @ own for E in errors]
+        stays = self.stays_small(part, lambda times: left_behind(layers, family.bases, errors, times, self.eps))
+        grows = family.places[~stays]
+        if not grows.size:
+            return [family]
+        if not self.auto:
+            self.refuse(
+                "width",
+                "starts whose rounding errors outside the subspaces cannot grow into modes",
+                f"member {cases[grows[0]]}, which has nothing else to learn a mode from",
+            )
+        self.columns["width"].why_not = "what is outside the subspaces is rounding or a small part that grows"
+        some = np.flatnonzero(stays)
+        kept = Family(
+            family.places[some],
+            tuple(None if P is None else take(P, some) for P in family.bases),
+            family.widths,
+            take(family.neglected, some),
+        )
+        whole = Family(grows, (None,) * len(hidden), hidden, family.neglected[~stays], True)
+        return [one for one in (kept, whole) if one.places.size]
+
     def families(self, cases: Integers, entry: Floats | None, budget: float | None) -> list[Family]:
         """Found block by block, those of the same widths put together."""
         if self.ensemble.weights.batch == 1 and (entry is None or len(entry) == 1):
@@ -376,6 +446,14 @@ class _Search:
             neglected = np.concatenate([one.neglected for one in parts])[order]
             merged.append(Family(places[order], bases, tuple(widths), neglected, bool(given_up)))
         return merged
+
+
+def _product(layers: list[Floats]) -> Floats:
+    """W_D ⋯ W_1."""
+    omega = layers[0]
+    for W in layers[1:]:
+        omega = W @ omega
+    return omega
 
 
 def _some(inputs: Inputs, places: Integers, members: Integers) -> Inputs:

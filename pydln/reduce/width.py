@@ -33,7 +33,7 @@ class Family:
     bases: tuple[Floats | None, ...]  # D - 1 of (places, n_l, r_l)
     widths: tuple[int, ...]  # r_1 … r_{D-1}
     neglected: Floats  # (places,) largest part left outside the bases, relative as in `tolerance_of`
-    given_up: bool = False  # before the bases were known: all layers count as needed whole
+    given_up: bool = False  # before the bases were known, or for what is outside: all layers count as needed whole
 
 
 @dataclass(eq=False)
