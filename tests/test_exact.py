@@ -93,7 +93,9 @@ def test_solutions_against_integration_of_all_weights(case):
     task = whitened(n_in, n_out, s, trace=40.0)
     weights = dln.init.aligned(task, seed=3, **start)
     t = np.array([0.0, 0.3, 1.0, 2.5, 6.0])
-    run = solve(task, weights).evaluate(t, record=EVERYTHING)
+    # A mode that is zero in theory is rounding here, which two layers would learn in the end.
+    leave_out = 1e-12 if case == "2 layers, one side zero" else None
+    run = solve(task, weights, tol=leave_out).evaluate(t, record=EVERYTHING)
     assert_follows(run, task, weights)
     assert run.drift.max() < 1e-13
     # The records agree with each other to rounding, not only to the integrator's error.
@@ -258,8 +260,9 @@ def test_starts_in_float32_and_of_many_sizes_are_recognised():
         for depth in (2, 3, 10):
             run = solve(task, dln.init.aligned(task, depth=depth, strength=u)).evaluate([0.0])
             np.testing.assert_allclose(run.strengths, u, rtol=1e-12)
-    for depth in (2, 3):
-        run = solve(task, dln.init.aligned(task, depth=depth, strength=[[1.0, 1e-10, 0.0]])).evaluate([0.0, 3.0])
+    for depth, tol in ((2, 1e-12), (3, None)):
+        weights = dln.init.aligned(task, depth=depth, strength=[[1.0, 1e-10, 0.0]])
+        run = solve(task, weights, tol=tol).evaluate([0.0, 3.0])
         np.testing.assert_allclose(run.strengths[0, 0], [1.0, 1e-10, 0.0], rtol=1e-9)
         assert run.strengths[0, 1, 2] == 0.0
 

@@ -151,7 +151,7 @@ def test_the_table_of_candidates() -> None:
         assert candidate.conditions[-1].holds == candidate.applies
     needs = {c.name: [condition.needs for condition in c.conditions] for c in found}
     assert needs["one layer"] == ["depth 1"]
-    assert needs["balanced, two layers"][-1] == "W_2^T W_2 - W_1 W_1^T = lambda I"
+    assert needs["balanced, two layers"][-2] == "W_2^T W_2 - W_1 W_1^T = lambda I"
     lines = str(found).splitlines()
     assert lines[0].split() == ["solution", "needs", "holds", "measured", "allowed"]
     assert len(lines) == 1 + sum(len(c.conditions) for c in found)

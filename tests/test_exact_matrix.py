@@ -149,7 +149,11 @@ def test_determinants_of_opposite_sign_end_in_a_saddle(seed) -> None:
     if np.linalg.det(second @ first) > 0:
         U = np.linalg.svd(second)[0]
         second = (np.eye(3) - 2 * np.outer(U[:, 0], U[:, 0])) @ second
-    solution = solve(task, dln.Weights([first, second]))
+    # Balanced to rounding alone: from there on a network finds the third mode, which only the exact start does not have.
+    weights = dln.Weights([first, second])
+    with pytest.raises(dln.NotApplicable, match="modes cannot be told from rounding"):
+        solve(task, weights)
+    solution = solve(task, weights, tol=1e-12)
     assert solution.reached.tolist() == [[True, True, False]]
     np.testing.assert_allclose(solution.limit[0], np.diag([3.0, 2.0, 0.0]), atol=1e-12)
     times = solution.escape_times()

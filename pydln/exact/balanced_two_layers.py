@@ -65,6 +65,7 @@ class BalancedTwoLayers(Solution):
         yield start.depth_is(start.depth == 2, "2")
         yield start.whitened
         yield start.lambda_balanced
+        yield start.independent
 
     def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
         """The quantities `names`; all but the weights do not see rotations of the hidden layer."""

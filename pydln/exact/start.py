@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydln import _validate
+from pydln.reduce.decoupled import growing
+from pydln.reduce.growth import LONG
+from pydln.reduce.orthogonal import column_lengths, orthonormal
 from pydln.reduce.problem import check_fit
 from pydln.task import Task
 from pydln.weights import Weights
@@ -22,6 +25,8 @@ Floats = NDArray[Any]
 _ROUNDING = 32
 _INERT = "nothing outside the modes on both sides"
 _TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 4e-6}
+# How much of a mode that grows may be rounding: its course is then off by twice that, in units of 1/s.
+_KNOWN = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 2.0**-10}
 
 
 class Condition(NamedTuple):
@@ -54,10 +59,11 @@ class Alignment(NamedTuple):
         R_1 = V … R_{D+1} = U. Modes that are zero on both sides of a hidden layer have a zero column there.
     strengths : (batch, D, r) array
         a_l.
-    noise : (batch, D) array
+    noise : (batch, D, r) array
         What rounding of the weights may have done to a_l.
-    aligned, inert : Condition
-        That the equation above holds; that the rest C_D … C_1 is zero, and with it motionless.
+    aligned, inert, known : Condition
+        That the equation above holds; that the rest C_D … C_1 is zero, and with it motionless; that what remains of W_l
+        beside the modes, rounding as it may be, is nothing beside each mode that grows.
     """
 
     frames: list[Floats]
@@ -65,6 +71,7 @@ class Alignment(NamedTuple):
     noise: Floats
     aligned: Condition
     inert: Condition
+    known: Condition
 
 
 class Start:
@@ -82,7 +89,8 @@ class Start:
         self.task, self.weights = task, weights
         self.depth = weights.depth
         self.batch = max(members, weights.batch)
-        self.rounding = _ROUNDING * float(np.finfo(weights.dtype).eps)
+        self._eps = float(np.finfo(weights.dtype).eps)
+        self.rounding = _ROUNDING * self._eps
         self.asked = 0.0 if tol is None else float(_validate.array(tol, "tol", shape=(), at_least=0))
         self.tolerance = _TOLERANCE[weights.dtype] if tol is None else self.asked
 
@@ -119,8 +127,8 @@ class Start:
         if self.task.whitened:
             return np.ones((len(V), V.shape[-1]))
         d = np.sum(V * (self._sigma_xx @ V), axis=-2)
-        largest = np.linalg.norm(self._sigma_xx, 2, axis=(1, 2))[:, None]
-        return np.where(d > self.task.n_in * np.finfo(np.float64).eps * largest, d, 0.0)
+        rounding = np.sum(np.abs(V) * (np.abs(self._sigma_xx) @ np.abs(V)), axis=-2)
+        return np.where(d > self.task.n_in * np.finfo(np.float64).eps * rounding, d, 0.0)
 
     @property
     def _sigma_xx(self) -> Floats:
@@ -137,8 +145,7 @@ class Start:
         if self.task.whitened:
             return Condition(needs, True, 0.0, allowed, "")
         _, s, V = self.modes
-        size = np.linalg.norm(self._sigma_xx, 2, axis=(1, 2))
-        off = _lengths(self._sigma_xx @ V - V * self.variances[:, None, :]) / _or_one(size)[:, None]
+        off = self._correlated
         held = (self.alignment.strengths != 0).all(axis=1)
         off = np.where((np.abs(s) > self.rounding * np.abs(s).max(axis=-1, keepdims=True)) | held, off, 0.0)
         member, mode = (int(i) for i in np.unravel_index(np.argmax(off), off.shape))
@@ -148,11 +155,21 @@ class Start:
         )
         return Condition(needs, bool((off <= allowed).all()), float(off[member, mode]), allowed, failure)
 
+    @cached_property
+    def _correlated(self) -> Floats:
+        """|Sigma_xx v - d v|/|Sigma_xx|, (batch or 1, r)."""
+        V = self.modes[2]
+        if self.task.whitened:
+            return np.zeros((len(V), V.shape[-1]))
+        size = np.linalg.norm(self._sigma_xx, 2, axis=(1, 2))
+        return column_lengths(self._sigma_xx @ V - V * self.variances[:, None, :]) / _or_one(size)[:, None]
+
     def decoupled(self) -> Iterator[Condition]:
         """What every solution by decoupled modes needs."""
         yield self.uncorrelated
         yield self.alignment.aligned
         yield self.alignment.inert
+        yield self.alignment.known
 
     @cached_property
     def imbalance(self) -> Floats:
@@ -180,12 +197,42 @@ class Start:
         )
 
     @property
+    def independent(self) -> Condition:
+        """Hidden directions W_1 v + W_2^T u of the modes that grow, of two layers: each, or none at all, beside the others.
+
+        Where one lies among the others up to rounding, the network learns that mode from the rounding or never.
+        """
+        needs = "modes that grow independent in the hidden layer, rounding beside each"
+        allowed = max(_KNOWN[self.weights.dtype], self.asked)
+        U, s, V = self.modes
+        first, second = self.layer(1), _transposed(self.layer(2))
+        s = np.broadcast_to(s, (self.batch, s.shape[-1]))
+        grows = s > self.task.n_in * self._eps * s.max(axis=1, keepdims=True, initial=0.0)
+        columns = np.where(grows[:, None, :], first @ V + second @ U, 0.0)
+        length = column_lengths(columns)
+        rounding = 4 * self._eps * column_lengths(np.abs(first) @ np.abs(V) + np.abs(second) @ np.abs(U))
+        share = np.where(length > 0, rounding / _or_one(length), 0.0)
+        # As many independent ones as there are, or as there are units to hold them.
+        values = np.linalg.svd(columns / _or_one(length)[:, None, :], compute_uv=False)
+        rank = np.minimum((length > 0).sum(axis=1), (columns != 0).any(axis=2).sum(axis=1))
+        least = np.take_along_axis(values, np.maximum(rank - 1, 0)[:, None], axis=1)[:, 0]
+        between = np.where(rank > 0, 4 * self._eps / np.maximum(least, self._eps), 0.0)
+        worst = np.maximum(share.max(axis=1, initial=0.0), between)
+        member = int(np.argmax(worst))
+        failure = (
+            f"modes cannot be told from rounding{self._of(member)}: it is {worst[member]:.3g} of what the hidden layer "
+            "has of one of them beside the others"
+        )
+        holds = bool(self.asked) or bool((worst <= allowed).all())
+        return Condition(needs, holds, float(worst[member]), allowed, failure)
+
+    @property
     def balanced(self) -> Condition:
         """|a_l| the same in all layers, mode by mode."""
         found = self.alignment
         size = np.abs(found.strengths)
         difference = np.abs(np.diff(size, axis=1))
-        noise = (found.noise[:, 1:] + found.noise[:, :-1])[..., None]
+        noise = found.noise[:, 1:] + found.noise[:, :-1]
         allowed = self.tolerance * size.max(axis=1, keepdims=True) + noise
         excessive = difference > allowed
         gap = np.where(excessive, np.abs(np.diff(size**2, axis=1)), 0.0)
@@ -204,22 +251,23 @@ class Start:
     def alignment(self) -> Alignment:
         """The hidden frames and layer strengths."""
         frames = self._frames()
-        strengths, noise, holds, worst = [], [], True, (0.0, 1, 0, 0)
+        strengths, noise, beside, holds, worst = [], [], [], True, (0.0, 1, 0, 0)
         for k in range(1, self.depth + 1):
             size, W = self._scaled(k)
             before, after = frames[k - 1], frames[k]
             raw = W @ before
             a = np.sum(after * raw, axis=1)
-            residual = np.maximum(
-                _lengths(raw - after * a[:, None, :]), _lengths(_transposed(W) @ after - before * a[:, None, :])
-            )
-            norm = np.linalg.norm(W, axis=(1, 2))[:, None]
-            holds = holds and bool((residual <= self.tolerance * np.abs(a) + self.rounding * norm).all())
-            relative = residual / _or_one(norm)
+            off = (column_lengths(raw - after * a[:, None, :]), column_lengths(_transposed(W) @ after - before * a[:, None, :]))
+            own = np.maximum(*self._roundings(W, before, after))
+            residual = np.maximum(*off)
+            holds = holds and bool((residual <= self.tolerance * np.abs(a) + own).all())
+            relative = residual / _or_one(np.linalg.norm(W, axis=(1, 2)))[:, None]
             member, mode = (int(i) for i in np.unravel_index(np.argmax(relative), relative.shape))
             worst = max(worst, (float(relative[member, mode]), k, member, mode))
-            strengths.append(np.broadcast_to(a * size[:, 0], (self.batch, a.shape[-1])))
-            noise.append(np.broadcast_to(self.rounding * (norm * size[:, 0])[:, 0], (self.batch,)))
+            shape = (self.batch, a.shape[-1])
+            strengths.append(np.broadcast_to(a * size[:, 0], shape))
+            noise.append(np.broadcast_to(own * size[:, 0], shape))
+            beside += [np.broadcast_to(x * size[:, 0], shape) for x in off]
         number, k, member, mode = worst
         aligned = Condition(
             "layers aligned with the modes of the task",
@@ -235,6 +283,42 @@ class Start:
             np.stack(noise, axis=1),
             aligned,
             self._inert(),
+            self._known(strengths, beside, np.max(noise, axis=0)),
+        )
+
+    def _known(self, strengths: list[Floats], beside: list[Floats], noise: Floats) -> Condition:
+        """What is beside a mode that grows grows with it, and without it: see `pydln.reduce.growth`.
+
+        In three and more layers a mode of nothing but rounding a has a rate of s a^(D-2), and that of negative
+        strength slows down as a falls: for 1/(s a), some 10^8/s, they are as good as at rest.
+        """
+        shape = strengths[0].shape
+        s, d, off = (np.broadcast_to(x, shape) for x in (self.modes[1], self.variances, self._correlated))
+        if self.depth == 2:
+            duration = LONG / _or_one(s.max(axis=1, initial=0.0))
+            shares = [one.share(duration, self._eps) for one in growing(strengths, beside, s, d, off)]
+        else:
+            kept, out = np.abs(strengths).max(axis=0), np.max(beside, axis=0)
+            shares = [np.where((s > 0) & (kept > noise), out / _or_one(kept), 0.0)]
+        share = np.max(shares, axis=0, initial=0.0)
+        if self.asked:  # a mode that is all rounding is left out
+            share = np.where(np.isfinite(share), share, 0.0)
+        worst = float(share.max(initial=0.0))
+        place = np.unravel_index(int(np.argmax(share)), share.shape) if share.size else (0, 0)
+        member, mode = (int(i) for i in place)
+        allowed = max(_KNOWN[self.weights.dtype], self.asked)
+        failure = (
+            f"mode {mode}{self._of(member)} cannot be told from rounding: what the weights have beside it and may grow "
+            f"like it is {worst:.3g} of what they have of it"
+        )
+        return Condition("modes that grow known beyond rounding", worst <= allowed, worst, allowed, failure)
+
+    def _roundings(self, W: Floats, before: Floats, after: Floats) -> tuple[Floats, Floats]:
+        """What rounding of their terms may do to W before and Wᵀ after, column by column."""
+        size = np.abs(W)
+        return (
+            self.rounding * column_lengths(size @ np.abs(before)),
+            self.rounding * column_lengths(_transposed(size) @ np.abs(after)),
         )
 
     def _scaled(self, k: int) -> tuple[Floats, Floats]:
@@ -248,25 +332,23 @@ class Start:
         U, _, V = self.modes
         ahead, frame = [], U
         for k in range(self.depth, 1, -1):
-            size, W = self._scaled(k)
-            columns, floor = _transposed(W) @ frame, self.rounding * np.linalg.norm(W, axis=(1, 2))[:, None]
-            ahead.append((size, columns, floor))
-            frame = _frame(columns, floor)
+            ahead.append(self._reached(_transposed(self.layer(k)), frame))
+            frame = orthonormal(*ahead[-1])
         frames = [V]
         for k in range(1, self.depth):
-            size, W = self._scaled(k)
-            columns, floor = W @ frames[-1], self.rounding * np.linalg.norm(W, axis=(1, 2))[:, None]
-            other_size, other, other_floor = ahead.pop()
-            common = np.maximum(size, other_size)
-            size, other_size = size / common, other_size / common
-            stronger = _lengths(other) * other_size[:, 0] > 2 * _lengths(columns) * size[:, 0]
+            columns, least = self._reached(self.layer(k), frames[-1])
+            other, other_least = ahead.pop()
+            stronger = column_lengths(other) > 2 * column_lengths(columns)
             frames.append(
-                _frame(
-                    np.where(stronger[:, None, :], other * other_size, columns * size),
-                    np.where(stronger, other_floor * other_size[:, 0], floor * size[:, 0]),
-                )
+                orthonormal(np.where(stronger[:, None, :], other, columns), np.where(stronger, other_least, least))
             )
         return [*frames, U]
+
+    def _reached(self, W: Floats, frame: Floats) -> tuple[Floats, Floats]:
+        """W frame, and what rounding of its terms may be."""
+        columns = W @ frame
+        least = np.broadcast_to(self.rounding * column_lengths(np.abs(W) @ np.abs(frame)), (len(columns), frame.shape[-1]))
+        return columns, least
 
     def _inert(self) -> Condition:
         # Beside as many modes as there are inputs, or outputs, no product has room.
@@ -300,21 +382,3 @@ def _or_one(a: Floats) -> Floats:
     return np.where(a == 0, 1.0, a)
 
 
-def _lengths(a: Floats) -> Floats:
-    """Norms of the columns."""
-    return np.asarray(np.sqrt(np.sum(a * a, axis=-2)))
-
-
-def _frame(columns: Floats, floor: Floats) -> Floats:
-    """Orthonormal columns along the given ones, the longest first to lose the least; zero for those below `floor`."""
-    n, r = columns.shape[-2:]
-    order = np.argsort(-_lengths(columns), axis=-1, kind="stable")
-    q, upper = np.linalg.qr(np.take_along_axis(columns, order[:, None, :], axis=-1))
-    diagonal = np.diagonal(upper, axis1=-2, axis2=-1)
-    frame, length = np.zeros_like(columns), np.zeros((len(columns), r))
-    k = min(n, r)
-    frame[:, :, :k] = q * np.where(diagonal < 0, -1.0, 1.0)[:, None, :]
-    length[:, :k] = np.abs(diagonal)
-    back = np.argsort(order, axis=-1)
-    alive = np.take_along_axis(length, back, axis=-1) > floor
-    return np.asarray(np.take_along_axis(frame, back[:, None, :], axis=-1) * alive[:, None, :])

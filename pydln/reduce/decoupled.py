@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from pydln.reduce.decay import Decay
-from pydln.reduce.growth import overtaken_alone
+from pydln.reduce.growth import alone
+from pydln.reduce.orthogonal import orthonormal
 from pydln.reduce.problem import (
     Ensemble,
     Floats,
@@ -37,7 +38,7 @@ from pydln.reduce.projected import in_blocks
 from pydln.reduce.width import tolerance_of
 from pydln.trajectory import Status
 
-__all__ = ["Decoupled", "Frames", "Growing", "aligned_frames", "carried"]
+__all__ = ["Decoupled", "Frames", "Growing", "aligned_frames", "carried", "growing"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,10 @@ class Growing:
     kept: Floats  # |a_l ± a_{l+1}|
     out: Floats  # |W_l r - a_l r'| + |W_{l+1}ᵀ r'' - a_{l+1} r'|
     rates: Floats
+
+    def share(self, duration: Floats, eps: float) -> Floats:
+        """How much of each mode, at the end, what is left out may be: see `alone`."""
+        return alone(self.kept, self.out, self.rates, duration, eps)
 
     def of(self, some: Integers) -> Growing:
         """Some of the places."""
@@ -76,10 +81,8 @@ class Frames:
 
     def ratio(self, duration: Floats, eps: float) -> Floats:
         """`overtaken` of what is beside the modes, the worst of all hidden layers."""
-        worst = np.zeros(len(self.places))
-        for one in self.growing:
-            worst = np.maximum(worst, overtaken_alone(one.kept, one.out, one.rates, duration, eps))
-        return worst
+        shares = [np.zeros(self.variances.shape), *(one.share(duration, eps) for one in self.growing)]
+        return np.asarray(np.sqrt(np.sum(np.square(shares), axis=-1)).max(axis=0))
 
 
 def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
@@ -157,18 +160,21 @@ def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
     holds[alive[aligned]] = True
     good = np.flatnonzero(holds)
     s = np.broadcast_to(ensemble.modes(members)[1], variances.shape)[alive]
-    growing = _growing(strengths, rest, s, variances[alive], correlated[alive])
+    grow = growing(strengths, rest, s, variances[alive], correlated[alive])
     found = Frames(good, [R[aligned] for R in frames], variances[good], misaligned, holds)
-    return replace(found, growing=[one.of(np.flatnonzero(aligned)) for one in growing])
+    return replace(found, growing=[one.of(np.flatnonzero(aligned)) for one in grow])
 
 
-def _growing(
+def growing(
     strengths: list[Floats], rest: list[Floats], s: Floats, variances: Floats, correlated: Floats
 ) -> list[Growing]:
-    """Layer by layer and, as the error changes, at the start and with nothing learned; all arrays (places, modes)."""
+    """Layer by layer and, as the error changes, at the start and with nothing learned; all arrays (places, modes).
+
+    A mode beyond its target comes back to it before anything has grown by more than it shrinks: no error then.
+    """
     found = []
     largest = np.max([np.abs(a).max(axis=1) for a in strengths], axis=0)[:, None]
-    for error in (s - variances * np.prod(strengths, axis=0), s):
+    for error in (np.maximum(s - variances * np.prod(strengths, axis=0), 0.0), s):
         for k in range(len(strengths) - 1):
             a, b = strengths[k], strengths[k + 1]
             seen = error * np.prod([*strengths[:k], *strengths[k + 2 :], np.ones_like(a)], axis=0)
@@ -200,16 +206,7 @@ def _frames(layers: list[Floats], U: Floats, V: Floats, tolerance: float) -> lis
 
 def carried(W: Floats, frame: Floats, tolerance: float) -> Floats:
     """Orthonormal columns along W @ frame, the longest first to lose the least; zero for those that are rounding."""
-    columns = W @ frame
-    length, floor = lengths(columns), 4 * tolerance * lengths(np.abs(W) @ np.abs(frame))
-    order = np.argsort(-length, axis=1, kind="stable")
-    q, upper = np.linalg.qr(np.take_along_axis(columns, order[:, None, :], axis=2))
-    k = q.shape[-1]
-    sorted_frame = np.zeros_like(columns)
-    sorted_frame[:, :, :k] = q * np.where(np.diagonal(upper, axis1=1, axis2=2) < 0, -1.0, 1.0)[:, None, :]
-    back = np.argsort(order, axis=1)
-    alive = (length > floor) & (back < k)
-    return np.asarray(np.take_along_axis(sorted_frame, back[:, None, :], axis=2) * alive[:, None, :])
+    return orthonormal(W @ frame, 4 * tolerance * lengths(np.abs(W) @ np.abs(frame)))
 
 
 def _or_one(a: Floats) -> Floats:

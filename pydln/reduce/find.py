@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from pydln import _validate
 from pydln._backend import core
 from pydln.reduce.decoupled import Decoupled, aligned_frames
-from pydln.reduce.growth import LEAST, left_behind
+from pydln.reduce.growth import LEAST, LONG, left_behind
 from pydln.reduce.inputs import Inputs, Needs, diagonal
 from pydln.reduce.problem import Ensemble, Floats, Group, Integers, Whole, blocks, take
 from pydln.reduce.projected import Projected
@@ -26,7 +26,6 @@ REDUCTIONS = ("inputs", "width", "decoupled")
 
 # What a search may cost, of the work of the whole run, when nothing says beforehand that it will find something.
 _SEARCH = 0.01
-_LONG = 2.0**30  # in units of time: longer than any run whose length is not told
 _CALL = 3e4  # a call of matmul on a stack costs about 1 µs a matrix beside its arithmetic, in operations of a kernel
 
 
@@ -171,7 +170,7 @@ def find(
     reduce: str | Sequence[str] = "auto",
     *,
     steps: int,
-    duration: ArrayLike = _LONG,
+    duration: ArrayLike = LONG,
     needs: Needs | None = None,
     stops: bool = False,
     steady: bool = False,

@@ -21,10 +21,13 @@ import numpy as np
 
 from pydln.reduce.problem import Floats, lengths, patiently, sizes, transposed
 
-__all__ = ["LEAST", "left_behind", "overtaken", "overtaken_alone"]
+__all__ = ["LEAST", "LONG", "alone", "left_behind", "overtaken"]
 
 LEAST = 1e-4
 """What is left out may be this part of what is kept, whose square then is the error of a product."""
+
+LONG = 2.0**30
+"""In units of time: longer than any run whose length is not told."""
 
 _SLOW = 2.0**-10  # ςt of what does not grow
 _SHALLOW = 6  # layers of networks of which every pair is looked at
@@ -64,11 +67,10 @@ def overtaken(kept: Floats, out: Floats, rates: Floats, duration: Floats, eps: f
     return worst
 
 
-def overtaken_alone(kept: Floats, out: Floats, rates: Floats, duration: Floats, eps: float) -> Floats:
-    """The same where the parts kept along different directions are orthogonal: |out| and |kept| of each, (members, J)."""
+def alone(kept: Floats, out: Floats, rates: Floats, duration: Floats, eps: float) -> Floats:
+    """The same direction by direction, (members, J), where |kept| and |out| of each are given: kept ones orthogonal."""
     out = out * _matters(kept, out, rates, duration, eps)
-    share = np.divide(out, kept, out=np.where(out > 0, np.inf, 0.0), where=kept > 0)
-    return np.asarray(np.sqrt((share**2).sum(axis=1)))
+    return np.divide(out, kept, out=np.where(out > 0, np.inf, 0.0), where=kept > 0)
 
 
 def _matters(size: Floats, amount: Floats, rates: Floats, duration: Floats, eps: float) -> Floats:
