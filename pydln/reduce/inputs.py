@@ -61,7 +61,8 @@ def diagonal(ensemble: Ensemble, members: Integers, needs: Needs) -> list[Inputs
     """Members by the number of directions kept: those with variance or correlation, then what `needs` asks for.
 
     A direction counts as without variance at λ <= 4 eps n_0 λ_max, as uncorrelated at |Σ_yx q| <= 16 eps √n_0
-    √(λ_max tr Σ_yy), both rounding errors of eigenvectors and of the moments themselves.
+    √(λ_max tr Σ_yy), both rounding errors of eigenvectors and of the moments themselves. Where Σ_xx is diagonal there are
+    none, and only zeros count.
     """
     xx = ensemble.of_task("sigma_xx", members)
     n_in = xx.shape[-1]
@@ -71,7 +72,9 @@ def diagonal(ensemble: Ensemble, members: Integers, needs: Needs) -> list[Inputs
     largest = variances[:, -1:]
     scale = np.sqrt(largest * ensemble.of_task("trace_yy", members)[:, None])
     correlation = lengths(ensemble.of_task("sigma_yx", members) @ Q)
-    unmoved = (variances <= tolerance * largest) & (correlation <= 16 * _EPS * np.sqrt(n_in) * scale)
+    turned = np.count_nonzero(xx, axis=(1, 2)) > np.count_nonzero(np.diagonal(xx, axis1=1, axis2=2), axis=1)
+    rounding = np.where(turned, _EPS, 0.0)[:, None]
+    unmoved = (variances <= 4 * n_in * rounding * largest) & (correlation <= 16 * np.sqrt(n_in) * rounding * scale)
     unmoved[:, -1] = False  # a network has an input
     if not unmoved.any():
         return [Inputs(members, Q, variances, n_in, np.zeros(1), tolerance)]
@@ -96,6 +99,7 @@ def diagonal(ensemble: Ensemble, members: Integers, needs: Needs) -> list[Inputs
             continue
         W = ensemble.layer(1, chosen)
         tiny = 4 * float(np.finfo(ensemble.weights.dtype).eps) * np.sqrt(max(W.shape[1:])) * sizes(W)
+        tiny = tiny * take(turned, part)
         _, s, rows = patiently(np.linalg.svd, W @ own_Q[:, :, kept:], full_matrices=False)
         # As many unmoved directions as the rank of W_1 there: in the others the network sees nothing.
         ranks = np.broadcast_to((s > tiny[:, None]).sum(axis=1), (len(chosen),))
