@@ -14,7 +14,7 @@ __all__ = ["Consistency", "consistency"]
 
 FloatArray = NDArray[np.float64]
 
-# Below this part of the strongest a mode is rounding: it has strength 0, and its direction is anything.
+# Below this part of the terms of uᵀΣ_yx v a mode is rounding: it has strength 0, and its direction is anything.
 _ROUNDING = 1e-12
 
 
@@ -65,12 +65,12 @@ def consistency(task: Task) -> Consistency:
         Not a task.
     """
     _validate.instance(task, "task", Task)
-    _, s, V = task.modes
+    U, s, V = task.modes
     sigma_xx = task.sigma_xx
     image = sigma_xx @ V
     matrix = np.swapaxes(V, -2, -1) @ image
     matrix = 0.5 * (matrix + np.swapaxes(matrix, -2, -1))
-    real = (np.abs(s) > _ROUNDING * np.abs(s).max(axis=-1, keepdims=True)).astype(float)
+    real = (np.abs(s) > _ROUNDING * np.sum(np.abs(U) * (np.abs(task.sigma_yx) @ np.abs(V)), axis=-2)).astype(float)
     squares = matrix**2 * real[..., :, None] * real[..., None, :]
     all_of_it = _or_one(squares.sum(axis=(-2, -1)))
     own = np.trace(squares, axis1=-2, axis2=-1)
