@@ -149,7 +149,7 @@ def test_determinants_of_opposite_sign_end_in_a_saddle(seed) -> None:
     if np.linalg.det(second @ first) > 0:
         U = np.linalg.svd(second)[0]
         second = (np.eye(3) - 2 * np.outer(U[:, 0], U[:, 0])) @ second
-    # Balanced to rounding alone: from there on a network finds the third mode, which only the exact start does not have.
+    # Balanced to rounding: from there a network finds the third mode in the end, which the exact start does not have.
     weights = dln.Weights([first, second])
     with pytest.raises(dln.NotApplicable, match="modes cannot be told from rounding"):
         solve(task, weights)

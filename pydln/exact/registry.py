@@ -117,10 +117,10 @@ def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution
     (`ScaledInputs`). A decoupled start needs inputs that are uncorrelated between the modes of the task, Sigma_xx v =
     d v: whitened ones, and those of an autoencoder, Sigma_yx = Sigma_xx. One counts as decoupled if the weights
     are W_l = R_{l+1} diag(a_l) R_l^T in the modes of the task, up to parts that never move, to 1e-12 (float32: 4e-6) of
-    a_l plus 32 rounding errors of the terms that it is the sum of. Whatever a mode has beside it, rounding as it may be,
-    grows as it does: of two layers it must be less than 1e-9 (float32: 1e-3) of each mode that grows. Where a mode is
-    nothing but rounding, as in a start of low rank or between determinants of opposite signs, the exact start would
-    never learn it and the one that was given will: `tol` says that the former is meant.
+    a_l plus 32 rounding errors of the terms that it is the sum of. Whatever a mode has beside it, be it rounding, grows
+    as it does: of two layers it must be less than 1e-9 (float32: 1e-3) of each mode that grows. Where a mode is nothing
+    but rounding, as in a start of low rank or between determinants of opposite signs, the exact start would never learn
+    it and the one that was given will: `tol` says that the former is meant.
     """
     start = Start(task, weights, tol)
     c = common_variance(task)

@@ -144,7 +144,7 @@ class Start:
         needs, allowed = "inputs uncorrelated between modes, |Sigma_xx v - d v|/|Sigma_xx|", max(1e-12, self.asked)
         if self.task.whitened:
             return Condition(needs, True, 0.0, allowed, "")
-        _, s, V = self.modes
+        s = self.modes[1]
         off = self._correlated
         held = (self.alignment.strengths != 0).all(axis=1)
         off = np.where((np.abs(s) > self.rounding * np.abs(s).max(axis=-1, keepdims=True)) | held, off, 0.0)
@@ -198,7 +198,7 @@ class Start:
 
     @property
     def independent(self) -> Condition:
-        """Hidden directions W_1 v + W_2^T u of the modes that grow, of two layers: each, or none at all, beside the others.
+        """Hidden directions W_1 v + W_2^T u of the modes of two layers that grow: each beside the others, or none.
 
         Where one lies among the others up to rounding, the network learns that mode from the rounding or never.
         """
@@ -255,9 +255,9 @@ class Start:
         for k in range(1, self.depth + 1):
             size, W = self._scaled(k)
             before, after = frames[k - 1], frames[k]
-            raw = W @ before
+            raw, back = W @ before, _transposed(W) @ after
             a = np.sum(after * raw, axis=1)
-            off = (column_lengths(raw - after * a[:, None, :]), column_lengths(_transposed(W) @ after - before * a[:, None, :]))
+            off = column_lengths(raw - after * a[:, None, :]), column_lengths(back - before * a[:, None, :])
             own = np.maximum(*self._roundings(W, before, after))
             residual = np.maximum(*off)
             holds = holds and bool((residual <= self.tolerance * np.abs(a) + own).all())
@@ -347,8 +347,8 @@ class Start:
     def _reached(self, W: Floats, frame: Floats) -> tuple[Floats, Floats]:
         """W frame, and what rounding of its terms may be."""
         columns = W @ frame
-        least = np.broadcast_to(self.rounding * column_lengths(np.abs(W) @ np.abs(frame)), (len(columns), frame.shape[-1]))
-        return columns, least
+        least = self.rounding * column_lengths(np.abs(W) @ np.abs(frame))
+        return columns, np.broadcast_to(least, (len(columns), frame.shape[-1]))
 
     def _inert(self) -> Condition:
         # Beside as many modes as there are inputs, or outputs, no product has room.
@@ -380,5 +380,3 @@ def _transposed(a: Floats) -> Floats:
 
 def _or_one(a: Floats) -> Floats:
     return np.where(a == 0, 1.0, a)
-
-

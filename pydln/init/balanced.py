@@ -79,8 +79,8 @@ def svd_of(product: ArrayLike, *, full: bool = False) -> tuple[FloatArray, Float
         raise ValueError(f"product: expected (n_out, n_in) or (batch, n_out, n_in), got {target.shape}")
     target = target.reshape(-1, *target.shape[-2:])
     P, sigma, Qt = np.linalg.svd(target, full_matrices=full)
-    # What rounding alone may have made is no strength: sigma^(1/D) would turn 1e-18 into a layer strength of 3e-5. It is
-    # that of the terms of pᵀ Ω q: a product along the axes has small strengths without any.
+    # What rounding alone may have made is no strength: sigma^(1/D) would turn 1e-18 into a layer strength of 3e-5. The
+    # rounding is that of the terms of pᵀ Ω q: a product along the axes has small strengths without any.
     k = sigma.shape[1]
     terms = np.sum(np.abs(P[:, :, :k]) * (np.abs(target) @ np.abs(Qt[:, :k]).transpose(0, 2, 1)), axis=1)
     sigma = np.where(sigma > max(target.shape[1:]) * np.finfo(np.float64).eps * terms, sigma, 0.0)

@@ -265,14 +265,14 @@ class _Search:
         Members of one case that are run for different times need not agree: those that may not are set aside.
         """
         if self.ensemble.cases > 1:
-            return ratio(self.duration[cases]) <= LEAST
+            return np.asarray(ratio(self.duration[cases]) <= LEAST)
         times, which = np.unique(self.duration[self.short], return_inverse=True)
         stays = np.array([bool(ratio(np.array([t]))[0] <= LEAST) for t in times])
         if not self.auto:
-            return stays.all(keepdims=True)
+            return np.array([stays.all()])
         if stays.any():
             self.short[self.short] = stays[which.reshape(-1)]
-        return stays.any(keepdims=True)
+        return np.array([stays.any()])
 
     def refuse(self, name: str, expected: str, got: str) -> None:
         """Names are asked for and refused; in ``auto`` what does not hold is left."""

@@ -5,16 +5,16 @@ E' = A E B, the error seen through the layers above and below,
 
     dQ/dt = M Q,  M = [[0, E'ᵀ], [E', 0]]
 
-(gradient flow; a step of descent, with momentum and decay too, multiplies by such a matrix likewise): whatever the error
-does, Q is multiplied from the left. A part Q_out = Q (1 - P Pᵀ) that is left out therefore stays, in every direction c of
-inputs and outputs, as small beside Q_in = Q P Pᵀ as it was, if |cᵀ Q_out| <= q |cᵀ Q_in| at the start; only directions c
-that M lets grow matter, (p; q) with E' p = ς q, ς > 0. Where nothing is kept along such a direction a rounding error of
-the start is all there is, and e^{ςt} makes a learned mode of it.
+(gradient flow; a step of descent, with momentum and decay too, multiplies by such a matrix likewise): whatever the
+error does, Q is multiplied from the left. A part Q_out = Q (1 - P Pᵀ) that is left out therefore stays, along every
+direction c of inputs and outputs, as small beside Q_in = Q P Pᵀ as it was, if |cᵀ Q_out| <= q |cᵀ Q_in| at the start.
+Only directions that M lets grow matter, c = (p; q) with E' p = ς q, ς > 0. Where nothing is kept along such a direction
+a rounding error of the start is all there is, and e^{ςt} makes a learned mode of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -88,14 +88,14 @@ def _grown(rates: Floats, duration: Floats) -> Floats:
 
 
 def left_behind(
-    layers: list[Floats], bases: list[Floats | None], errors: list[Floats], duration: Floats, eps: float
+    layers: list[Floats], bases: Sequence[Floats | None], errors: list[Floats], duration: Floats, eps: float
 ) -> Floats:
     """`overtaken` of the hidden layers' parts outside of `bases`, the worst of all hidden layers: (members,).
 
     Parameters
     ----------
     layers : list of (members or 1, n_l, n_{l-1}) arrays
-    bases : list of (members, n_l, r_l) arrays or None
+    bases : sequence of (members, n_l, r_l) arrays or None
         Orthonormal columns, one entry per hidden layer; None for a layer that is kept whole.
     errors : list of (members or 1, n_D, n_0) arrays
         E at moments of the run: at its start, and with nothing learned.
@@ -114,7 +114,7 @@ def left_behind(
             seen = seen if above is None else transposed(above) @ seen
             q, rates, pt = patiently(np.linalg.svd, seen, full_matrices=False)
             p, q = (v if P is None else P @ v for P, v in ((frames[first - 1], transposed(pt)), (frames[last], q)))
-            kept, out, gain = _carried(layers[first - 1] @ p, layers[first:last - 1], frames[first:last])
+            kept, out, gain = _carried(layers[first - 1] @ p, layers[first : last - 1], frames[first:last])
             other, other_out = _parted(transposed(layers[last - 1]) @ q, frames[last - 1])
             worst = np.maximum(worst, overtaken(kept + other, out + other_out, rates * gain[:, None], duration, eps))
     return worst
@@ -134,20 +134,22 @@ def _pairs(layers: list[Floats], frames: list[Floats | None]) -> Iterator[tuple[
                 yield first, last
 
 
-def _carried(x: Floats, between: list[Floats], frames: list[Floats | None]) -> tuple[Floats, Floats, Floats]:
+def _carried(x: Floats, between: list[Floats], frames: Sequence[Floats | None]) -> tuple[Floats, Floats, Floats]:
     """The parts of `x` within and beside the frames after all layers `between`; what these multiply the latter by.
 
-    Both in units of how much the layers multiply them. What is multiplied by less than what is beside it is overtaken by
-    that, however large it is, and counts as nothing.
+    Both in units of how much the layers multiply them. What is multiplied by less than what is beside it is overtaken
+    by that, however large it is, and counts as nothing.
     """
     kept, out = _parted(x, frames[0])
     gain = np.ones(len(x))
     for W, ends in zip(between, pairwise(frames), strict=True):
-        inside, beside = _within(W, *ends), _beside(W, *ends)
+        before, after = ends
+        assert before is not None
+        assert after is not None
+        inside, beside = _within(W, before, after), _beside(W, before, after)
         values = np.linalg.svd(inside, compute_uv=False)
         outer = np.linalg.svd(beside, compute_uv=False)[:, 0]
         units = np.where(outer > (1 + 1e-9) * values[:, -1], np.inf, _or_one(values[:, 0])), _or_one(outer)
-        before, after = ends
         kept = after @ (inside @ (transposed(before) @ kept)) / units[0][:, None, None]
         out = beside @ out / units[1][:, None, None]
         gain = gain * outer
@@ -175,7 +177,7 @@ def _within(W: Floats, right: Floats | None, left: Floats | None) -> Floats:
 def _beside(W: Floats, right: Floats, left: Floats) -> Floats:
     """(1 - left leftᵀ) W (1 - right rightᵀ)."""
     W = W - left @ (transposed(left) @ W)
-    return W - (W @ right) @ transposed(right)
+    return np.asarray(W - (W @ right) @ transposed(right))
 
 
 def _product(layers: list[Floats]) -> Floats | None:

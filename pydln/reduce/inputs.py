@@ -61,8 +61,8 @@ def diagonal(ensemble: Ensemble, members: Integers, needs: Needs) -> list[Inputs
     """Members by the number of directions kept: those with variance or correlation, then what `needs` asks for.
 
     A direction counts as without variance at λ <= 4 eps n_0 λ_max, as uncorrelated at |Σ_yx q| <= 16 eps √n_0
-    √(λ_max tr Σ_yy), both rounding errors of eigenvectors and of the moments themselves. Where Σ_xx is diagonal there are
-    none, and only zeros count.
+    √(λ_max tr Σ_yy), both rounding errors of eigenvectors and of the moments themselves. Where Σ_xx is diagonal there
+    are none, and only zeros count.
     """
     xx = ensemble.of_task("sigma_xx", members)
     n_in = xx.shape[-1]
