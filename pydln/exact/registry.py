@@ -11,7 +11,7 @@ from pydln.exact.aligned_balanced import AlignedBalanced
 from pydln.exact.aligned_two_layers import AlignedTwoLayers
 from pydln.exact.balanced_two_layers import BalancedTwoLayers
 from pydln.exact.one_layer import OneLayer
-from pydln.exact.scaled_inputs import ScaledInputs, common_variance
+from pydln.exact.scaled_inputs import ScaledInputs, common_variance, departure
 from pydln.exact.solution import Solution
 from pydln.exact.start import Condition, Start
 from pydln.task import Task
@@ -124,7 +124,7 @@ def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution
     """
     start = Start(task, weights, tol)
     c = common_variance(task)
-    if c is not None and start.depth > 1:
+    if c is not None and start.depth > 1 and start.hides(departure(task, c)):
         return ScaledInputs(start, c, partial(solve, tol=tol))
     found = _candidates(start)
     for solution, candidate in zip(SOLUTIONS, found, strict=True):

@@ -28,6 +28,12 @@ def common_variance(task: Task) -> Floats | None:
     return np.asarray(c) if ((c > 0) & (off <= 1e-12 * c)).all() else None
 
 
+def departure(task: Task, c: Floats) -> float:
+    """The largest |Σ_xx/c - I| of any member."""
+    sigma_xx = task.sigma_xx if task.sigma_xx.ndim == 3 else task.sigma_xx[None]
+    return float(np.abs(sigma_xx / c[:, None, None] - np.eye(task.n_in)).max())
+
+
 class ScaledInputs(Solution):
     """Gradient flow for Σ_xx = cI: c^(1/D) W_l moves as for whitened inputs, c^((2-D)/D) times as fast, the same Σ_yx.
 

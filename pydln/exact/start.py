@@ -111,14 +111,34 @@ class Start:
 
     @property
     def whitened(self) -> Condition:
-        """Sigma_xx = I to 1e-12, or to the tolerance asked for."""
+        """Sigma_xx = I to 1e-12, or to the tolerance asked for, and to less beside a mode that is small."""
         needs, allowed = "whitened inputs, |Sigma_xx - I|", max(1e-12, self.asked)
         if self.task.whitened:
             return Condition(needs, True, 0.0, allowed, "")
         sigma_xx, identity = self.task.sigma_xx, np.eye(self.task.n_in)
         off = float(np.abs(sigma_xx - identity).max())
         failure = f"inputs are not whitened: max|Sigma_xx - I| = {off:.3g}"
-        return Condition(needs, off <= allowed, off, allowed, failure)
+        return Condition(needs, off <= allowed and self.hides(off), off, allowed, failure)
+
+    def hides(self, off: float) -> bool:
+        """Whether correlations of this size between inputs are nothing to the modes of two layers that grow.
+
+        The strongest hidden direction passes this part of its error on to the others, see `growing`.
+        """
+        if self.depth != 2 or self.asked or off == 0:
+            return True
+        length = column_lengths(self._meeting)
+        largest = max(float(np.abs(self.layer(k)).max()) for k in (1, 2))
+        least = np.where(length > 0, length, np.inf).min(initial=np.inf)
+        return off * largest <= _KNOWN[self.weights.dtype] * float(least)
+
+    @cached_property
+    def _meeting(self) -> Floats:
+        """W_1 v + W_2^T u of two layers, (batch, n_1, r); zero where a mode does not grow."""
+        U, s, V = self.modes
+        s = np.broadcast_to(s, (self.batch, s.shape[-1]))
+        grows = s > self.task.n_in * self._eps * s.max(axis=1, keepdims=True, initial=0.0)
+        return np.where(grows[:, None, :], self.layer(1) @ V + _transposed(self.layer(2)) @ U, 0.0)
 
     @cached_property
     def variances(self) -> Floats:
@@ -204,11 +224,9 @@ class Start:
         """
         needs = "modes that grow independent in the hidden layer, rounding beside each"
         allowed = max(_KNOWN[self.weights.dtype], self.asked)
-        U, s, V = self.modes
+        U, _, V = self.modes
         first, second = self.layer(1), _transposed(self.layer(2))
-        s = np.broadcast_to(s, (self.batch, s.shape[-1]))
-        grows = s > self.task.n_in * self._eps * s.max(axis=1, keepdims=True, initial=0.0)
-        columns = np.where(grows[:, None, :], first @ V + second @ U, 0.0)
+        columns = self._meeting
         length = column_lengths(columns)
         rounding = 4 * self._eps * column_lengths(np.abs(first) @ np.abs(V) + np.abs(second) @ np.abs(U))
         share = np.where(length > 0, rounding / _or_one(length), 0.0)

@@ -5,8 +5,8 @@ W_lᵀ P_l within P_{l-1}. Then every gradient lies in P_l ⊗ P_{l-1}: W_l(t) =
 W'_l start as P_lᵀ W_l P_{l-1} and take the same steps, and C_l, the rest of the start, only decays.
 
 With two layers P_1 is the span of W_1 and W_2ᵀ; orthogonal hidden matrices, low-rank and aligned starts have small P_l
-too; Gaussian ones of more layers have none. What is outside of the bases, be it rounding, grows as exp(st) where nothing
-else learns a mode: `growth` tells where it may be left out.
+too; Gaussian ones of more layers have none. What is outside of the bases, be it rounding, grows as exp(st) where
+nothing else learns a mode: `growth` tells where it may be left out.
 """
 
 from __future__ import annotations
