@@ -15,6 +15,8 @@ from pydln.errors import BackendUnavailable
 
 __all__ = ["available_isas", "build_info", "core", "default_threads", "forced", "isa", "layout", "threads", "version"]
 
+HOW_TO_COMPILE_IT = "install on this computer, or with pip install -C cmake.define.PYDLN_KERNELS=all"
+
 try:
     import pydln._core as core
 except ImportError as error:
@@ -102,10 +104,15 @@ def version() -> str:
 
 def build_info() -> dict[str, str]:
     """How the extension was made and what it runs on."""
+    built = {str(key): str(value) for key, value in core.build.items()}
+    compiled, best = built.pop("instruction_sets"), core.best_isa()
+    left_out = {} if best in compiled.split(", ") else {"faster here, not compiled": f"{best}: {HOW_TO_COMPILE_IT}"}
     return {
-        **{str(key): str(value) for key, value in core.build.items()},
+        **built,
+        "instruction sets compiled": compiled,
         "instruction set": isa(),
         "instruction sets usable": ", ".join(available_isas()),
+        **left_out,
         "threads": str(default_threads()),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -108,10 +108,22 @@ def test_info() -> None:
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in call.out.splitlines())
     assert rows["pydln"] == pydln.__version__
     assert rows["instruction set"] == _backend.isa()
-    assert rows["instruction sets usable"].split(", ") == list(_backend.available_isas())
+    usable, compiled = (rows[f"instruction sets {what}"].split(", ") for what in ("usable", "compiled"))
+    assert usable == list(_backend.available_isas())
+    assert set(usable) <= set(compiled)
+    assert compiled[0] == "baseline"  # the one that is never left out
     assert rows["threads"] == str(_backend.default_threads())
     assert rows["compiler"]
     assert {"numpy", "scipy", "python"} <= rows.keys()
+
+
+@pytest.mark.parametrize(("best", "told"), [("baseline", False), ("elsewhere", True)])
+def test_info_tells_what_would_be_faster(best: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build for one computer that runs on another, which has better kernels than those compiled."""
+    monkeypatch.setattr(_backend.core, "best_isa", lambda: best)
+    out = Call("info").out
+    assert ("faster here, not compiled" in out) == told
+    assert (f"  {best}: install on this computer" in out) == told
 
 
 def test_info_with_a_wrong_environment(monkeypatch: pytest.MonkeyPatch) -> None:

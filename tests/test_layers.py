@@ -33,6 +33,9 @@ CPU_DETECTION = re.compile(r"__builtin_cpu_|\b__(?:get_)?cpuid(?:ex|_count)?\b|\
 # library seen there could be emitted with wide instructions and be the copy that the linker keeps for everybody.
 PER_ISA = re.compile(r"^(?:cpu/kernels|math|ops|core)/")
 PER_ISA_STANDARD = {"cstddef", "cstdint"}
+# Other systems have these in 32 bits: Windows, wasm32. What counts bits says how many.
+WIDTHS_DIFFER = re.compile(r"(?<!long )\blong\b(?! (?:long|double)\b)|\b\d[\w']*(?<![lL])[lL][uU]?\b")
+COMMENT = re.compile(r"//.*")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
 
 
@@ -60,8 +63,10 @@ def cpp_violations(csrc: Path) -> Iterator[str]:
                 yield f"{name} includes <{system}>: only cpu/parallel.hpp names threads"
             if system and PER_ISA.match(name) and system not in PER_ISA_STANDARD:
                 yield f"{name} includes <{system}>: it is compiled per instruction set"
-        if CPU_DETECTION.search(text) and not name.startswith("cpu/isa."):
-            yield f"{name} asks what the processor can do: only cpu/isa.* does"
+        if CPU_DETECTION.search(text) and not name.startswith("cpu/processor."):
+            yield f"{name} asks what the processor can do: only cpu/processor.* does"
+        for found in WIDTHS_DIFFER.findall(COMMENT.sub("", text)):
+            yield f"{name} has {found}: of 32 bits on some systems"
 
 
 @needs_tree
@@ -83,7 +88,10 @@ def test_cpp_layers() -> None:
         ("cpu/kernels/a.hpp", "#include <cmath>", "compiled per instruction set"),
         ("math/a.hpp", "#include <algorithm>", "compiled per instruction set"),
         ("cpu/kernels/a.hpp", '#include "cpu/b.hpp"', "compiled per instruction set"),
-        ("cpu/a.cpp", 'bool x = __builtin_cpu_supports("avx2");', "only cpu/isa.* does"),
+        ("cpu/a.cpp", 'bool x = __builtin_cpu_supports("avx2");', "only cpu/processor.* does"),
+        ("core/a.hpp", "constexpr std::uint64_t sign = 1UL << 63U;", "of 32 bits on some systems"),
+        ("core/a.hpp", "inline auto mask = ~0x0fL;", "of 32 bits on some systems"),
+        ("math/a.hpp", "unsigned long bits = 0;", "of 32 bits on some systems"),
         ("misc/a.hpp", "", "not a layer"),
     ],
 )

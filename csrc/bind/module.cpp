@@ -27,6 +27,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     for (const auto& isa : pydln::cpu::usable_isas()) names.push_back(isa.name);
     return names;
   });
+  m.def("best_isa", &pydln::cpu::best_isa);
   m.attr("build") = py::dict(py::arg("version") = PYDLN_VERSION, py::arg("compiler") = PYDLN_COMPILER,
-                             py::arg("build_type") = PYDLN_BUILD_TYPE);
+                             py::arg("build_type") = PYDLN_BUILD_TYPE,
+                             py::arg("instruction_sets") = PYDLN_COMPILED_SETS);
 }

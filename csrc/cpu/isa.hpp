@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/kernels/body.hpp"
+#include "cpu/processor.hpp"
 
 namespace pydln::cpu {
 
@@ -13,9 +14,6 @@ struct Vectors {
   std::int64_t lanes, bytes;
   bool whole;
 };
-
-// Whether this processor multiplies and adds, loads and stores 64 bytes at once.
-bool takes_64_bytes();
 
 template <class T>
 struct Kernels {

@@ -11,6 +11,17 @@
 
 namespace pydln::cpu {
 
+// Threads that are joined on the way out, whatever happens. Not std::jthread: libc++ has none before Clang 18.
+struct Joined {
+  std::vector<std::thread> threads;
+  Joined() = default;
+  Joined(const Joined&) = delete;
+  Joined& operator=(const Joined&) = delete;
+  ~Joined() {
+    for (std::thread& thread : threads) thread.join();
+  }
+};
+
 // Runs body(0) ... body(workers - 1), each on a thread of its own, while the calling thread calls poll() about
 // forty times a second and once when all are done. Neither may throw. When the system grants fewer threads than asked for, fewer bodies run
 // (they share a queue, so nothing is left undone); when it grants none, body(0) runs on the calling thread, unpolled.
@@ -19,7 +30,8 @@ void run_workers(int workers, const Body& body, const Poll& poll) {
   std::mutex mutex;
   std::condition_variable finished;
   int running = 0;
-  std::vector<std::jthread> threads;  // joined on the way out, whatever happens
+  Joined joined;
+  std::vector<std::thread>& threads = joined.threads;
   threads.reserve(static_cast<std::size_t>(workers));
   for (int i = 0; i < workers; ++i) {
     {

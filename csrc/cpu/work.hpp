@@ -27,7 +27,7 @@ inline Block aligned_block(std::size_t bytes) {
 inline constexpr double kInlineFlops = 5e6;
 
 // Workspaces up to this many bytes are taken without asking how much memory is free.
-inline constexpr std::size_t kUnasked = 64UL * 1024 * 1024;
+inline constexpr std::size_t kUnasked = std::size_t{64} * 1024 * 1024;
 
 // `flops`: what the run takes, about. The rest as in cpu/descent.hpp.
 template <class Op>

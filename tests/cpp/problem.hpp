@@ -15,7 +15,7 @@ namespace problem {
 using pydln::PerMember;
 using pydln::Status;
 
-inline std::size_t ample_memory() { return 1024UL * 1024 * 1024 * 1024; }  // no bound that matters here
+inline std::size_t ample_memory() { return SIZE_MAX / 2; }  // no bound that matters here
 
 // A small generator with the same numbers everywhere.
 struct Random {

@@ -59,10 +59,10 @@ PYDLN_INLINE Rows fetch(const double* table, SignedBits row) {
 
 PYDLN_INLINE Bits upper(SignedBits cell) { return reinterpret_cast<const Bits&>(cell) << kShift; }
 PYDLN_INLINE Doubles centre(SignedBits cell) {
-  constexpr std::uint64_t kHalfCell = 1UL << (kShift - 1);
+  constexpr std::uint64_t kHalfCell = std::uint64_t{1} << (kShift - 1);
   return as_doubles(upper(cell) | kHalfCell);
 }
-constexpr std::uint64_t kExponent = 0x7FF0000000000000;
+constexpr std::uint64_t kExponent = 0x7FF0000000000000, kLargestPower = 0x7FE0000000000000;
 
 struct State {
   Doubles v, gap;
@@ -84,7 +84,7 @@ PYDLN_INLINE State look_up(const ops::BalancedMode& op, Doubles high, Doubles lo
   SignedBits row = reinterpret_cast<const SignedBits&>(cell) + offset;
   row = row < op.rows - 1 ? row : none + (op.rows - 1);  // nothing may lead out of the table
   row = row > 0 ? row : none;
-  const Doubles scale = as_doubles(0x7FE0000000000000UL - (bits & kExponent));  // 2^-e
+  const Doubles scale = as_doubles(kLargestPower - (bits & kExponent));  // 2^-e
   const Doubles x = ((y - centre(reinterpret_cast<const SignedBits&>(cell))) + fma(low, direction, rounded)) * scale;
 
   const Rows c = fetch(op.table, row);

@@ -85,8 +85,8 @@ template <>
 struct Format<double> {
   using Word = Bits;
   static constexpr unsigned kMantissa = 52;
-  static constexpr std::uint64_t kSign = 1UL << 63U;
-  static constexpr std::uint64_t kUpper = ~0UL << 27U;  // half of the digits: the square of what they say is exact
+  static constexpr std::uint64_t kSign = std::uint64_t{1} << 63U;
+  static constexpr std::uint64_t kUpper = ~std::uint64_t{0} << 27U;  // half of the digits: their square is exact
   static constexpr double kWhole = elementary::kWhole;
   static constexpr double kLn2 = 0x1.62e42fef8p-1, kLn2Rest = 0x1.1cf79abc9e3b4p-36;
   static constexpr int kBias = 1023;
@@ -128,8 +128,8 @@ template <>
 struct Format<float> {
   typedef std::uint32_t Word __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias));
   static constexpr unsigned kMantissa = 23;
-  static constexpr std::uint32_t kSign = 1U << 31U;
-  static constexpr std::uint32_t kUpper = ~0U << 12U;
+  static constexpr std::uint32_t kSign = std::uint32_t{1} << 31U;
+  static constexpr std::uint32_t kUpper = ~std::uint32_t{0} << 12U;
   static constexpr float kWhole = 12582912.0F;
   static constexpr float kLn2 = 0x1.62e4p-1F, kLn2Rest = 0x1.7f7d1cp-20F;
   static constexpr int kBias = 127;

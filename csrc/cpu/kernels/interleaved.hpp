@@ -537,7 +537,7 @@ struct Interleaved {
   }
 
   // Columns of a register block of so many rows: sums, one row of B and an element of A fill the registers.
-  static constexpr int kCols[] = {0, 8, 4, 3, PYDLN_REGISTERS == 32 ? 4 : 2};
+  static constexpr int kCols[5] = {0, 8, 4, 3, PYDLN_REGISTERS == 32 ? 4 : 2};
 };
 
 }  // namespace pydln::PYDLN_ISA

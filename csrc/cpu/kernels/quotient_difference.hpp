@@ -131,7 +131,7 @@ class QuotientDifference {
       const V moved = (some ? d * quotient : above) - s;
       d = live ? moved : d;
       before = live ? least : before;
-      least = live & (moved < least) ? moved : least;
+      least = (live & (moved < least)) ? moved : least;
     }
     next_q_[longest - 1] = d + e_[longest - 1];
     next_e_[longest - 1] = V{};

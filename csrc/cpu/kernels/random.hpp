@@ -26,14 +26,14 @@ struct Words {
 
 // Blocks first, first + 1, ..., one in each lane.
 PYDLN_INLINE Words philox(const Draw& d, Stream stream, std::uint64_t first) {
-  constexpr std::uint64_t kLow = 0xFFFFFFFF;
+  constexpr std::uint64_t kLow = 0xFFFFFFFF, kMultiplier0 = 0xD2511F53, kMultiplier2 = 0xCD9E8D57;
   Bits block;
   for (std::size_t i = 0; i < sizeof(Bits) / sizeof(std::uint64_t); ++i) block[i] = first + i;
   Words x{{block, Bits{} + d.member, Bits{} + (d.step & kLow),
            Bits{} + (((d.step >> 32U) & 0xFFFFFFU) | static_cast<std::uint64_t>(stream) << 24U)}};
   std::uint64_t key0 = d.seed & kLow, key1 = d.seed >> 32U;
   for (int round = 0; round < 10; ++round) {
-    const Bits p = x.of[0] * 0xD2511F53UL, q = x.of[2] * 0xCD9E8D57UL;
+    const Bits p = x.of[0] * kMultiplier0, q = x.of[2] * kMultiplier2;
     x = Words{{(q >> 32U) ^ x.of[1] ^ key0, q & kLow, (p >> 32U) ^ x.of[3] ^ key1, p & kLow}};
     key0 = (key0 + 0x9E3779B9) & kLow;
     key1 = (key1 + 0xBB67AE85) & kLow;
@@ -66,7 +66,10 @@ namespace normal {
 using namespace elementary;
 
 // In [1, 2), from the upper 52 of 64 bits.
-PYDLN_INLINE Doubles one_to_two(Bits x) { return as_doubles((x >> 12U) | 0x3FF0000000000000UL); }
+PYDLN_INLINE Doubles one_to_two(Bits x) {
+  constexpr std::uint64_t kOne = 0x3FF0000000000000;
+  return as_doubles((x >> 12U) | kOne);
+}
 
 // cos and sin of 2 pi v for v in [0, 1): the nearest quarter turn, and Taylor's series of what is left.
 PYDLN_INLINE void turn(Doubles v, Doubles& cosine, Doubles& sine) {

@@ -58,7 +58,7 @@ PYDLN_INLINE V fma(V a, V b, V c) {
     return (V)__builtin_ia32_vfmaddpd256(a, b, c);
   else if constexpr (sizeof(V) == 32)
     return (V)__builtin_ia32_vfmaddps256(a, b, c);
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && !defined(__clang__)  // Clang makes one instruction of the loop below
   if constexpr (sizeof(V) == 16 && doubles)
     return (V)__builtin_aarch64_fmav2df(a, b, c);
   else if constexpr (sizeof(V) == 16)
@@ -233,7 +233,7 @@ struct Arena {
   C* take(int64_t count) {
     C* p = base ? reinterpret_cast<C*>(base + used) : nullptr;
     std::size_t bytes = 0;
-    if (__builtin_mul_overflow(static_cast<std::size_t>(count), sizeof(C), &bytes) ||
+    if (__builtin_mul_overflow(count, sizeof(C), &bytes) ||
         __builtin_add_overflow(bytes, 63, &bytes) || __builtin_add_overflow(used, bytes / 64 * 64 + kStagger, &used))
       used = SIZE_MAX / 2;  // no computer has this much: the caller refuses
     if (p) __builtin_memset(static_cast<void*>(p), 0, bytes);
