@@ -21,7 +21,8 @@ from pydln.flow import (
     _stop_limits,
     _stop_members,
 )
-from pydln.integrate import _AT_ONCE, FEWER_TIMES, _Ended, _Integrator, _judged, _times, records_of
+from pydln.integrate import _AT_ONCE, FEWER_TIMES, _Ended, _Integrator, _times, records_of
+from pydln.outcome import judged
 from pydln.reduce.problem import Ensemble, blocks, take, transposed
 from pydln.stepping import Reached, Recorder
 from pydln.task import Task
@@ -203,7 +204,7 @@ class Followed:
             settings=self.settings,
             source=source,
         )
-        return _judged(made, interrupted, throw)
+        return judged(made, interrupted=interrupted, throw=throw)
 
     def _follow(self, members: Integers, record: Recorder, tick: Callable[[int, int], object] | None) -> None:
         """Consecutive members, those of one rank together."""

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _backend, _validate
 from pydln import noise as noises
 from pydln import reduce as reductions
-from pydln.errors import IntegrationError, Interrupted, MissingExtra
+from pydln.errors import MissingExtra
+from pydln.outcome import judged
 from pydln.reduce.decay import Decay
 from pydln.reduce.inputs import Needs
 from pydln.reduce.problem import Ensemble, Group, Kernel, Whole, blocks, cast, check_fit, input_root
@@ -96,7 +97,7 @@ def gradient_descent(
     record : sequence of str
         Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV), signed), ``product`` (Ω), ``layer_norms``
         (Frobenius), ``kernel_distance`` (1 - ⟨K, K(0)⟩ / (‖K‖ ‖K(0)‖) of the tangent kernel K on the inputs, 0 in the
-        lazy limit; in working precision, so some eps off; NaN where K or K(0) is zero), ``drift`` (‖C_l(t) - C_l(0)‖,
+        lazy limit; in working precision, so some eps off; 0 where K is zero and stays so), ``drift`` (‖C_l(t) - C_l(0)‖,
         C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow), ``weights``.
     momentum : float or (batch,) array
         μ, 0 <= μ < 1: heavy-ball unless `nesterov`.
@@ -214,13 +215,7 @@ def gradient_descent(
         source="gradient_descent",
         reduced=run.reduced,
     )
-    status = run.status
-    if interrupted:
-        done = int(np.count_nonzero(status != Status.INTERRUPTED))
-        raise Interrupted(f"interrupted: {done} of {batch} members are complete; see .trajectory", trajectory)
-    if throw:
-        _raise_if_diverged(trajectory)
-    return trajectory
+    return judged(trajectory, interrupted=interrupted, throw=throw)
 
 
 _TEMPORARY = 2**28  # bytes of records of reduced networks that are held beside those of the members
@@ -249,7 +244,7 @@ class _Run:
         self.nesterov, self.noise = nesterov, noise
         root = input_root(ensemble.task) if "kernel_distance" in records else None
         root = root if root is None else _validate.one_for_all(root, ensemble.batch, ndim=2)
-        self.root = cast(root, ensemble.weights.dtype)
+        self.root = cast(_levelled(root), ensemble.weights.dtype)
         self.record_at, self.records, self.threads = record_at, records, threads
         self.status = np.full(ensemble.batch, Status.INTERRUPTED, dtype=np.int64)
         self.stopped_at = np.zeros(ensemble.batch, dtype=np.int64)
@@ -412,6 +407,14 @@ class _Run:
             # Last: Ctrl-C before this leaves members that are not begun.
             self.status[chosen], self.stopped_at[chosen] = ended.status, ended.stopped_at
         return bool(interrupted)
+
+
+def _levelled(root: Any) -> Any:
+    """√Σ_xx of each member by a power of two, entries near 1: what is left of it in the angle between two kernels."""
+    if root is None:
+        return None
+    e = np.frexp(np.abs(root).max(axis=(-2, -1), keepdims=True))[1]
+    return np.ldexp(root, -e)
 
 
 @dataclass(frozen=True)
@@ -620,23 +623,3 @@ def _settings(
         "isa": _backend.isa(),
         "version": _backend.version(),
     }
-
-
-OTHERS = "throw=False returns the others, as does .trajectory"
-
-
-def _raise_if_diverged(
-    run: Trajectory,
-    below: str = "below 2/λ_max with λ_max = D s^(2-2/D) at the solution",
-    others: str = OTHERS,
-) -> None:
-    lost = np.flatnonzero(run.status == Status.DIVERGED)
-    if not lost.size:
-        return
-    which = ", ".join(str(i) for i in lost[:5]) + (", …" if lost.size > 5 else "")
-    first = int(run.stopped_at[lost].min())
-    raise IntegrationError(
-        f"{lost.size} of {run.batch} members diverged (member {which}; the first at step {first}): try a smaller lr, "
-        f"{below}; {others}",
-        run,
-    )

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate, mode_events
 from pydln.flow import Progress, Stop, _batch, _progress, _stop_limits, _stop_members
-from pydln.integrate import _Ended, _Integrator, _judged, _times
+from pydln.integrate import _Ended, _Integrator, _times
+from pydln.outcome import judged
 from pydln.reduce.problem import blocks
 from pydln.trajectory import Status, Trajectory
 
@@ -142,7 +143,7 @@ def mode_flow(
         | {"isa": _backend.isa(), "version": _backend.version()},
         source="mode_flow",
     )
-    return _judged(run, interrupted, throw)
+    return judged(run, interrupted=interrupted, throw=throw)
 
 
 class _ModeRun:

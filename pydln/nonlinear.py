@@ -10,14 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
 from pydln.activations import ACTIVATIONS
-from pydln.errors import Interrupted
 from pydln.flow import (
     Progress,
     Stop,
     _batch,
     _empty,
     _progress,
-    _raise_if_diverged,
     _refuse_too_large,
     _Schedule,
     _settings,
@@ -25,6 +23,7 @@ from pydln.flow import (
     _stop_members,
 )
 from pydln.noise import Checked
+from pydln.outcome import judged
 from pydln.task import Modes, modes_of
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
@@ -239,12 +238,7 @@ def train_nonlinear(
         | ({} if drawn is None else drawn.settings),
         source="train_nonlinear",
     )
-    if interrupted:
-        done = int(np.count_nonzero(status != Status.INTERRUPTED))
-        raise Interrupted(f"interrupted: {done} of {batch} members are complete; see .trajectory", trajectory)
-    if throw:
-        _raise_if_diverged(trajectory, "or a smaller start")
-    return trajectory
+    return judged(trajectory, interrupted=interrupted, throw=throw)
 
 
 def _samples(

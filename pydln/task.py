@@ -184,16 +184,24 @@ class Task:
             raise TypeError(f"member: expected an integer, got {member!r}") from None
         if not -self.batch <= i < self.batch:
             raise IndexError(f"member: expected an integer from {-self.batch} to {self.batch - 1}, got {i}")
+        return self._picked(i)
+
+    def _picked(self, i: int | slice) -> Task:
+        """A member, or some as a batch."""
         shared = self._sigma_xx is None or self._sigma_xx.ndim == 2
+
+        def numbers(value: float | FloatArray) -> float | FloatArray:
+            return np.asarray(value)[i] if isinstance(i, slice) else float(np.asarray(value)[i])
+
         return replace(
             self,
             sigma_yx=self.sigma_yx[i],
             _sigma_xx=self._sigma_xx if shared or self._sigma_xx is None else self._sigma_xx[i],
-            trace_yy=float(np.asarray(self.trace_yy)[i]),
+            trace_yy=numbers(self.trace_yy),
             modes=Modes(*(a[i] for a in self.modes)),
             optimum=self.optimum[i],
-            floor=float(np.asarray(self.floor)[i]),
-            test=self.test if self.test is None or self.test.batch is None else self.test[i],
+            floor=numbers(self.floor),
+            test=self.test if self.test is None or self.test.batch is None else self.test._picked(i),
             data=None if self.data is None else Samples(*(a[i] for a in self.data)),
         )
 

@@ -22,6 +22,8 @@ __all__ = ["SOLUTIONS", "Candidate", "Candidates", "candidates", "solve"]
 SOLUTIONS: tuple[type[Solution], ...] = (OneLayer, AlignedTwoLayers, BalancedTwoLayers, AlignedBalanced)
 """Every exact solution, in the order in which they are tried."""
 
+_MOST_LEFT_OUT = 0.01  # tolerances up to this are suggested
+
 
 class Candidate(NamedTuple):
     """A solution and its conditions, in order up to the first that fails.
@@ -105,8 +107,9 @@ def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution
     TypeError, ValueError
         Not a task or not weights, or widths or batches that do not fit each other.
     NotApplicable
-        No solution covers this start. The message is the condition that the nearest one misses, with the number
-        measured; the attribute ``missed`` has what each of them misses, ``table`` all that was measured.
+        No solution covers this start. The message is the condition that the nearest one misses, nearest in units of
+        what is allowed, with the number measured and, where one up to 0.01 is enough, the `tol` that would accept it;
+        the attribute ``missed`` has what each of them misses, ``table`` all that was measured.
 
     Notes
     -----
@@ -126,9 +129,37 @@ def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution
     for solution, candidate in zip(SOLUTIONS, found, strict=True):
         if candidate.applies:
             return solution(start)
-    nearest = max(found, key=lambda candidate: len(candidate.conditions))
+    nearest = _nearest(found)
+    enough = _enough(start, nearest)
+    accepted = "" if enough is None else f"; tol={enough:.1e} would accept it"
     raise NotApplicable(
-        f"{nearest.conditions[-1].failure} (needed by the solution {nearest.name!r})",
+        f"{nearest.conditions[-1].failure} (needed by the solution {nearest.name!r}{accepted})",
         {candidate.name: candidate.conditions[-1].failure for candidate in found},
         str(found),
     )
+
+
+def _excess(candidate: Candidate) -> float:
+    """How many times what is allowed was measured; infinite where no tolerance decided."""
+    missed = candidate.conditions[-1]
+    if not (math.isfinite(missed.measured) and math.isfinite(missed.allowed)):
+        return math.inf
+    return missed.measured / max(missed.allowed, 1e-300)
+
+
+def _nearest(found: Candidates) -> Candidate:
+    """What misses its condition by the least of what is allowed; of those that miss a yes or no, who got furthest."""
+    return min(found, key=lambda candidate: (_excess(candidate), -len(candidate.conditions)))
+
+
+def _enough(start: Start, nearest: Candidate) -> float | None:
+    """A tolerance with which the solution would apply, tried; None where only one that leaves a percent out would do."""
+    solution = next(s for s in SOLUTIONS if s.name == nearest.name)
+    wanted = _excess(nearest) * max(start.tolerance, 1e-16)
+    for tol in (1.1 * wanted, 11 * wanted, 110 * wanted):
+        rounded = float(f"{tol:.1e}")
+        if rounded > _MOST_LEFT_OUT:
+            return None
+        if all(condition.holds for condition in solution.conditions(Start(start.task, start.weights, rounded))):
+            return rounded
+    return None
