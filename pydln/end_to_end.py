@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln._patience import patiently
 from pydln.balanced import Balanced, Learned, OneLayer, learned_by, ranks
 from pydln.flow import (
     Progress,
@@ -141,7 +142,7 @@ class Followed:
         self.learned, self.basis = learned_by(task)
         omega = self.maps.layers[0]
         self.turned = omega if self.basis is None else omega @ self.basis
-        self.U, self.sigma, Vt = np.linalg.svd(self.turned, full_matrices=False)
+        self.U, self.sigma, Vt = patiently(np.linalg.svd, self.turned, full_matrices=False)
         self.V = transposed(Vt)
         self.rank = np.broadcast_to(ranks(self.sigma, omega.shape), (self.batch,))
         self.done = 0

@@ -13,7 +13,7 @@ from pydln.activations import ACTIVATIONS
 from pydln.flow import (
     Progress,
     Stop,
-    _batch,
+    _batch_with_rates,
     _empty,
     _progress,
     _refuse_too_large,
@@ -80,7 +80,7 @@ def train_nonlinear(
         φ of the hidden layers: ``linear``, ``tanh``, ``erf``, ``relu``, ``leaky_relu`` (0.01 x below zero), ``gelu``
         (x Φ(x), exactly) or ``softplus``; see `pydln.activations`.
     lr : float or (batch,) array
-        Learning rate η, > 0.
+        Learning rate η, > 0, as in `gradient_descent`: an array is a rate for each member, not for each step.
     steps : int
         Number of steps, >= 0.
     at : 1-D array of int, optional
@@ -163,13 +163,14 @@ def train_nonlinear(
     shared = {"x": inputs, "y": targets, "modes.U": u, "modes.V": v}
     if held_out is not None:
         shared |= {"x_test": held_out[0], "y_test": held_out[1]}
-    batch = _batch(
+    batch = _batch_with_rates(
         {
             "weights": weights.batch,
             **{name: len(a) for name, a in shared.items() if a.ndim == 3},
             **{name: len(rate) for name, rate in rates.items() if rate.ndim},
             **_stop_members(limits),
-        }
+        },
+        steps,
     )
     steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62 // batch)
     threads = _backend.threads(n_threads)

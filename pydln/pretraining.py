@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate, exact
+from pydln._patience import patiently
 from pydln.errors import IntegrationError, Interrupted, NotApplicable
 from pydln.flow import Progress, Stop, _progress, gradient_descent
 from pydln.init.arguments import arguments
@@ -319,7 +320,7 @@ def _autoencoder(sigma: FloatArray | None, n: int, normalize: Any) -> Task:
         own = np.eye(n)
         return Task.from_covariances(None, own, float(n), normalize=normalize, name="autoencoder")
     sigma = 0.5 * (sigma + np.swapaxes(sigma, -2, -1))
-    d, Q = np.linalg.eigh(sigma)
+    d, Q = patiently(np.linalg.eigh, sigma)
     d, Q = np.ascontiguousarray(d[..., ::-1]), np.ascontiguousarray(Q[..., ::-1])
     kept = d > _ROUNDING * np.maximum(d[..., :1], 0.0)
     batched = sigma.ndim == 3

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
+from pydln._patience import broadcast, interruptible
 from pydln.exact.mode_legs import Depth, log_ratio, only, power_time
 from pydln.exact.mode_table import table
 
@@ -214,6 +215,7 @@ def _across(course: Depth, u0: Floats, size: Floats, theta: Floats) -> tuple[Flo
     return u, -size - u
 
 
+@interruptible(broadcast)
 def time_to_reach(u0: ArrayLike, u: ArrayLike, s: ArrayLike, *, depth: float) -> Floats:
     """The time at which `balanced_mode` started at `u0` passes `u`: the inverse function.
 

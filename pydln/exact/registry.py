@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pydln._patience import interruptible
 from pydln.errors import NotApplicable
 from pydln.exact.aligned_balanced import AlignedBalanced
 from pydln.exact.aligned_two_layers import AlignedTwoLayers
@@ -60,6 +61,14 @@ class Candidates(tuple[Candidate, ...]):
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
+def _work(task: Task, weights: Weights, **_: Any) -> float:
+    """About the work of a look at every layer in the modes of the task, see `pydln._patience`."""
+    modes = min(task.n_in, task.n_out)
+    members = max(weights.batch, task.batch or 1)
+    return float(members) * (sum(w[0].size for w in weights.layers) * modes + (not task.whitened) * task.n_in**3)
+
+
+@interruptible(_work)
 def candidates(task: Task, weights: Weights, *, tol: float | None = None) -> Candidates:
     """What every exact solution needs of a task and weights, and what was measured.
 
@@ -82,6 +91,7 @@ def _candidates(start: Start) -> Candidates:
     return Candidates(found)
 
 
+@interruptible(_work)
 def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution:
     """The exact gradient flow of a task from given weights.
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln._patience import broadcast, interruptible
 
 __all__ = ["TwoLayerMode", "eigenvectors", "mean_decay", "scalar_mode", "two_layer_mode"]
 
@@ -81,6 +82,7 @@ def mean_decay(x: Floats) -> Floats:
     return np.where(x == 0, 1.0, -np.expm1(-x) / np.where(x == 0, 1.0, x))
 
 
+@interruptible(broadcast)
 def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tuple[Floats, Floats]:
     """Layer strengths of one mode of a two-layer linear network with whitened inputs, in closed form.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pydln._patience import patiently
 from pydln.reduce.decay import Decay
 from pydln.reduce.problem import (
     Ensemble,
@@ -145,7 +146,7 @@ def carried(W: Floats, frame: Floats, tolerance: float) -> Floats:
     columns = W @ frame
     length, floor = lengths(columns), 4 * tolerance * lengths(np.abs(W) @ np.abs(frame))
     order = np.argsort(-length, axis=1, kind="stable")
-    q, upper = np.linalg.qr(np.take_along_axis(columns, order[:, None, :], axis=2))
+    q, upper = patiently(np.linalg.qr, np.take_along_axis(columns, order[:, None, :], axis=2))
     k = q.shape[-1]
     sorted_frame = np.zeros_like(columns)
     sorted_frame[:, :, :k] = q * np.where(np.diagonal(upper, axis1=1, axis2=2) < 0, -1.0, 1.0)[:, None, :]

@@ -170,6 +170,7 @@ def find(
     needs: Needs | None = None,
     stops: bool = False,
     steady: bool = False,
+    because: str = "not asked for",
 ) -> Findings:
     """What can be reduced, and how the members are to be run.
 
@@ -188,6 +189,8 @@ def find(
     stops, steady : bool
         Whether the run may stop at a loss, at strengths or in a steady state; whether in a steady state, which looks
         at single entries of the layers.
+    because : str
+        Why reductions that are not asked for are not.
 
     Raises
     ------
@@ -197,12 +200,19 @@ def find(
     needs = (
         Needs(product=True, strengths=True, test=ensemble.task.test is not None, drift=True) if needs is None else needs
     )
-    return _Search(ensemble, asked(reduce), steps, needs, stops, steady).run()
+    return _Search(ensemble, asked(reduce), steps, needs, stops, steady, because).run()
 
 
 class _Search:
     def __init__(
-        self, ensemble: Ensemble, reduce: str | tuple[str, ...], steps: int, needs: Needs, stops: bool, steady: bool
+        self,
+        ensemble: Ensemble,
+        reduce: str | tuple[str, ...],
+        steps: int,
+        needs: Needs,
+        stops: bool,
+        steady: bool,
+        because: str,
     ) -> None:
         self.ensemble, self.steps, self.needs = ensemble, float(steps), needs
         self.stops, self.steady = stops, steady
@@ -212,7 +222,7 @@ class _Search:
         self.flops = _flops(self.widths, self.whitened)
         cases = ensemble.cases
         nothing = np.full(cases, np.nan)
-        why_not = "" if self.auto else "not asked for"
+        why_not = "" if self.auto else because
         self.columns = {
             name: _Column(nothing.copy(), nothing.copy(), tolerance, why_not)
             for name, tolerance in zip(
