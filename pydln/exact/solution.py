@@ -151,7 +151,8 @@ class Solution(ABC):
             part, own = self._part(rows), t[rows] if len(t) > 1 else t
             for columns in [*blocks(times, bytes_of_one * len(members), at_once=_AT_ONCE)] or [np.arange(0)]:
                 some = slice(columns[0], columns[-1] + 1) if columns.size else slice(0, 0)
-                with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is judged with the rest
+                # What is not finite is judged with the rest.
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                     made = part.records(own[:, some], names)
                 for name in names:
                     arrays = made[name] if name == "weights" else [made[name]]
@@ -273,7 +274,9 @@ class ModeSolution(Solution):
     def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
         """The quantities `names`, from the modes alone; the loss has its digits down to the floor."""
         times = t[:, :, None]
-        u, gap, state = self.modes(times if self.start.task.whitened else times * self.variances[:, None])
+        if not self.start.task.whitened:
+            times = np.minimum(times * self.variances[:, None], np.finfo(np.float64).max)
+        u, gap, state = self.modes(times)
         start, depth = self.start, self.start.depth
         found: dict[str, Any] = {"strengths": u}
         if "loss" in names:

@@ -44,10 +44,10 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats) -> TwoLayerMode
     plus = np.where(opposed & ~still, along, a0 * upper + b0 * lower)
     minus = a0 * lower - b0 * upper
 
-    k = kappa * t
-    decay = np.exp(-k)
-    integral = t * mean_decay(2 * k)
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        k = kappa * t
+        decay = np.exp(-k)
+        integral = np.where(k < 1, t * mean_decay(np.where(k < 1, 2 * k, 0.0)), -np.expm1(-2 * k) / (2 * safe))
         grown = np.where(plus == 0, 0.0, np.abs(plus) * np.exp(0.5 * k) * np.exp(0.5 * k))
         # Divide through by the growing exponential once it leads: nothing overflows, and plus = 0 stays an exact zero.
         scale = np.where(grown > 1, 1 / grown, 1.0)
