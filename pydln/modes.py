@@ -124,7 +124,8 @@ def mode_flow(
     loss = _mode_loss(strengths, targets, spread)
     if asked and not interrupted:
         try:
-            when, why = modes_of.stops(times, strengths, limits)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is judged with the rest
+                when, why = modes_of.stops(times, strengths, limits)
         except KeyboardInterrupt:
             interrupted, status[:] = True, Status.INTERRUPTED
         else:
@@ -222,8 +223,9 @@ def _mode_loss(u: NDArray[Any], s: NDArray[Any], d: NDArray[Any]) -> NDArray[Any
     weight = np.where(d > 0, 0.5 / np.where(d > 0, d, 1), 0)
     for members in blocks(len(u), 8 * u[0].size, at_once=_IN_CACHE, at_least=1):
         span = slice(members[0], members[-1] + 1)
-        gap = u[span] * d[span, None]
-        np.subtract(s[span, None], gap, out=gap)
-        np.multiply(gap, gap, out=gap)
-        np.einsum("btm,bm->bt", gap, weight[span], out=loss[span])
+        with np.errstate(over="ignore", invalid="ignore"):
+            gap = u[span] * d[span, None]
+            np.subtract(s[span, None], gap, out=gap)
+            np.multiply(gap, gap, out=gap)
+            np.einsum("btm,bm->bt", gap, weight[span], out=loss[span])
     return loss

@@ -67,14 +67,15 @@ def judged(
 
 
 def _not_finite(run: Trajectory) -> dict[int, _Lost]:
-    """Where members that succeeded, as their kernel says, first have a number that is not finite."""
+    """Where members that succeeded or diverged, as their kernel says, first have a number that is not finite."""
     succeeded = ~np.isin(run.status, (*GIVEN_UP, Status.INTERRUPTED))
+    looked_at = succeeded | (run.status == Status.DIVERGED)
     found: dict[int, _Lost] = {}
     for name in run.names:
         value = getattr(run, name)
         for a in value if name == "weights" else (value,):
             if not _all_finite(a):
-                for member, place in _first_places(run, a, succeeded):
+                for member, place in _first_places(run, a, looked_at):
                     if member not in found or place < found[member].place:
                         found[member] = _Lost(name, place)
     for a in () if run.final is None else run.final.layers:

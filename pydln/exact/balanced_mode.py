@@ -74,10 +74,11 @@ def balanced_mode(u0: ArrayLike, s: ArrayLike, t: ArrayLike, *, depth: float) ->
     Raises
     ------
     TypeError, ValueError
-        An argument that is not made of finite numbers, a negative time, depth < 1, shapes that do not broadcast.
+        An argument that is not made of finite numbers, a negative time, depth < 1, shapes that do not broadcast; or
+        numbers so far apart that u(t) is none, |u0| > 1e300 |s|.
     """
     start, target, times = _arguments(u0=u0, s=s, t=t)
-    return _solve(Depth.of(depth), start, target, times, with_gap=False)[0][()]
+    return _validate.known(_solve(Depth.of(depth), start, target, times, with_gap=False)[0], "u0, s, t")[()]
 
 
 def balanced_mode_and_gap(u0: Floats, s: Floats, t: Floats, depth: float) -> tuple[Floats, Floats]:

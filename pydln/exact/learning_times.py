@@ -73,7 +73,9 @@ def sharpness(s: ArrayLike, *, depth: float) -> Floats:
     strengths = np.abs(_validate.array(s, "s"))
     if strengths.ndim == 0:
         strengths = strengths[None]
-    return np.asarray(D * strengths.max(axis=-1) ** (2 - 2 / D))[()]
+    with np.errstate(over="ignore"):
+        largest = np.asarray(D * strengths.max(axis=-1) ** (2 - 2 / D))
+    return _validate.known(largest, "s, depth")[()]
 
 
 def stable_lr(s: ArrayLike, *, depth: float) -> Floats:

@@ -107,7 +107,8 @@ def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tup
     Raises
     ------
     TypeError, ValueError
-        An argument that is not made of finite numbers, a negative time, shapes that do not broadcast.
+        An argument that is not made of finite numbers, a negative time, shapes that do not broadcast; or numbers beyond
+        1e150 or below 1e-300, whose squares are none.
     """
     first = _validate.array(a0, "a0")
     second = _validate.array(b0, "b0")
@@ -121,4 +122,5 @@ def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tup
             f"{times.shape}"
         ) from None
     mode = two_layer_mode(first, second, target, times)
-    return mode.a[()], mode.b[()]
+    a, b = (_validate.known(x, "a0, b0, s, t") for x in (mode.a, mode.b))
+    return a[()], b[()]
