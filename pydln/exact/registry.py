@@ -6,6 +6,8 @@ import math
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pydln._patience import interruptible
 from pydln.errors import NotApplicable
 from pydln.exact.aligned_balanced import AlignedBalanced
@@ -83,10 +85,11 @@ def _candidates(start: Start) -> Candidates:
     found = []
     for solution in SOLUTIONS:
         looked_at: list[Condition] = []
-        for condition in solution.conditions(start):
-            looked_at.append(condition)
-            if not condition.holds:
-                break
+        with np.errstate(over="ignore", invalid="ignore"):  # a number that is none holds nothing
+            for condition in solution.conditions(start):
+                looked_at.append(condition)
+                if not condition.holds:
+                    break
         found.append(Candidate(solution.name, looked_at[-1].holds, tuple(looked_at)))
     return Candidates(found)
 
@@ -138,7 +141,8 @@ def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution
     found = _candidates(start)
     for solution, candidate in zip(SOLUTIONS, found, strict=True):
         if candidate.applies:
-            return solution(start)
+            with np.errstate(over="ignore", invalid="ignore"):  # evaluated, it is judged
+                return solution(start)
     nearest = _nearest(found)
     enough = _enough(start, nearest)
     accepted = "" if enough is None else f"; tol={enough:.1e} would accept it"

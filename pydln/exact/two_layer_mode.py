@@ -121,6 +121,7 @@ def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tup
             f"a0, b0, s, t: expected shapes that broadcast, got {first.shape}, {second.shape}, {target.shape}, "
             f"{times.shape}"
         ) from None
-    mode = two_layer_mode(first, second, target, times)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused as not known
+        mode = two_layer_mode(first, second, target, times)
     a, b = (_validate.known(x, "a0, b0, s, t") for x in (mode.a, mode.b))
     return a[()], b[()]
