@@ -18,6 +18,7 @@ __all__ = [
     "fits_in_memory",
     "free_memory",
     "instance",
+    "known",
     "integer",
     "names",
     "number",
@@ -208,6 +209,14 @@ def choice(value: object, name: str, options: Collection[str]) -> str:
         listed = ", ".join(repr(o) for o in options)
         raise ValueError(f"{name}: expected one of {listed}, got {_short(value)}")
     return value
+
+
+def known(values: FloatArray, names: str) -> FloatArray:
+    """`values`, worked out from the arguments `names`; ValueError if they cannot be told in float64."""
+    for first in range(0, values.size, 2**22):  # few at once: Ctrl-C is seen between them
+        if not np.isfinite(values.reshape(-1)[first : first + 2**22]).all():
+            raise ValueError(f"{names}: expected numbers that float64 can follow to the end, got some so far apart that it cannot")
+    return values
 
 
 def names(value: object, name: str, options: Collection[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln._patience import patiently
 from pydln.balanced import Balanced, Learned, OneLayer, learned_by, ranks
 from pydln.flow import (
     Progress,
@@ -21,7 +22,8 @@ from pydln.flow import (
     _stop_limits,
     _stop_members,
 )
-from pydln.integrate import _AT_ONCE, FEWER_TIMES, _Ended, _Integrator, _judged, _times, records_of
+from pydln.integrate import _AT_ONCE, FEWER_TIMES, _Ended, _Integrator, _times, records_of
+from pydln.outcome import judged
 from pydln.reduce.problem import Ensemble, blocks, take, transposed
 from pydln.stepping import Reached, Recorder
 from pydln.task import Task
@@ -140,7 +142,7 @@ class Followed:
         self.learned, self.basis = learned_by(task)
         omega = self.maps.layers[0]
         self.turned = omega if self.basis is None else omega @ self.basis
-        self.U, self.sigma, Vt = np.linalg.svd(self.turned, full_matrices=False)
+        self.U, self.sigma, Vt = patiently(np.linalg.svd, self.turned, full_matrices=False)
         self.V = transposed(Vt)
         self.rank = np.broadcast_to(ranks(self.sigma, omega.shape), (self.batch,))
         self.done = 0
@@ -203,7 +205,7 @@ class Followed:
             settings=self.settings,
             source=source,
         )
-        return _judged(made, interrupted, throw)
+        return judged(made, interrupted=interrupted, throw=throw)
 
     def _follow(self, members: Integers, record: Recorder, tick: Callable[[int, int], object] | None) -> None:
         """Consecutive members, those of one rank together."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _backend, _validate
 from pydln import noise as noises
 from pydln import reduce as reductions
-from pydln.errors import IntegrationError, Interrupted, MissingExtra
+from pydln.errors import MissingExtra
+from pydln.outcome import judged
 from pydln.reduce.decay import Decay
 from pydln.reduce.inputs import Needs
 from pydln.reduce.problem import Ensemble, Group, Kernel, Whole, blocks, cast, check_fit, input_root
@@ -86,7 +87,8 @@ def gradient_descent(
         The starts. Float32 weights are trained in float32, float64 in float64. A single start is used for every member
         when `task`, `lr` or another argument has several; so is a single task.
     lr : float or (batch,) array
-        Learning rate η, > 0.
+        Learning rate η, > 0; an array is a rate for each member, not for each step. Where nothing but the rates says how
+        many members there are, as many rates as steps are refused.
     steps : int
         Number of steps, >= 0.
     at : 1-D array of int, optional
@@ -96,7 +98,7 @@ def gradient_descent(
     record : sequence of str
         Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV), signed), ``product`` (Ω), ``layer_norms``
         (Frobenius), ``kernel_distance`` (1 - ⟨K, K(0)⟩ / (‖K‖ ‖K(0)‖) of the tangent kernel K on the inputs, 0 in the
-        lazy limit; in working precision, so some eps off; NaN where K or K(0) is zero), ``drift`` (‖C_l(t) - C_l(0)‖,
+        lazy limit; in working precision, so some eps off; 0 where K is zero and stays so), ``drift`` (‖C_l(t) - C_l(0)‖,
         C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow), ``weights``.
     momentum : float or (batch,) array
         μ, 0 <= μ < 1: heavy-ball unless `nesterov`.
@@ -144,6 +146,64 @@ def gradient_descent(
         and at a step that was broken off the records made until then. It is answered within a tenth of a second of
         work, however long a step takes, and what it takes to recover the weights of members that were reduced.
     """
+    prepared = prepare(
+        task,
+        weights,
+        lr=lr,
+        steps=steps,
+        at=at,
+        record_every=record_every,
+        record=record,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        noise=noise,
+        stop=stop,
+        reduce=reduce,
+        n_threads=n_threads,
+    )
+    run = prepared.run
+    with _progress(progress) as tick:
+        interrupted = run(tick)
+    trajectory = Trajectory(
+        t=run.times,
+        steps=run.record_at,
+        records=run.records,
+        status=run.status,
+        stopped_at=run.stopped_at,
+        final=Weights._adopt(run.final),
+        settings=prepared.settings,
+        source="gradient_descent",
+        reduced=run.reduced,
+    )
+    return judged(trajectory, interrupted=interrupted, throw=throw)
+
+
+class Prepared(NamedTuple):
+    """A run that could begin, and what its trajectory will tell of how it was made."""
+
+    run: _Run
+    settings: dict[str, Any]
+
+
+def prepare(
+    task: Task,
+    weights: Weights,
+    *,
+    lr: ArrayLike,
+    steps: int,
+    at: ArrayLike | None,
+    record_every: int | None,
+    record: str | Sequence[str],
+    momentum: ArrayLike,
+    nesterov: bool,
+    weight_decay: ArrayLike,
+    noise: noises.Noise | None,
+    stop: Stop | None,
+    reduce: str | Sequence[str],
+    n_threads: int | None,
+) -> Prepared:
+    """Arguments of `gradient_descent`, checked; nothing is run."""
     check_fit(task, weights)
     dtype = weights.dtype
     modes = task.modes.s.shape[-1]
@@ -155,14 +215,15 @@ def gradient_descent(
         }
         limits = _stop_limits(stop, modes, dtype)
         drawn = noises.check(noise, task, dtype)
-    batch = _batch(
+    batch = _batch_with_rates(
         {
             "weights": weights.batch,
             "task": task.batch or 1,
             **{name: len(rate) for name, rate in rates.items() if rate.ndim},
             "noise": 1 if drawn is None else drawn.members,
             **_stop_members(limits),
-        }
+        },
+        steps,
     )
     steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62 // batch)
     names = _validate.names(record, "record", QUANTITIES)
@@ -171,56 +232,45 @@ def gradient_descent(
     threads = _backend.threads(n_threads)
     if not isinstance(nesterov, bool):
         raise TypeError(f"nesterov: expected True or False, got {nesterov!r}")
-    wanted = reductions.asked(reduce)
-    if drawn is not None:
-        if isinstance(wanted, tuple):
-            raise ValueError(f"reduce: expected auto or none with noise, got {', '.join(wanted)}")
-        if drawn.first + batch > 2**32:
-            raise ValueError(f"noise.first: expected at most 2^32 members, got {batch} from {drawn.first} on")
-        wanted = "none"
-    if "kernel_distance" in names:
-        if isinstance(wanted, tuple):
-            raise ValueError(f"reduce: expected auto or none with kernel_distance, got {', '.join(wanted)}")
-        wanted = "none"
+    wanted, because = _wanted(reduce, names, drawn)
+    if drawn is not None and drawn.first + batch > 2**32:
+        raise ValueError(f"noise.first: expected at most 2^32 members, got {batch} from {drawn.first} on")
     schedule = _Schedule.of(steps, at, record_every)
     _refuse_too_large(names, weights, batch, schedule.count, modes)
-
-    record_at = schedule.steps()
-    records = {name: _empty(name, weights, batch, len(record_at), modes) for name in names}
     run = _Run(
         ensemble=Ensemble(task, weights, batch),
         rates=rates,
         nesterov=nesterov,
         noise=drawn,
         limits=limits,
-        steps=steps,
-        record_at=record_at,
-        records=records,
+        schedule=schedule,
+        names=names,
+        wanted=wanted,
+        because=because,
         threads=threads,
     )
-    with _progress(progress) as tick:
-        interrupted = run(wanted, tick)
-    rate = np.broadcast_to(rates["lr"], (batch,)) if rates["lr"].ndim else rates["lr"]
-    trajectory = Trajectory(
-        t=np.multiply.outer(rate.astype(np.float64), record_at),
-        steps=record_at,
-        records=records,
-        status=run.status,
-        stopped_at=run.stopped_at,
-        final=Weights._adopt(run.final),
-        settings=_settings(task, weights, rates, steps, stop)
+    settings = (
+        _settings(task, weights, rates, steps, stop)
         | {"nesterov": nesterov, "reduce": wanted}
-        | ({} if drawn is None else drawn.settings),
-        source="gradient_descent",
-        reduced=run.reduced,
+        | ({} if drawn is None else drawn.settings)
     )
-    status = run.status
-    if interrupted:
-        done = int(np.count_nonzero(status != Status.INTERRUPTED))
-        raise Interrupted(f"interrupted: {done} of {batch} members are complete; see .trajectory", trajectory)
-    if throw:
-        _raise_if_diverged(trajectory)
-    return trajectory
+    return Prepared(run, settings)
+
+
+def _wanted(
+    reduce: object, names: tuple[str, ...], drawn: noises.Checked | None
+) -> tuple[str | tuple[str, ...], str]:
+    """The reductions to look for, and why none is where the run rules them out."""
+    wanted = reductions.asked(reduce)
+    for there, what, because in (
+        (drawn is not None, "noise", "not with noise, which is drawn for the whole networks"),
+        ("kernel_distance" in names, "kernel_distance", "not with kernel_distance, which sees the whole layers"),
+    ):
+        if there:
+            if isinstance(wanted, tuple):
+                raise ValueError(f"reduce: expected auto or none with {what}, got {', '.join(wanted)}")
+            return "none", because if wanted == "auto" else "not asked for"
+    return wanted, "not asked for"
 
 
 _TEMPORARY = 2**28  # bytes of records of reduced networks that are held beside those of the members
@@ -240,27 +290,54 @@ class _Run:
         nesterov: bool,
         noise: noises.Checked | None,
         limits: dict[str, NDArray[Any] | None],
-        steps: int,
-        record_at: NDArray[np.int64],
-        records: dict[str, Any],
+        schedule: _Schedule,
+        names: tuple[str, ...],
+        wanted: str | tuple[str, ...],
+        because: str,
         threads: int,
     ) -> None:
-        self.ensemble, self.rates, self.limits, self.steps = ensemble, rates, limits, steps
-        self.nesterov, self.noise = nesterov, noise
-        root = input_root(ensemble.task) if "kernel_distance" in records else None
-        root = root if root is None else _validate.one_for_all(root, ensemble.batch, ndim=2)
-        self.root = cast(root, ensemble.weights.dtype)
-        self.record_at, self.records, self.threads = record_at, records, threads
+        self.ensemble, self.rates, self.limits, self.steps = ensemble, rates, limits, schedule.last
+        self.nesterov, self.noise, self.threads = nesterov, noise, threads
+        self.schedule, self.names, self.wanted, self.because = schedule, names, wanted, because
         self.status = np.full(ensemble.batch, Status.INTERRUPTED, dtype=np.int64)
         self.stopped_at = np.zeros(ensemble.batch, dtype=np.int64)
         self.reduced: dict[str, NDArray[np.bool_]] = {}
         self.final = []
         self.done = 0  # member-steps
 
-    def __call__(self, wanted: str | tuple[str, ...], tick: Callable[[int, int], object] | None) -> bool:
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """When things are recorded, in τ: (time,), or (batch, time) where members have rates of their own."""
+        rate = self.rates["lr"]
+        rate = np.broadcast_to(rate, (self.ensemble.batch,)) if rate.ndim else rate
+        return np.multiply.outer(rate.astype(np.float64), self.record_at)
+
+    def findings(self) -> reductions.Findings:
+        """How the members are to be run."""
+        return reductions.find(
+            self.ensemble,
+            self.wanted,
+            steps=self.steps,
+            duration=self._duration(),
+            needs=self._needs(),
+            stops=any(a is not None for a in self.limits.values()),
+            steady=self.limits["steady"] is not None,
+            because=self.because,
+        )
+
+    def __call__(self, tick: Callable[[int, int], object] | None) -> bool:
         """Runs everything; whether Ctrl-C ended it."""
+        ensemble, dtype = self.ensemble, self.ensemble.weights.dtype
+        self.record_at = self.schedule.steps()
+        modes = ensemble.task.modes.s.shape[-1]
+        self.records: dict[str, Any] = {
+            name: _empty(name, ensemble.weights, ensemble.batch, len(self.record_at), modes) for name in self.names
+        }
+        root = input_root(ensemble.task) if "kernel_distance" in self.names else None
+        root = root if root is None else _validate.one_for_all(root, ensemble.batch, ndim=2)
+        self.root = cast(_levelled(root), dtype)
         try:
-            interrupted = self._groups(wanted, tick)
+            interrupted = self._groups(tick)
         except KeyboardInterrupt:  # outside the kernel, which returns what it has
             interrupted = True
         if interrupted:
@@ -269,20 +346,10 @@ class _Run:
             self._forget(np.flatnonzero(~begun))
         return interrupted
 
-    def _groups(self, wanted: str | tuple[str, ...], tick: Callable[[int, int], object] | None) -> bool:
+    def _groups(self, tick: Callable[[int, int], object] | None) -> bool:
         """Finds the groups and runs one after the other; whether Ctrl-C ended a call of the kernel."""
         ensemble = self.ensemble
-        groups: list[Group] = [Whole(ensemble, np.arange(ensemble.batch))]
-        if wanted != "none":
-            groups = reductions.find(
-                ensemble,
-                wanted,
-                steps=self.steps,
-                duration=self._duration(),
-                needs=self._needs(),
-                stops=any(a is not None for a in self.limits.values()),
-                steady=self.limits["steady"] is not None,
-            ).groups
+        groups: list[Group] = self.findings().groups
         if len(groups) > 1 or not isinstance(groups[0], Whole):
             self.final = self._starts()
         while groups:
@@ -311,12 +378,11 @@ class _Run:
         return np.asarray(self.steps * self.rates["lr"] / (1 - self.rates["momentum"]))
 
     def _needs(self) -> Needs:
-        names = self.records
         return Needs(
-            product="product" in names,
-            strengths="strengths" in names or self.limits["strengths"] is not None,
-            test="test_loss" in names,
-            drift="drift" in names and bool(self.rates["weight_decay"].any()),
+            product="product" in self.names,
+            strengths="strengths" in self.names or self.limits["strengths"] is not None,
+            test="test_loss" in self.names,
+            drift="drift" in self.names and bool(self.rates["weight_decay"].any()),
         )
 
     def _forget(self, members: NDArray[np.int64]) -> None:
@@ -419,6 +485,14 @@ class _Run:
         return bool(interrupted)
 
 
+def _levelled(root: Any) -> Any:
+    """√Σ_xx of each member by a power of two, entries near 1: what is left of it in the angle between two kernels."""
+    if root is None:
+        return None
+    e = np.frexp(np.abs(root).max(axis=(-2, -1), keepdims=True))[1]
+    return np.ldexp(root, -e)
+
+
 @dataclass(frozen=True)
 class _Schedule:
     """Steps at which things are recorded, held so that a schedule too long to exist can still be counted."""
@@ -501,6 +575,18 @@ def _batch(sizes: dict[str, int]) -> int:
     return batch
 
 
+def _batch_with_rates(sizes: dict[str, int], steps: int) -> int:
+    """`_batch`, but for rates that could as well be meant one for each step."""
+    batch = _batch(sizes)
+    if batch > 1 and isinstance(steps, int | np.integer) and batch == steps and _batch({name: n for name, n in sizes.items() if name != "lr"}) == 1:
+        raise ValueError(
+            f"lr: expected a number, or a rate for each member of a batch, got {batch} of them for {steps} steps of one "
+            f"start: rates that change from step to step are not known here, and for {batch} members repeat the start, "
+            f"weights[[0] * {batch}]"
+        )
+    return batch
+
+
 def _shapes(name: str, widths: tuple[int, ...], modes: int) -> list[tuple[int, ...]]:
     """Shape of one record of one member; one per layer for ``weights``."""
     depth = len(widths) - 1
@@ -524,8 +610,17 @@ def _arrays(record: Any) -> list[NDArray[Any]]:
 
 def _empty(name: str, weights: Weights, batch: int, times: int, modes: int) -> Any:
     shapes = _shapes(name, weights.widths, modes)
-    made = [np.full((batch, times, *shape), np.nan, dtype=weights.dtype) for shape in shapes]
+    made = [unrecorded((batch, times, *shape), weights.dtype) for shape in shapes]
     return made if name == "weights" else made[0]
+
+
+def unrecorded(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """NaN everywhere, so that Ctrl-C is seen while gigabytes are touched for the first time."""
+    made = np.empty(shape, dtype=dtype)
+    flat = made.reshape(-1)
+    for first in range(0, flat.size, _AT_ONCE // 8):
+        flat[first : first + _AT_ONCE // 8] = np.nan
+    return made
 
 
 def _recorded(
@@ -545,7 +640,7 @@ def _recorded(
         made = [
             a
             if a is not None and group.networks == 1 and a.shape[2:] == shape and a.flags.c_contiguous
-            else np.full((members * group.networks, times, *shape), np.nan, dtype=dtype)
+            else unrecorded((members * group.networks, times, *shape), dtype)
             for a, shape in zip(there if name == "weights" else [there], shapes, strict=True)
         ]
         recorded[name] = made if name == "weights" else made[0]
@@ -625,23 +720,3 @@ def _settings(
         "isa": _backend.isa(),
         "version": _backend.version(),
     }
-
-
-OTHERS = "throw=False returns the others, as does .trajectory"
-
-
-def _raise_if_diverged(
-    run: Trajectory,
-    below: str = "below 2/λ_max with λ_max = D s^(2-2/D) at the solution",
-    others: str = OTHERS,
-) -> None:
-    lost = np.flatnonzero(run.status == Status.DIVERGED)
-    if not lost.size:
-        return
-    which = ", ".join(str(i) for i in lost[:5]) + (", …" if lost.size > 5 else "")
-    first = int(run.stopped_at[lost].min())
-    raise IntegrationError(
-        f"{lost.size} of {run.batch} members diverged (member {which}; the first at step {first}): try a smaller lr, "
-        f"{below}; {others}",
-        run,
-    )

@@ -12,10 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _backend, _validate
 from pydln import reduce as reductions
 from pydln.balanced_layers import BalancedGroup, balanced_groups
-from pydln.errors import IntegrationError, Interrupted
 from pydln.exact.tangent_kernel import kernel_distance
 from pydln.flow import (
-    OTHERS,
     RUN_WHOLE,
     Progress,
     Stop,
@@ -32,6 +30,7 @@ from pydln.flow import (
 )
 from pydln.methods import METHODS, Method
 from pydln.methods import method as method_named
+from pydln.outcome import judged
 from pydln.reduce.decay import Decay
 from pydln.reduce.inputs import Needs
 from pydln.reduce.problem import (
@@ -172,7 +171,7 @@ def gradient_flow(
         source="gradient_flow",
         reduced=run.reduced,
     )
-    return _judged(made, interrupted, throw)
+    return judged(made, interrupted=interrupted, throw=throw)
 
 
 class _Ended:
@@ -458,8 +457,7 @@ class _Run:
             made = {n: recorded[n] for n in names if n != "kernel_distance"}
             if distances:
                 root = self.root if self.root is None or self.root.ndim == 2 else self.root[members % len(self.root)]
-                with np.errstate(invalid="ignore", divide="ignore"):  # a kernel of zero has no direction: NaN
-                    made["kernel_distance"] = kernel_distance(recorded["weights"], start, root)
+                made["kernel_distance"] = kernel_distance(recorded["weights"], start, root)
         kernel = Kernel(
             records=made,
             final=problem.weights,
@@ -563,21 +561,3 @@ def _times(t: ArrayLike) -> NDArray[np.float64]:
     if not times.size or (np.diff(times) <= 0).any():
         raise ValueError("t: expected increasing times >= 0, at least one, got " + np.array2string(times, threshold=6))
     return times
-
-
-GIVEN_UP = (Status.DIVERGED, Status.STEP_LIMIT, Status.STIFF)
-
-
-def _judged(run: Trajectory, interrupted: bool, throw: bool) -> Trajectory:
-    if interrupted:
-        done = int(np.count_nonzero(run.status != Status.INTERRUPTED))
-        raise Interrupted(f"interrupted: {done} of {run.batch} members are complete; see .trajectory", run)
-    lost = np.flatnonzero(np.isin(run.status, GIVEN_UP))
-    if throw and lost.size:
-        which = ", ".join(str(i) for i in lost[:5]) + (", …" if lost.size > 5 else "")
-        meaning = Status(int(run.status[lost[0]])).meaning
-        raise IntegrationError(
-            f"{lost.size} of {run.batch} members did not reach the end (member {which}): the first {meaning}; {OTHERS}",
-            run,
-        )
-    return run

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate, mode_events
 from pydln.flow import Progress, Stop, _batch, _progress, _stop_limits, _stop_members
-from pydln.integrate import _Ended, _Integrator, _judged, _times
+from pydln.integrate import _Ended, _Integrator, _times
+from pydln.outcome import judged
 from pydln.reduce.problem import blocks
 from pydln.trajectory import Status, Trajectory
 
@@ -123,7 +124,8 @@ def mode_flow(
     loss = _mode_loss(strengths, targets, spread)
     if asked and not interrupted:
         try:
-            when, why = modes_of.stops(times, strengths, limits)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is judged with the rest
+                when, why = modes_of.stops(times, strengths, limits)
         except KeyboardInterrupt:
             interrupted, status[:] = True, Status.INTERRUPTED
         else:
@@ -142,7 +144,7 @@ def mode_flow(
         | {"isa": _backend.isa(), "version": _backend.version()},
         source="mode_flow",
     )
-    return _judged(run, interrupted, throw)
+    return judged(run, interrupted=interrupted, throw=throw)
 
 
 class _ModeRun:
@@ -221,8 +223,9 @@ def _mode_loss(u: NDArray[Any], s: NDArray[Any], d: NDArray[Any]) -> NDArray[Any
     weight = np.where(d > 0, 0.5 / np.where(d > 0, d, 1), 0)
     for members in blocks(len(u), 8 * u[0].size, at_once=_IN_CACHE, at_least=1):
         span = slice(members[0], members[-1] + 1)
-        gap = u[span] * d[span, None]
-        np.subtract(s[span, None], gap, out=gap)
-        np.multiply(gap, gap, out=gap)
-        np.einsum("btm,bm->bt", gap, weight[span], out=loss[span])
+        with np.errstate(over="ignore", invalid="ignore"):
+            gap = u[span] * d[span, None]
+            np.subtract(s[span, None], gap, out=gap)
+            np.multiply(gap, gap, out=gap)
+            np.einsum("btm,bm->bt", gap, weight[span], out=loss[span])
     return loss

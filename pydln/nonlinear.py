@@ -10,14 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
 from pydln.activations import ACTIVATIONS
-from pydln.errors import Interrupted
 from pydln.flow import (
     Progress,
     Stop,
-    _batch,
+    _batch_with_rates,
     _empty,
     _progress,
-    _raise_if_diverged,
     _refuse_too_large,
     _Schedule,
     _settings,
@@ -25,6 +23,7 @@ from pydln.flow import (
     _stop_members,
 )
 from pydln.noise import Checked
+from pydln.outcome import judged
 from pydln.task import Modes, modes_of
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 from pydln.weights import Weights
@@ -81,7 +80,7 @@ def train_nonlinear(
         φ of the hidden layers: ``linear``, ``tanh``, ``erf``, ``relu``, ``leaky_relu`` (0.01 x below zero), ``gelu``
         (x Φ(x), exactly) or ``softplus``; see `pydln.activations`.
     lr : float or (batch,) array
-        Learning rate η, > 0.
+        Learning rate η, > 0, as in `gradient_descent`: an array is a rate for each member, not for each step.
     steps : int
         Number of steps, >= 0.
     at : 1-D array of int, optional
@@ -164,13 +163,14 @@ def train_nonlinear(
     shared = {"x": inputs, "y": targets, "modes.U": u, "modes.V": v}
     if held_out is not None:
         shared |= {"x_test": held_out[0], "y_test": held_out[1]}
-    batch = _batch(
+    batch = _batch_with_rates(
         {
             "weights": weights.batch,
             **{name: len(a) for name, a in shared.items() if a.ndim == 3},
             **{name: len(rate) for name, rate in rates.items() if rate.ndim},
             **_stop_members(limits),
-        }
+        },
+        steps,
     )
     steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62 // batch)
     threads = _backend.threads(n_threads)
@@ -239,12 +239,7 @@ def train_nonlinear(
         | ({} if drawn is None else drawn.settings),
         source="train_nonlinear",
     )
-    if interrupted:
-        done = int(np.count_nonzero(status != Status.INTERRUPTED))
-        raise Interrupted(f"interrupted: {done} of {batch} members are complete; see .trajectory", trajectory)
-    if throw:
-        _raise_if_diverged(trajectory, "or a smaller start")
-    return trajectory
+    return judged(trajectory, interrupted=interrupted, throw=throw)
 
 
 def _samples(

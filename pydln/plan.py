@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from pydln import _backend, _validate
-from pydln.reduce.find import find
-from pydln.reduce.problem import Ensemble, check_fit
+from pydln import _backend
+from pydln.flow import Stop, prepare
+from pydln.noise import Noise
 from pydln.task import Task
 from pydln.weights import Weights
 
@@ -94,29 +95,57 @@ class Plan:
 
 
 def plan(
-    task: Task, weights: Weights, *, steps: int = 10_000, reduce: str | Sequence[str] = "auto", stops: bool = False
+    task: Task,
+    weights: Weights,
+    *,
+    lr: ArrayLike = 1.0,
+    steps: int = 10_000,
+    at: ArrayLike | None = None,
+    record_every: int | None = None,
+    record: str | Sequence[str] = ("loss", "strengths"),
+    momentum: ArrayLike = 0.0,
+    nesterov: bool = False,
+    weight_decay: ArrayLike = 0.0,
+    noise: Noise | None = None,
+    stop: Stop | None = None,
+    reduce: str | Sequence[str] = "auto",
+    n_threads: int | None = None,
 ) -> Plan:
-    """How `gradient_descent` would run an ensemble, and why. Nothing is run.
+    """How `gradient_descent` would run an ensemble with the same arguments, and why. Nothing is run.
+
+    The answer is that of the run itself, which asks the same function. One thing only a run can tell: members whose
+    reduced networks leave the range of their numbers are run again as they are, see `Trajectory.reduced`.
 
     Parameters
     ----------
     task : Task
     weights : Weights
-    steps : int
-        Length of the run: a search for reductions must pay.
-    reduce : str or sequence of str
-        As for `gradient_descent`.
-    stops : bool
-        Whether the run would have a `Stop`, which couples the modes.
+    lr, steps, at, record_every, record, momentum, nesterov, weight_decay, noise, stop, reduce, n_threads
+        As for `gradient_descent`. What is recorded, drawn and waited for decides with the length of the run, in steps
+        and in time, which reductions hold and pay.
 
     Raises
     ------
     TypeError, ValueError
         As `gradient_descent`.
     """
-    check_fit(task, weights)
-    steps = _validate.integer(steps, "steps", at_least=0)
-    found = find(Ensemble.of(task, weights), reduce, steps=steps, stops=stops)
+    run = prepare(
+        task,
+        weights,
+        lr=lr,
+        steps=steps,
+        at=at,
+        record_every=record_every,
+        record=record,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        noise=noise,
+        stop=stop,
+        reduce=reduce,
+        n_threads=n_threads,
+    ).run
+    found = run.findings()
     core = _backend.core
     ask = core.plan_f32 if weights.dtype == np.float32 else core.plan_f64
     parts = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate, exact
+from pydln._patience import patiently
 from pydln.errors import IntegrationError, Interrupted, NotApplicable
-from pydln.flow import Progress, Stop, _progress, _raise_if_diverged, gradient_descent
+from pydln.flow import Progress, Stop, _progress, gradient_descent
 from pydln.init.arguments import arguments
 from pydln.init.draws import draws, frames
-from pydln.integrate import GIVEN_UP, gradient_flow
+from pydln.integrate import gradient_flow
+from pydln.outcome import judged
 from pydln.task import Modes, Task
-from pydln.trajectory import Status, Trajectory
+from pydln.trajectory import Trajectory
 from pydln.weights import Weights
 
 __all__ = ["Pretrained", "fine_tune", "pretrain"]
@@ -230,16 +231,9 @@ def fine_tune(task: Task, pretrained: Pretrained, *, lr: ArrayLike, steps: int, 
 
 def _later(run: Trajectory, before: FloatArray) -> Trajectory:
     """`run` with its time counted from `before`, (batch,) or (1,), on."""
-    return Trajectory(
+    return run._with(
         t=np.broadcast_to(before, (run.batch,))[:, None] + np.broadcast_to(run.t, (run.batch, run.t.shape[-1])),
-        steps=run.steps,
-        records={name: getattr(run, name) for name in run.names},
-        status=run.status,
-        stopped_at=run.stopped_at,
-        final=run.final,
         settings=run.settings | {"pretraining_time": np.broadcast_to(before, (run.batch,)).copy()},
-        source=run.source,
-        reduced={name: [name in one for one in run.reduced] for name in dict.fromkeys(itertools.chain(*run.reduced))},
     )
 
 
@@ -294,35 +288,14 @@ def _by_flow(times: FloatArray, n_threads: int | None) -> Train:
             solution = exact.solve(own, weights)
         except NotApplicable:
             run = gradient_flow(own, weights, times, record="loss", n_threads=n_threads, throw=False)
-            lost = np.flatnonzero(np.isin(run.status, GIVEN_UP))
-            if lost.size:
-                ended = Status(int(run.status[lost[0]])).name
-                raise IntegrationError(
-                    f"{lost.size} of {run.batch} members did not reach the end (the first, member {lost[0]}: {ended}): "
-                    f"try a shorter t or a smaller scale; {_OTHERS}",
-                    run,
-                ) from None
-            return run, False
+            return judged(run, advice="try a shorter t or a smaller scale", others=_OTHERS), False
         run = solution.evaluate(times)
         # The layers at the end alone: a hundred times over they would be the largest thing here.
         end = solution.evaluate(times[-1:], record="weights")
         final = Weights._adopt([w[:, -1] for w in end.weights])
-        return _with_final(run, final), True
+        return judged(run._with(records={"loss": run.loss}, final=final), others=_OTHERS), True
 
     return train
-
-
-def _with_final(run: Trajectory, final: Weights) -> Trajectory:
-    return Trajectory(
-        t=run.t,
-        steps=run.steps,
-        records={"loss": run.loss},
-        status=run.status,
-        stopped_at=run.stopped_at,
-        final=final,
-        settings=run.settings,
-        source=run.source,
-    )
 
 
 def _by_descent(rates: FloatArray, steps: int, tol: float, n_threads: int | None) -> Train:
@@ -335,8 +308,8 @@ def _by_descent(rates: FloatArray, steps: int, tol: float, n_threads: int | None
         run = gradient_descent(
             own, weights, lr=rate, steps=steps, record="loss", stop=stop, n_threads=n_threads, throw=False
         )
-        _raise_if_diverged(run, "below 1/d of the largest variance d of the inputs", _OTHERS)
-        return run, False
+        below = "try a smaller lr, below 1/d of the largest variance d of the inputs"
+        return judged(run, advice=below, others=_OTHERS), False
 
     return train
 
@@ -347,7 +320,7 @@ def _autoencoder(sigma: FloatArray | None, n: int, normalize: Any) -> Task:
         own = np.eye(n)
         return Task.from_covariances(None, own, float(n), normalize=normalize, name="autoencoder")
     sigma = 0.5 * (sigma + np.swapaxes(sigma, -2, -1))
-    d, Q = np.linalg.eigh(sigma)
+    d, Q = patiently(np.linalg.eigh, sigma)
     d, Q = np.ascontiguousarray(d[..., ::-1]), np.ascontiguousarray(Q[..., ::-1])
     kept = d > _ROUNDING * np.maximum(d[..., :1], 0.0)
     batched = sigma.ndim == 3

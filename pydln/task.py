@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln._patience import interruptible
 from pydln.datasets.moments import Moments, mnist_moments
 
 __all__ = ["Modes", "Samples", "Task"]
@@ -41,6 +42,27 @@ class Modes(NamedTuple):
     U: FloatArray
     s: FloatArray
     V: FloatArray
+
+
+def _work_of_data(_: Any, X: Any, Y: Any, *, X_test: Any = None, **__: Any) -> float:
+    """About the work of second moments and of what is decomposed of them, see `pydln._patience`."""
+    n_in, n_out = X.shape[-1], Y.shape[-1]
+    return float(X.size + (0 if X_test is None else X_test.size)) * (n_in + n_out) + float(n_in) ** 3
+
+
+def _work_of_covariances(_: Any, sigma_xx: Any, sigma_yx: Any, *__: Any, **___: Any) -> float:
+    *members, n_out, n_in = sigma_yx.shape
+    own = float(n_in) * min(n_in, n_out) ** 2 + (0 if sigma_xx is None else float(n_in) ** 3)
+    return float(max(members, default=1)) * own
+
+
+def _work_of_modes(_: Any, s: Any, d_in: int, d_out: int, *__: Any, samples: int | None = None, **___: Any) -> float:
+    largest, modes = max(d_in, d_out), max(min(d_in, d_out) if samples else 1, np.size(s))
+    return float(largest) * modes * (modes + largest) + float(samples or 0) * largest**2
+
+
+def _work_of_products(task: Task, product: Any) -> float:
+    return float(np.size(product)) * (1 if task.whitened else task.n_in)
 
 
 class Samples(NamedTuple):
@@ -142,6 +164,7 @@ class Task:
         """Number of members, or None for a single task."""
         return int(self.sigma_yx.shape[0]) if self.sigma_yx.ndim == 3 else None
 
+    @interruptible(_work_of_products)
     def loss(self, product: ArrayLike) -> FloatArray:
         """The loss L = floor + 1/2 <Sigma_yx - Omega Sigma_xx, Omega* - Omega>, which keeps its digits near the
         minimum.
@@ -184,16 +207,24 @@ class Task:
             raise TypeError(f"member: expected an integer, got {member!r}") from None
         if not -self.batch <= i < self.batch:
             raise IndexError(f"member: expected an integer from {-self.batch} to {self.batch - 1}, got {i}")
+        return self._picked(i)
+
+    def _picked(self, i: int | slice) -> Task:
+        """A member, or some as a batch."""
         shared = self._sigma_xx is None or self._sigma_xx.ndim == 2
+
+        def numbers(value: float | FloatArray) -> float | FloatArray:
+            return np.asarray(value)[i] if isinstance(i, slice) else float(np.asarray(value)[i])
+
         return replace(
             self,
             sigma_yx=self.sigma_yx[i],
             _sigma_xx=self._sigma_xx if shared or self._sigma_xx is None else self._sigma_xx[i],
-            trace_yy=float(np.asarray(self.trace_yy)[i]),
+            trace_yy=numbers(self.trace_yy),
             modes=Modes(*(a[i] for a in self.modes)),
             optimum=self.optimum[i],
-            floor=float(np.asarray(self.floor)[i]),
-            test=self.test if self.test is None or self.test.batch is None else self.test[i],
+            floor=numbers(self.floor),
+            test=self.test if self.test is None or self.test.batch is None else self.test._picked(i),
             data=None if self.data is None else Samples(*(a[i] for a in self.data)),
         )
 
@@ -216,6 +247,7 @@ class Task:
         return "\n".join(lines)
 
     @classmethod
+    @interruptible(_work_of_data)
     def from_data(
         cls,
         X: ArrayLike,
@@ -306,6 +338,7 @@ class Task:
         )
 
     @classmethod
+    @interruptible(_work_of_covariances)
     def from_covariances(
         cls,
         sigma_xx: ArrayLike | None,
@@ -400,6 +433,7 @@ class Task:
         )
 
     @classmethod
+    @interruptible(_work_of_modes)
     def from_spectrum(
         cls,
         s: ArrayLike,
@@ -444,6 +478,7 @@ class Task:
         return _of_modes(modes, floor=max(0.5 * (trace - explained), 0.0), name=name)
 
     @classmethod
+    @interruptible(lambda _, levels=5, branching=2, *__, features=1000, **___: branching ** (3.0 * levels) + features * branching ** (2.0 * levels))
     def hierarchy(
         cls,
         levels: int = 5,
@@ -537,6 +572,7 @@ class Task:
         return strengths if how == "sum" else strengths / n_branch**n_levels
 
     @classmethod
+    @interruptible(_work_of_modes)
     def teacher(
         cls,
         s: ArrayLike,
@@ -658,6 +694,7 @@ class Task:
         )
 
     @classmethod
+    @interruptible(lambda _, tasks: float(sum(task.sigma_yx.size + task.sigma_xx.size for task in tasks)))
     def stack(cls, tasks: Sequence[Task]) -> Task:
         """One batched task out of several single ones, member by member.
 

@@ -55,10 +55,10 @@ _MEANINGS = {
     Status.REACHED_LOSS: "stopped at the loss asked for",
     Status.REACHED_STRENGTH: "stopped at the strengths asked for",
     Status.STEADY: "stopped because the weights no longer moved",
-    Status.DIVERGED: "grew without bound: try a smaller lr or a smaller start",
+    Status.DIVERGED: "grew beyond what its numbers can hold",
     Status.INTERRUPTED: "was interrupted",
-    Status.STEP_LIMIT: "took the most steps it was allowed: allow more (max_steps) or ask for less accuracy",
-    Status.STIFF: "took the most steps it was allowed, held back by stability: allow more, or end before it converged",
+    Status.STEP_LIMIT: "took the most steps it was allowed",
+    Status.STIFF: "took the most steps it was allowed, held back by stability",
 }
 
 
@@ -105,9 +105,9 @@ class Trajectory:
         A `Status` for every member.
     stopped_at : array of int, (batch,)
         The step at which each member stopped, of gradient flow the number of steps of the integrator; -1 for exact
-        solutions.
+        solutions. Of a member that diverged, the first step that was looked at where something is not finite.
     final : Weights, optional
-        The weights at `stopped_at`.
+        The weights where each member ended.
     settings : mapping, optional
         What the run was made with: text, numbers, booleans, None, and lists and dictionaries of these. A NumPy array
         holds one entry per member along its first axis and follows the members when they are picked.
@@ -253,10 +253,17 @@ class Trajectory:
             reduced={name: members[chosen] for name, members in self._reduced.items()},
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def _parts(self) -> dict[str, Any]:
+        """What the constructor takes."""
         given = ("t", "steps", "status", "stopped_at", "final", "settings", "source")
-        kept = {name: getattr(self, name) for name in given}
-        return partial(Trajectory, records=self._records, reduced=self._reduced, **kept), ()
+        return {name: getattr(self, name) for name in given} | {"records": self._records, "reduced": self._reduced}
+
+    def _with(self, **changes: Any) -> Trajectory:
+        """The same but for some of what it is made of."""
+        return Trajectory(**(self._parts() | changes))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Trajectory, **self._parts()), ()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{number} {status.name.lower()}" for status, number in self._counts())

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pydln import _validate
+from pydln._patience import interruptible
 
 __all__ = ["Weights", "member_index"]
 
@@ -184,6 +185,7 @@ class Weights:
         """float32 or float64, the same for every layer."""
         return self._layers[0].dtype
 
+    @interruptible(lambda self: float(min(self.widths[0], self.widths[-1]) * sum(w.size for w in self.layers)))
     def product(self) -> NDArray[Any]:
         """Ω = W_D ⋯ W_1 of every member, (batch, n_D, n_0), in the dtype of the weights."""
         # From the thinner end, so that the running product never has more than min(n_0, n_D) rows or columns.

@@ -618,3 +618,56 @@ def test_the_loss_keeps_its_digits_near_a_minimum_of_zero(whiten) -> None:
     for _ in each_kernel():
         run = descend(task, starts((3, 4, 2)), lr=0.1, steps=20_000, record="loss")
         assert abs(run.loss[0, -1]) < 1e-20
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("normalize", ["mean", "sum"])
+def test_sgd_on_the_mean_squared_error_of_deep_learning_libraries(depth, normalize) -> None:
+    """What the README says of torch.nn.functional.mse_loss with SGD, written out: mean over samples and outputs, no half."""
+    rng = np.random.default_rng(depth)
+    samples, widths = 11, (5, 6, 7)[:depth] + (3,)
+    x, y = rng.normal(size=(samples, 5)), rng.normal(size=(samples, 3))
+    layers = [0.5 * rng.normal(size=(n, m)) for m, n in itertools.pairwise(widths)]
+    start, rate, decay, momentum, n_out = dln.Weights(layers), 0.07, 0.02, 0.6, 3
+    velocity, losses = [np.zeros_like(w) for w in layers], []
+    for _ in range(20):
+        hidden = [x]
+        for w in layers:
+            hidden.append(hidden[-1] @ w.T)
+        losses.append(np.mean((hidden[-1] - y) ** 2))
+        back, gradients = 2 * (hidden[-1] - y) / y.size, []
+        for w, h in zip(layers[::-1], hidden[-2::-1], strict=True):
+            gradients.insert(0, back.T @ h)
+            back = back @ w
+        velocity = [momentum * v + g + decay * w for v, g, w in zip(velocity, gradients, layers, strict=True)]
+        layers = [w - rate * v for w, v in zip(layers, velocity, strict=True)]
+    scale = samples if normalize == "sum" else 1
+    run = dln.gradient_descent(
+        dln.Task.from_data(x, y, normalize=normalize),
+        start,
+        lr=2 * rate / n_out / scale,
+        weight_decay=decay * n_out / 2 * scale,
+        momentum=momentum,
+        steps=20,
+        record_every=1,
+    )
+    for w, wanted in zip(run.final.layers, layers, strict=True):
+        np.testing.assert_allclose(w[0], wanted, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(2 * run.loss[0, :-1] / n_out / scale, losses, rtol=1e-12)
+
+
+def test_as_many_rates_as_steps_are_refused_where_they_may_be_meant_as_a_schedule() -> None:
+    task, one, rates = some_task(3, 2, whiten=True), starts((3, 4, 2)), np.linspace(0.01, 0.02, 7)
+    with pytest.raises(ValueError, match=r"^lr: expected .* got 7 of them for 7 steps of one start: .*weights\[\[0\] \* 7\]"):
+        dln.gradient_descent(task, one, lr=rates, steps=7)
+    with pytest.raises(ValueError, match=r"^lr: expected"):
+        dln.train_nonlinear(np.eye(3), np.ones((3, 2)), one, lr=rates, steps=7)
+    run = dln.gradient_descent(task, one[[0] * 7], lr=rates, steps=7)
+    assert run.batch == 7
+    assert "lr = 0.01 ... 0.02 (per member)" in run.summary()
+    for same in (
+        dln.gradient_descent(task, one, lr=rates, steps=8),
+        dln.gradient_descent(task, one, lr=rates, steps=7, momentum=np.zeros(7)),
+        dln.gradient_descent(task, one, lr=rates[:1], steps=1),
+    ):
+        assert same.batch == len(same.status)

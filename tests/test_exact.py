@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -298,7 +299,7 @@ def test_not_applicable_names_the_condition_and_the_number():
     assert caught.value.missed["balanced, two layers"].startswith("inputs are not whitened: max|Sigma_xx - I| = 0.8")
     nearly = dln.Task.from_covariances(np.eye(4) * (1 + 1e-14), task.sigma_yx, 50.0)
     assert solve(nearly, start).name == "aligned, two layers"
-    text = reason(task, dln.init.gaussian([4, 6, 3], batch=2))
+    text = reason(task, dln.init.gaussian([4, 6, 5, 3], batch=2))
     assert text.startswith("not aligned with the modes of the task: max|W_l r_l - a_l r_(l+1)|/|W_l| = 0.")
     assert "member" in text
     # A small misalignment is measured, not forgiven; rounding is.
@@ -306,7 +307,9 @@ def test_not_applicable_names_the_condition_and_the_number():
         bent = [w.copy() for w in start.layers]
         bent[0][0, 0, 0] += size
         if fails:
-            assert reason(task, dln.Weights(bent)).startswith("not aligned")
+            with pytest.raises(dln.NotApplicable) as caught:
+                solve(task, dln.Weights(bent))
+            assert caught.value.missed["aligned, two layers"].startswith("not aligned")
         else:
             solve(task, dln.Weights(bent))
     # A mode much weaker than the others must itself be balanced.
@@ -331,7 +334,10 @@ def test_products_outside_the_given_modes_are_refused():
             inside.layers[1][0] + 0.4 * np.outer(out[:, 3], hidden),
         ]
     )
-    assert reason(task, beside).startswith("the weights reach outside the 2 modes of the task on both sides")
+    with pytest.raises(dln.NotApplicable) as caught:
+        solve(task, beside)
+    missed = caught.value.missed["aligned, two layers"]
+    assert missed.startswith("the weights reach outside the 2 modes of the task on both sides")
 
 
 def test_wrong_arguments():
@@ -382,7 +388,47 @@ def test_inputs_that_only_want_scaling():
     other = dln.Task.from_covariances(np.diag([2.0, 1.0]), np.eye(2), 9.0)
     assert solve(other, dln.init.aligned(other, depth=2, strength=0.1)).name == "aligned, two layers"
     same = dln.Task.from_covariances(2 * np.eye(2), np.eye(2), 9.0)
-    assert "not aligned" in reason(same, dln.init.gaussian([2, 3, 2], seed=1))
+    assert "not aligned" in reason(same, dln.init.gaussian([2, 3, 3, 2], seed=1))
+
+
+@pytest.mark.parametrize("size", [1e-11, 8.6e-6, 1e-3])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_nearest_condition_is_that_nearest_in_units_of_its_tolerance(size, dtype):
+    """lambda-balanced but for `size`, and far from aligned: what is named is balance, and the tolerance that accepts it."""
+    if dtype == np.float32 and size < 1e-5:
+        return
+    task = whitened(4, 3, [2.0, 1.0, 0.5])
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        start = dln.init.lambda_balanced(rng.standard_normal((3, 4)), imbalance=0.0, width=3, seed=seed)
+        off = dln.Weights([(w + size * rng.standard_normal(w.shape)).astype(dtype) for w in start.layers])
+        with pytest.raises(dln.NotApplicable, match=r"^not lambda-balanced: .* \(needed by the solution") as caught:
+            solve(task, off)
+        tol = float(re.search(r"; tol=(\S+) would accept it\)$", str(caught.value)).group(1))
+        assert solve(task, off, tol=tol).name == "balanced, two layers"
+        with pytest.raises(dln.NotApplicable):
+            solve(task, off, tol=0.8 * tol)
+        assert caught.value.missed["aligned, two layers"].startswith("not aligned")
+
+
+def test_a_tolerance_is_offered_only_where_one_would_do():
+    """Whatever is missed: the sentence names a tolerance up to a percent that is enough, or none."""
+    rng, offered = np.random.default_rng(0), 0
+    for _ in range(60):
+        depth, size = int(rng.integers(2, 5)), 10.0 ** rng.uniform(-11, 0)
+        task = whitened(4, 3, np.sort(rng.uniform(0.5, 2, 3))[::-1])
+        start = dln.init.aligned(task, depth=depth, strength=0.3, width=4, seed=int(rng.integers(99)))
+        off = dln.Weights([w + size * rng.standard_normal(w.shape) for w in start.layers])
+        with pytest.raises(dln.NotApplicable) as caught:
+            solve(task, off)
+        found = re.search(r"; tol=(\S+) would accept it\)$", str(caught.value))
+        if found:
+            offered += 1
+            solve(task, off, tol=float(found.group(1)))
+        else:
+            with pytest.raises(dln.NotApplicable):
+                solve(task, off, tol=1e-3 if size > 1e-3 else 1e-13)
+    assert offered > 20
 
 
 @pytest.mark.parametrize("c", [0.125, 3.0])

@@ -80,7 +80,7 @@ def test_depth_costs_a_finite_delay() -> None:
 
 def test_saddles_are_passed_in_the_order_of_the_strengths() -> None:
     task = dln.Task.from_spectrum([3.0, 2.0, 1.0], 4, 3, seed=0, trace_yy=20.0)
-    stairs = exact.saddle_to_saddle(task.modes.s, 1e-20, depth=2, floor=task.floor)
+    stairs = exact.saddle_to_saddle(1e-20, task.modes.s, depth=2, floor=task.floor)
     assert stairs.order.tolist() == [0, 1, 2]
     weights = dln.init.aligned(task, depth=2, width=3, strength=1e-20)
     middle = [0.0, *(0.5 * (stairs.times[1:] + stairs.times[:-1])), 60.0]
@@ -88,7 +88,7 @@ def test_saddles_are_passed_in_the_order_of_the_strengths() -> None:
     np.testing.assert_allclose(plateaus, stairs.losses, atol=0.05)
     u = exact.solve(task, weights).evaluate(stairs.times).strengths[0].diagonal()
     np.testing.assert_allclose(u, task.modes.s / 2, rtol=1e-12)
-    held = exact.saddle_to_saddle([1.0, 2.0, 3.0], [0.1, 0.0, 0.1], depth=2)
+    held = exact.saddle_to_saddle([0.1, 0.0, 0.1], [1.0, 2.0, 3.0], depth=2)
     assert held.order.tolist() == [2, 0, 1]
     np.testing.assert_allclose(held.losses, [7.0, 2.5, 2.0])
     assert held.times[1] == math.inf

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import pydln as dln
 from pydln import flow
 from pydln import reduce as reductions
+from pydln._patience import patiently
 
 EPS = np.finfo(np.float64).eps
 RATES = (
@@ -634,9 +635,9 @@ def test_ctrl_c_between_calls_of_the_kernel(kind, monkeypatch) -> None:
 def test_large_decompositions_run_beside() -> None:
     """In a thread, so that Ctrl-C is seen: the same result, and the same failure."""
     a = np.random.default_rng(0).normal(size=(1, 300, 300))
-    np.testing.assert_array_equal(reductions.problem.patiently(np.linalg.eigh, a)[0], np.linalg.eigh(a)[0])
+    np.testing.assert_array_equal(patiently(np.linalg.eigh, a)[0], np.linalg.eigh(a)[0])
     with pytest.raises(np.linalg.LinAlgError):
-        reductions.problem.patiently(np.linalg.svd, a * np.nan, full_matrices=False)
+        patiently(np.linalg.svd, a * np.nan, full_matrices=False)
 
 
 def test_in_whatever_pieces_the_work_is_done(monkeypatch) -> None:

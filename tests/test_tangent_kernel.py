@@ -106,10 +106,46 @@ def test_a_larger_start_is_lazier() -> None:
     np.testing.assert_allclose(np.log2(ends[0] / ends[1]), 8, atol=0.2)
 
 
-def test_it_is_nan_where_the_kernel_is_zero() -> None:
-    task = some_task(3, 2, whiten=True)
-    weights = dln.Weights([np.zeros((4, 3)), np.zeros((4, 4)), np.zeros((2, 4))])
-    assert np.isnan(descend(task, weights, lr=0.1, steps=3, record="kernel_distance").kernel_distance).all()
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("whiten", [True, False], ids=["whitened", "general"])
+def test_a_kernel_of_zero_does_not_move(whiten, dtype) -> None:
+    task = some_task(3, 2, whiten=whiten)
+    weights = dln.Weights([np.zeros((4, 3), dtype), np.zeros((4, 4), dtype), np.zeros((2, 4), dtype)])
+    nothing = dln.Task.from_covariances(np.zeros((3, 3)), np.zeros((2, 3)), 1.0)
+    for own, start in ((task, weights), (nothing, starts((3, 4, 4, 2), dtype=dtype))):
+        for isa, layout in KERNELS:
+            with _backend.forced(isa=isa, layout=layout):
+                run = descend(own, start, lr=0.1, steps=3, record="kernel_distance")
+            assert (run.kernel_distance == 0).all()
+        assert (dln.gradient_flow(own, start, [0.0, 1.0], record="kernel_distance").kernel_distance == 0).all()
+
+
+@pytest.mark.parametrize(("dtype", "widths", "power"), [
+    (np.float32, (3, 5, 4, 2), 19), (np.float32, (2, 4, 3, 5, 4), 14), (np.float64, (3, 5, 4, 2), 140),
+    (np.float64, (2, 4, 3, 3, 5, 4), 80),
+])  # fmt: skip
+def test_the_size_of_the_layers_does_not_matter(dtype, widths, power) -> None:
+    """c W learns c^D Σ_yx at the rate c^(2-2D) lr as W learns Σ_yx at lr, by the same bits where c is a power of two: K is
+    c^(2D-2) times what it was, its square beyond the range of the numbers."""
+    one, weights, D = some_task(widths[0], widths[-1], whiten=True), starts(widths, 9, dtype=dtype), len(widths) - 1
+    how = {"steps": 30, "record_every": 10, "record": "kernel_distance"}
+    for isa, layout in KERNELS:
+        found = []
+        for c in (1.0, 2.0**-power, 2.0**power):
+            task = dln.Task.from_covariances(None, c**D * one.sigma_yx, c ** (2 * D) * one.trace_yy)
+            scaled = dln.Weights([(c * w).astype(dtype) for w in weights.layers])
+            with _backend.forced(isa=isa, layout=layout):
+                found.append(descend(task, scaled, lr=0.05 * c ** (2 - 2 * D), **how).kernel_distance)
+            assert np.finfo(dtype).tiny < c ** (2 * D) < np.finfo(dtype).max
+        np.testing.assert_array_equal(found[1], found[0])
+        np.testing.assert_array_equal(found[2], found[0])
+        flows = []
+        for c in (1.0, 2.0**-power, 2.0**power):
+            task = dln.Task.from_covariances(None, c**D * one.sigma_yx, c ** (2 * D) * one.trace_yy)
+            scaled = dln.Weights([(c * w).astype(dtype) for w in weights.layers])
+            t = np.array([0.0, 0.5, 1.0]) * c ** (2 - 2 * D)
+            flows.append(dln.gradient_flow(task, scaled, t, record="kernel_distance").kernel_distance)
+        np.testing.assert_allclose(flows[1:], [flows[0]] * 2, rtol=0, atol=10 * np.finfo(dtype).eps)
 
 
 def test_reductions_are_not_made_and_refused_by_name() -> None:

@@ -61,13 +61,14 @@ static inline double drift_flops(const Chain& c) {
   return sum;
 }
 
-// The same of looking at the tangent kernel once: products from below, two Gram matrices a layer, and their inner products.
+// The same of looking at the tangent kernel once: products from both sides, two Gram matrices a layer, their inner products.
 static inline double tangent_flops(const Chain& c) {
   const double in = static_cast<double>(c.widths[0]), out = static_cast<double>(c.widths[c.depth]);
   double sum = 4.0 * static_cast<double>(c.depth * c.depth) * (in * in + out * out);
   for (std::int64_t l = 1; l < c.depth; ++l) {
     const double here = static_cast<double>(c.widths[l]), before = static_cast<double>(c.widths[l - 1]);
-    sum += 2.0 * here * (in * in + out * out + (l > 1 ? in * before : 0.0));
+    const double after = static_cast<double>(c.widths[l + 1]);
+    sum += 2.0 * here * (in * in + out * out + (l > 1 ? in * before : 0.0) + (l + 1 < c.depth ? out * after : 0.0));
   }
   return sum;
 }

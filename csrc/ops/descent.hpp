@@ -13,7 +13,7 @@ namespace pydln::ops {
 
 template <class T>
 struct Descent : Training<T>, Recording<T> {
-  PerMember<const T> root;  // (n_0, n_0): R = R^T, R R = Sigma_xx, for kernel_distance; absent: Sigma_xx = I
+  PerMember<const T> root;  // (n_0, n_0): R = R^T, R R = Sigma_xx, up to a factor, for kernel_distance; absent: I
 
   PerMember<const T> lr;
   PerMember<const T> momentum;  // absent: 0

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
+from pydln._patience import broadcast, interruptible
 from pydln.exact.mode_legs import Depth, log_ratio, only, power_time
 from pydln.exact.mode_table import table
 
@@ -73,10 +74,11 @@ def balanced_mode(u0: ArrayLike, s: ArrayLike, t: ArrayLike, *, depth: float) ->
     Raises
     ------
     TypeError, ValueError
-        An argument that is not made of finite numbers, a negative time, depth < 1, shapes that do not broadcast.
+        An argument that is not made of finite numbers, a negative time, depth < 1, shapes that do not broadcast; or
+        numbers so far apart that u(t) is none, |u0| > 1e300 |s|.
     """
     start, target, times = _arguments(u0=u0, s=s, t=t)
-    return _solve(Depth.of(depth), start, target, times, with_gap=False)[0][()]
+    return _validate.known(_solve(Depth.of(depth), start, target, times, with_gap=False)[0], "u0, s, t")[()]
 
 
 def balanced_mode_and_gap(u0: Floats, s: Floats, t: Floats, depth: float) -> tuple[Floats, Floats]:
@@ -214,6 +216,7 @@ def _across(course: Depth, u0: Floats, size: Floats, theta: Floats) -> tuple[Flo
     return u, -size - u
 
 
+@interruptible(broadcast)
 def time_to_reach(u0: ArrayLike, u: ArrayLike, s: ArrayLike, *, depth: float) -> Floats:
     """The time at which `balanced_mode` started at `u0` passes `u`: the inverse function.
 

@@ -73,7 +73,9 @@ def sharpness(s: ArrayLike, *, depth: float) -> Floats:
     strengths = np.abs(_validate.array(s, "s"))
     if strengths.ndim == 0:
         strengths = strengths[None]
-    return np.asarray(D * strengths.max(axis=-1) ** (2 - 2 / D))[()]
+    with np.errstate(over="ignore"):
+        largest = np.asarray(D * strengths.max(axis=-1) ** (2 - 2 / D))
+    return _validate.known(largest, "s, depth")[()]
 
 
 def stable_lr(s: ArrayLike, *, depth: float) -> Floats:
@@ -141,7 +143,7 @@ class Saddles(NamedTuple):
     losses: Floats
 
 
-def saddle_to_saddle(s: ArrayLike, u0: ArrayLike, *, depth: float, floor: float = 0.0) -> Saddles:
+def saddle_to_saddle(u0: ArrayLike, s: ArrayLike, *, depth: float, floor: float = 0.0) -> Saddles:
     """Times and plateaus of stage-like learning from a decoupled balanced start, whitened inputs.
 
     Each saddle has some modes learned and the others at zero; modes leave in the order of their strengths if they start
@@ -149,10 +151,10 @@ def saddle_to_saddle(s: ArrayLike, u0: ArrayLike, *, depth: float, floor: float 
 
     Parameters
     ----------
-    s : (mode,) array
-        Strengths of the task's modes.
     u0 : float or (mode,) array
         Strengths at the start.
+    s : (mode,) array
+        Strengths of the task's modes.
     depth : float
         Number of weight matrices.
     floor : float
@@ -161,10 +163,22 @@ def saddle_to_saddle(s: ArrayLike, u0: ArrayLike, *, depth: float, floor: float 
     Returns
     -------
     Saddles
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not finite numbers of these shapes, or a start beyond its target, |u0| > |s|: there is no stair to descend.
     """
     target = _validate.array(s, "s", shape=("mode",))
-    first = np.broadcast_to(_validate.array(u0, "u0"), target.shape)
-    reached = first / np.where(target == 0, 1.0, target) > 0.5
+    start = _validate.array(u0, "u0")
+    if start.ndim and start.shape != target.shape:
+        raise ValueError(f"u0: expected a number or {target.shape} like s, got {start.shape}")
+    first = np.broadcast_to(start, target.shape)
+    beyond = np.flatnonzero((np.abs(first) > np.abs(target)) & (target != 0))
+    if beyond.size:
+        k = int(beyond[0])
+        raise ValueError(f"u0: expected starts no larger than s, got {first[k]:g} beside s = {target[k]:g} (mode {k})")
+    reached = np.divide(first, target, out=np.zeros(target.shape), where=target != 0) > 0.5
     times = np.where(reached, 0.0, np.nan_to_num(half_time(first, target, depth=depth), nan=0.0, posinf=np.inf))
     order = np.argsort(times, kind="stable")
     left = 0.5 * target[order] ** 2

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from pydln._patience import interruptible
 from pydln.errors import NotApplicable
 from pydln.exact.aligned_balanced import AlignedBalanced
 from pydln.exact.aligned_two_layers import AlignedTwoLayers
@@ -21,6 +24,8 @@ __all__ = ["SOLUTIONS", "Candidate", "Candidates", "candidates", "solve"]
 
 SOLUTIONS: tuple[type[Solution], ...] = (OneLayer, AlignedTwoLayers, BalancedTwoLayers, AlignedBalanced)
 """Every exact solution, in the order in which they are tried."""
+
+_MOST_LEFT_OUT = 0.01  # tolerances up to this are suggested
 
 
 class Candidate(NamedTuple):
@@ -58,6 +63,14 @@ class Candidates(tuple[Candidate, ...]):
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
+def _work(task: Task, weights: Weights, **_: Any) -> float:
+    """About the work of a look at every layer in the modes of the task, see `pydln._patience`."""
+    modes = min(task.n_in, task.n_out)
+    members = max(weights.batch, task.batch or 1)
+    return float(members) * (sum(w[0].size for w in weights.layers) * modes + (not task.whitened) * task.n_in**3)
+
+
+@interruptible(_work)
 def candidates(task: Task, weights: Weights, *, tol: float | None = None) -> Candidates:
     """What every exact solution needs of a task and weights, and what was measured.
 
@@ -72,14 +85,16 @@ def _candidates(start: Start) -> Candidates:
     found = []
     for solution in SOLUTIONS:
         looked_at: list[Condition] = []
-        for condition in solution.conditions(start):
-            looked_at.append(condition)
-            if not condition.holds:
-                break
+        with np.errstate(over="ignore", invalid="ignore"):  # a number that is none holds nothing
+            for condition in solution.conditions(start):
+                looked_at.append(condition)
+                if not condition.holds:
+                    break
         found.append(Candidate(solution.name, looked_at[-1].holds, tuple(looked_at)))
     return Candidates(found)
 
 
+@interruptible(_work)
 def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution:
     """The exact gradient flow of a task from given weights.
 
@@ -106,8 +121,9 @@ def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution
     TypeError, ValueError
         Not a task or not weights, or widths or batches that do not fit each other.
     NotApplicable
-        No solution covers this start. The message is the condition that the nearest one misses, with the number
-        measured; the attribute ``missed`` has what each of them misses, ``table`` all that was measured.
+        No solution covers this start. The message is the condition that the nearest one misses, nearest in units of
+        what is allowed, with the number measured and, where one up to 0.01 is enough, the `tol` that would accept it;
+        the attribute ``missed`` has what each of them misses, ``table`` all that was measured.
 
     Notes
     -----
@@ -129,10 +145,39 @@ def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution
     found = _candidates(start)
     for solution, candidate in zip(SOLUTIONS, found, strict=True):
         if candidate.applies:
-            return solution(start)
-    nearest = max(found, key=lambda candidate: len(candidate.conditions))
+            with np.errstate(over="ignore", invalid="ignore"):  # evaluated, it is judged
+                return solution(start)
+    nearest = _nearest(found)
+    enough = _enough(start, nearest)
+    accepted = "" if enough is None else f"; tol={enough:.1e} would accept it"
     raise NotApplicable(
-        f"{nearest.conditions[-1].failure} (needed by the solution {nearest.name!r})",
+        f"{nearest.conditions[-1].failure} (needed by the solution {nearest.name!r}{accepted})",
         {candidate.name: candidate.conditions[-1].failure for candidate in found},
         str(found),
     )
+
+
+def _excess(candidate: Candidate) -> float:
+    """How many times what is allowed was measured; infinite where no tolerance decided."""
+    missed = candidate.conditions[-1]
+    if not (math.isfinite(missed.measured) and math.isfinite(missed.allowed)):
+        return math.inf
+    return missed.measured / max(missed.allowed, 1e-300)
+
+
+def _nearest(found: Candidates) -> Candidate:
+    """What misses its condition by the least of what is allowed; of those that miss a yes or no, who got furthest."""
+    return min(found, key=lambda candidate: (_excess(candidate), -len(candidate.conditions)))
+
+
+def _enough(start: Start, nearest: Candidate) -> float | None:
+    """A tolerance with which the solution would apply, tried; None where only one that leaves a percent out would do."""
+    solution = next(s for s in SOLUTIONS if s.name == nearest.name)
+    wanted = _excess(nearest) * max(start.tolerance, 1e-16)
+    for tol in (1.1 * wanted, 11 * wanted, 110 * wanted):
+        rounded = float(f"{tol:.1e}")
+        if rounded > _MOST_LEFT_OUT:
+            return None
+        if all(condition.holds for condition in solution.conditions(Start(start.task, start.weights, rounded))):
+            return rounded
+    return None

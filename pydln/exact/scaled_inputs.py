@@ -68,7 +68,7 @@ class ScaledInputs(Solution):
         """The quantities `names` in the units of the task."""
         D, c = self.start.depth, self.variance[:, None]
         asked = {"product" if name == "test_loss" else name for name in names}
-        found = self.whitened.records(t * c ** ((2 - D) / D), tuple(asked))
+        found = self.whitened.records(np.minimum(t * c ** ((2 - D) / D), np.finfo(np.float64).max), tuple(asked))
         unit = self.unit[:, None]
         out: dict[str, Any] = {}
         if "loss" in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _validate
 from pydln.exact.start import Condition, Start
 from pydln.exact.tangent_kernel import kernel_distance
-from pydln.reduce.problem import input_root, transposed
+from pydln.outcome import judged
+from pydln.reduce.problem import blocks, input_root, transposed
 from pydln.trajectory import QUANTITIES, Status, Trajectory
 
 __all__ = ["ModeSolution", "Solution"]
 
 Floats = NDArray[Any]
+
+_AT_ONCE = 2**25  # bytes that are worked on at once
 
 # Eighth-order central difference: places in steps to weights.
 _DIFFERENCE = {
@@ -58,7 +62,9 @@ class Solution(ABC):
     def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
         """The quantities `names` at times `t`, (batch or 1, time), with axes as in `Trajectory`."""
 
-    def evaluate(self, t: ArrayLike, *, record: str | Sequence[str] = ("loss", "strengths")) -> Trajectory:
+    def evaluate(
+        self, t: ArrayLike, *, record: str | Sequence[str] = ("loss", "strengths"), throw: bool = True
+    ) -> Trajectory:
         """The solution at given times.
 
         Parameters
@@ -68,6 +74,9 @@ class Solution(ABC):
         record : name or sequence of names
             Out of ``loss``, ``test_loss``, ``strengths``, ``product``, ``layer_norms``, ``kernel_distance``,
             ``drift``, ``weights``, as in `pydln.gradient_descent`. The loss is in the normalisation of the task.
+        throw : bool
+            Raise `IntegrationError` if a number of a member is beyond the range of float64; otherwise its `Status` is
+            ``DIVERGED``.
 
         Returns
         -------
@@ -79,6 +88,8 @@ class Solution(ABC):
         TypeError, ValueError
             Times that are not finite numbers >= 0 or fit no batch; unknown names; ``test_loss`` without held-out
             covariances; more than the memory that is free would hold.
+        IntegrationError
+            Numbers beyond the range of float64, and `throw` is true; ``.trajectory`` holds the rest.
         """
         times = _validate.array(t, "t", at_least=0)
         if times.ndim not in (1, 2) or (
@@ -103,24 +114,18 @@ class Solution(ABC):
             "drift": len(layers) - 1,
             "weights": sum(layers),
         }
-        # Recorded arrays are put together from pieces of the same size.
-        numbers = 2 * sum(entries.get(name, 1) for name in names) + self.working
+        recorded = sum(entries.get(name, 1) for name in names)
+        at_once = 8 * (recorded + self.working)
         _validate.fits_in_memory(
-            8 * batch * times.shape[-1] * numbers,
+            8 * batch * times.shape[-1] * recorded + min(_AT_ONCE + at_once, at_once * batch * times.shape[-1]),
             f"record: {', '.join(names) or 'nothing'} of {batch} member{'s' * (batch > 1)} at {times.shape[-1]} times",
             "evaluate at fewer times, record fewer names, or pick members of task and weights",
         )
-        found = self.records(np.atleast_2d(times), names)
-
-        def full(a: Floats) -> Floats:
-            return np.ascontiguousarray(np.broadcast_to(a, (batch, times.shape[-1], *a.shape[2:])))
-
-        return Trajectory(
+        found = self._in_pieces(np.atleast_2d(times), names, batch, at_once)
+        run = Trajectory(
             t=times,
             steps=None,
-            records={
-                name: tuple(full(w) for w in found[name]) if name == "weights" else full(found[name]) for name in names
-            },
+            records={name: tuple(found[name]) if name == "weights" else found[name][0] for name in names},
             status=np.full(batch, Status.COMPLETED),
             stopped_at=np.full(batch, -1),
             settings={
@@ -132,6 +137,47 @@ class Solution(ABC):
             },
             source=f"exact:{self.name}",
         )
+        return judged(run, throw=throw)
+
+    def _in_pieces(self, t: Floats, names: Sequence[str], batch: int, bytes_of_one: int) -> dict[str, list[Floats]]:
+        """`records` of all members and times, worked out so few at once that Ctrl-C never waits long.
+
+        Members first, for some solutions follow a member from the start to its last time.
+        """
+        times = t.shape[-1]
+        found: dict[str, list[Floats]] = {}
+        for members in blocks(batch, bytes_of_one * max(1, times), at_once=_AT_ONCE):
+            rows = slice(members[0], members[-1] + 1)
+            part, own = self._part(rows), t[rows] if len(t) > 1 else t
+            for columns in [*blocks(times, bytes_of_one * len(members), at_once=_AT_ONCE)] or [np.arange(0)]:
+                some = slice(columns[0], columns[-1] + 1) if columns.size else slice(0, 0)
+                # What is not finite is judged with the rest.
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                    made = part.records(own[:, some], names)
+                for name in names:
+                    arrays = made[name] if name == "weights" else [made[name]]
+                    if name not in found:
+                        found[name] = [np.empty((batch, times, *a.shape[2:])) for a in arrays]
+                    for whole, a in zip(found[name], arrays, strict=True):
+                        whole[rows, some] = a
+        return found
+
+    def _part(self, rows: slice) -> Solution:
+        """The solution of some of the members: what is kept of each has one entry for everybody or one per member."""
+        if self.batch == 1 or rows == slice(0, self.batch):
+            return self
+
+        def own(value: Any) -> Any:
+            if isinstance(value, np.ndarray) and len(value) == self.batch:
+                return value[rows]
+            if isinstance(value, Solution | Start):
+                return value._part(rows)
+            return [own(one) for one in value] if isinstance(value, list) else value
+
+        part = copy.copy(self)
+        part.__dict__.update({name: own(value) for name, value in vars(self).items()})
+        part.batch = part.start.batch
+        return part
 
     def residual(self, t: ArrayLike) -> Floats:
         """How well the solution satisfies the equation of gradient flow: |dW/dt + ∂L/∂W| of the weights it gives.
@@ -228,7 +274,9 @@ class ModeSolution(Solution):
     def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
         """The quantities `names`, from the modes alone; the loss has its digits down to the floor."""
         times = t[:, :, None]
-        u, gap, state = self.modes(times if self.start.task.whitened else times * self.variances[:, None])
+        if not self.start.task.whitened:
+            times = np.minimum(times * self.variances[:, None], np.finfo(np.float64).max)
+        u, gap, state = self.modes(times)
         start, depth = self.start, self.start.depth
         found: dict[str, Any] = {"strengths": u}
         if "loss" in names:

@@ -86,13 +86,18 @@ class Start:
         members = task.batch or 1
         if 1 not in (members, weights.batch) and members != weights.batch:
             raise ValueError(f"weights: expected 1 or {members} members like the task, got {weights.batch}")
-        self.task, self.weights = task, weights
+        self.task, self.weights, self._tol = task, weights, tol
         self.depth = weights.depth
         self.batch = max(members, weights.batch)
         self._eps = float(np.finfo(weights.dtype).eps)
         self.rounding = _ROUNDING * self._eps
         self.asked = 0.0 if tol is None else float(_validate.array(tol, "tol", shape=(), at_least=0))
         self.tolerance = _TOLERANCE[weights.dtype] if tol is None else self.asked
+
+    def _part(self, rows: slice) -> Start:
+        """Some of the members."""
+        task = self.task._picked(rows) if (self.task.batch or 1) > 1 else self.task
+        return Start(task, self.weights[rows] if self.weights.batch > 1 else self.weights, self._tol)
 
     def layer(self, k: int) -> Floats:
         """W_k in float64, (batch or 1, n_k, n_{k-1}), k = 1 … D."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln._patience import broadcast, interruptible
 
 __all__ = ["TwoLayerMode", "eigenvectors", "mean_decay", "scalar_mode", "two_layer_mode"]
 
@@ -43,10 +44,10 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats) -> TwoLayerMode
     plus = np.where(opposed & ~still, along, a0 * upper + b0 * lower)
     minus = a0 * lower - b0 * upper
 
-    k = kappa * t
-    decay = np.exp(-k)
-    integral = t * mean_decay(2 * k)
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        k = kappa * t
+        decay = np.exp(-k)
+        integral = np.where(k < 1, t * mean_decay(np.where(k < 1, 2 * k, 0.0)), -np.expm1(-2 * k) / (2 * safe))
         grown = np.where(plus == 0, 0.0, np.abs(plus) * np.exp(0.5 * k) * np.exp(0.5 * k))
         # Divide through by the growing exponential once it leads: nothing overflows, and plus = 0 stays an exact zero.
         scale = np.where(grown > 1, 1 / grown, 1.0)
@@ -81,6 +82,7 @@ def mean_decay(x: Floats) -> Floats:
     return np.where(x == 0, 1.0, -np.expm1(-x) / np.where(x == 0, 1.0, x))
 
 
+@interruptible(broadcast)
 def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tuple[Floats, Floats]:
     """Layer strengths of one mode of a two-layer linear network with whitened inputs, in closed form.
 
@@ -105,7 +107,8 @@ def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tup
     Raises
     ------
     TypeError, ValueError
-        An argument that is not made of finite numbers, a negative time, shapes that do not broadcast.
+        An argument that is not made of finite numbers, a negative time, shapes that do not broadcast; or numbers beyond
+        1e150 or below 1e-300, whose squares are none.
     """
     first = _validate.array(a0, "a0")
     second = _validate.array(b0, "b0")
@@ -118,5 +121,7 @@ def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tup
             f"a0, b0, s, t: expected shapes that broadcast, got {first.shape}, {second.shape}, {target.shape}, "
             f"{times.shape}"
         ) from None
-    mode = two_layer_mode(first, second, target, times)
-    return mode.a[()], mode.b[()]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused as not known
+        mode = two_layer_mode(first, second, target, times)
+    a, b = (_validate.known(x, "a0, b0, s, t") for x in (mode.a, mode.b))
+    return a[()], b[()]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate
+from pydln._patience import interruptible
 from pydln.init.arguments import agree, fits, hidden_widths, member_keys
 from pydln.init.draws import from_frames
 from pydln.task import Task
@@ -18,6 +20,13 @@ __all__ = ["aligned"]
 FloatArray = NDArray[np.float64]
 
 
+def _work(task: Task, *, depth: int, width: Any = None, strength: Any = None, batch: int | None = None, **_: Any) -> float:
+    modes = task.modes.s.shape[-1]
+    widest = max((task.n_in, task.n_out, *(np.atleast_1d(width) if width is not None else ())))
+    return float(max(batch or 1, task.batch or 1, len(np.atleast_1d(strength)))) * depth * widest**2 * modes
+
+
+@interruptible(_work)
 def aligned(
     task: Task,
     *,

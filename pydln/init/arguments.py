@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate
 
-__all__ = ["Arguments", "agree", "arguments", "fits", "hidden_widths", "member_keys", "shapes", "whole_widths"]
+__all__ = ["Arguments", "agree", "arguments", "fits", "hidden_widths", "member_keys", "shapes", "whole_widths", "work"]
 
 FloatArray = NDArray[np.float64]
 
@@ -48,6 +49,11 @@ def arguments(
     fits(count, dims, kind)
     each = np.repeat(gain.reshape(-1, 1), depth, axis=1) if gain.ndim < 2 else gain
     return Arguments(dims, [each[:, place].reshape(-1, 1, 1) for place in range(depth)], count, keys, kind)
+
+
+def work(widths: Sequence[int], *, batch: int | None = None, **_: Any) -> float:
+    """About the work of making layers of these widths, see `pydln._patience`: that of a decomposition of each."""
+    return float(batch or 1) * sum(max(n, m) * min(n, m) ** 2 for n, m in pairwise([int(n) for n in widths]))
 
 
 def whole_widths(widths: Sequence[int]) -> list[int]:

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate
+from pydln._patience import interruptible
 from pydln.init.arguments import cast, fits, hidden_widths, member_keys
 from pydln.init.draws import from_frames
 from pydln.weights import Weights
 
-__all__ = ["balanced", "svd_of"]
+__all__ = ["balanced", "product_work", "svd_of"]
 
 FloatArray = NDArray[np.float64]
 
 
+def product_work(
+    product: Any, *, width: int | Sequence[int] | None = None, depth: int = 2, batch: int | None = None, **_: Any
+) -> float:
+    """About the work of decomposing a product and making layers of it, see `pydln._patience`."""
+    *members, n_out, n_in = np.shape(product)
+    widest = max((n_out, n_in, *(np.atleast_1d(width) if width is not None else ())))
+    return float(max(batch or 1, *members, 1)) * depth * widest * min(n_out, n_in) ** 2
+
+
+@interruptible(product_work)
 def balanced(
     product: ArrayLike,
     *,

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from pydln.init.arguments import arguments, cast, shapes
+from pydln._patience import interruptible
+from pydln.init.arguments import arguments, cast, shapes, work
 from pydln.weights import Weights
 
 __all__ = ["identity"]
 
 
+@interruptible(work)
 def identity(
     widths: Sequence[int], *, batch: int | None = None, scale: ArrayLike = 1.0, dtype: DTypeLike = np.float64
 ) -> Weights:

@@ -6,14 +6,16 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pydln import _validate
+from pydln._patience import interruptible
 from pydln.init.arguments import agree, cast, fits, hidden_widths, member_keys
-from pydln.init.balanced import svd_of
+from pydln.init.balanced import product_work, svd_of
 from pydln.init.draws import frames
 from pydln.weights import Weights
 
 __all__ = ["lambda_balanced"]
 
 
+@interruptible(product_work)
 def lambda_balanced(
     product: ArrayLike,
     *,

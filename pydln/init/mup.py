@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pydln.init.arguments import arguments, cast, shapes, whole_widths
+from pydln._patience import interruptible
+from pydln.init.arguments import arguments, cast, shapes, whole_widths, work
 from pydln.init.draws import draws
 from pydln.weights import Weights
 
@@ -46,6 +47,7 @@ def mup_scaling(widths: Sequence[int]) -> MupScaling:
     return _scaling(whole_widths(widths))
 
 
+@interruptible(work)
 def mup(
     widths: Sequence[int],
     *,

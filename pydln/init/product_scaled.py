@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln._patience import interruptible
 from pydln.init.arguments import agree
 from pydln.task import Task
 from pydln.weights import Weights
@@ -15,6 +18,12 @@ __all__ = ["product_scaled"]
 FloatArray = NDArray[np.float64]
 
 
+def _work(weights: Weights, **_: Any) -> float:
+    thin = min(weights.widths[0], weights.widths[-1])
+    return float(thin * sum(w.size for w in weights.layers))
+
+
+@interruptible(_work)
 def product_scaled(
     weights: Weights, *, norm: ArrayLike | None = None, strength: ArrayLike | None = None, task: Task | None = None
 ) -> Weights:

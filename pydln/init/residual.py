@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from pydln.init.arguments import arguments, cast, shapes
+from pydln._patience import interruptible
+from pydln.init.arguments import arguments, cast, shapes, work
 from pydln.init.draws import draws
 from pydln.weights import Weights
 
 __all__ = ["residual"]
 
 
+@interruptible(work)
 def residual(
     widths: Sequence[int],
     *,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln._patience import product
 from pydln.activations import Activation
 from pydln.propagation.networks import Layers, advance, inputs, layers
 from pydln.propagation.nonlinearity import nonlinearity
@@ -72,7 +73,7 @@ def jacobian(
         elif result.size:
             with np.errstate(over="ignore", invalid="ignore"):
                 result *= slope.transpose(0, 2, 1)
-                result = np.matmul(layer, result)
+                result = product(layer, result)
         else:
             count = len(state)
             _fits(count, layer.shape[1:])
@@ -84,7 +85,7 @@ def jacobian(
         result = np.array(np.broadcast_to(np.eye(weights.widths[-1]), (len(state), *(weights.widths[-1],) * 2)))
         for layer, slope in zip(reversed(weights.layers), reversed(slopes), strict=True):
             with np.errstate(over="ignore", invalid="ignore"):
-                result = np.matmul(result, layer.astype(np.float64, copy=False)) * slope
+                result = product(result, layer.astype(np.float64, copy=False)) * slope
     result[~np.isfinite(result).all(axis=(1, 2)) | np.isnan(state).any(axis=(1, 2))] = np.nan
     return result
 

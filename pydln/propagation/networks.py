@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln._patience import product
 from pydln.activations import Activation
 from pydln.propagation.nonlinearity import nonlinearity
 from pydln.weights import Weights
@@ -153,7 +154,7 @@ def advance(layer: Floats, activity: Floats, gain: Floats, bias: Floats | None) 
     """g W φ + b from `activity` φ(x), (batch or 1, samples, n); NaN for a sample that overflows."""
     _agree(weights=len(layer), x=len(activity), gain=len(gain), biases=1 if bias is None else len(bias))
     with np.errstate(over="ignore", invalid="ignore"):
-        after: Floats = gain * np.matmul(activity, layer.transpose(0, 2, 1))
+        after: Floats = gain * product(activity, layer.transpose(0, 2, 1))
         if bias is not None:
             after = after + bias
     after[~np.isfinite(after).all(axis=2)] = np.nan

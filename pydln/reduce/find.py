@@ -174,6 +174,7 @@ def find(
     needs: Needs | None = None,
     stops: bool = False,
     steady: bool = False,
+    because: str = "not asked for",
 ) -> Findings:
     """What can be reduced, and how the members are to be run.
 
@@ -194,6 +195,8 @@ def find(
     stops, steady : bool
         Whether the run may stop at a loss, at strengths or in a steady state; whether in a steady state, which looks
         at single entries of the layers.
+    because : str
+        Why reductions that are not asked for are not.
 
     Raises
     ------
@@ -204,7 +207,7 @@ def find(
         Needs(product=True, strengths=True, test=ensemble.task.test is not None, drift=True) if needs is None else needs
     )
     lasting = np.broadcast_to(np.asarray(duration, dtype=np.float64), (ensemble.batch,))
-    return _Search(ensemble, asked(reduce), steps, lasting, needs, stops, steady).run()
+    return _Search(ensemble, asked(reduce), steps, lasting, needs, stops, steady, because).run()
 
 
 class _Search:
@@ -217,6 +220,7 @@ class _Search:
         needs: Needs,
         stops: bool,
         steady: bool,
+        because: str,
     ) -> None:
         self.ensemble, self.steps, self.duration, self.needs = ensemble, float(steps), duration, needs
         self.eps = float(np.finfo(ensemble.weights.dtype).eps)
@@ -228,7 +232,7 @@ class _Search:
         self.flops = _flops(self.widths, self.whitened)
         cases = ensemble.cases
         nothing = np.full(cases, np.nan)
-        why_not = "" if self.auto else "not asked for"
+        why_not = "" if self.auto else because
         self.columns = {
             name: _Column(nothing.copy(), nothing.copy(), tolerance, why_not)
             for name, tolerance in zip(

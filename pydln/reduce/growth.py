@@ -19,7 +19,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from pydln.reduce.problem import Floats, lengths, patiently, sizes, transposed
+from pydln._patience import patiently
+from pydln.reduce.problem import Floats, lengths, sizes, transposed
 
 __all__ = ["LEAST", "LONG", "alone", "left_behind", "overtaken"]
 

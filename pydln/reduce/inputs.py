@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pydln._patience import patiently
 from pydln.reduce.problem import (
     Ensemble,
     Floats,
@@ -18,7 +19,6 @@ from pydln.reduce.problem import (
     cast,
     diagonal_input,
     lengths,
-    patiently,
     ridge_of,
     sizes,
     take,
@@ -165,7 +165,7 @@ def reduced_moments(ensemble: Ensemble, inputs: Inputs, part: Integers, *, test:
         kept = transposed(basis) @ sigma_xx @ basis
         ridge = delta = ridge_of(sigma_xx, dtype)
         ridged = kept + ridge[:, None, None] * np.eye(kept.shape[-1])
-        anchor = transposed(np.linalg.solve(ridged, transposed(yx)))
+        anchor = transposed(patiently(np.linalg.solve, ridged, b=transposed(yx)))
         error = sigma_yx - anchor @ transposed(basis) @ sigma_xx
     gap = error * (optimum - anchor @ transposed(basis))
     return {

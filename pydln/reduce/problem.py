@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pydln._patience import patiently
 from pydln.reduce.decay import Decay
 from pydln.task import Task
 from pydln.weights import Weights
@@ -30,7 +30,6 @@ __all__ = [
     "input_spectrum",
     "lengths",
     "moments",
-    "patiently",
     "ridge_of",
     "sizes",
     "take",
@@ -68,33 +67,6 @@ def blocks(count: int, bytes_of_one: int, *, at_once: int = 2**25, at_least: int
 def transposed(a: Floats) -> Floats:
     """Every matrix of a stack transposed."""
     return np.swapaxes(a, -1, -2)
-
-
-_SHORT = 2**24  # n³ of matrices whose decomposition takes about a tenth of a second
-
-
-def patiently(decompose: Callable[..., Any], matrices: Floats, **how: Any) -> Any:
-    """What `decompose` returns; Ctrl-C is answered meanwhile, where the library would see it only when it has ended.
-
-    The decomposition then goes on in a thread of its own until it ends; nobody sees its result.
-    """
-    if len(matrices) * max(matrices.shape[1:]) * min(matrices.shape[1:]) ** 2 <= _SHORT:
-        return decompose(matrices, **how)
-    result: list[Any] = []
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            result.append(decompose(matrices, **how))
-        except BaseException as error:  # raised again in the caller's thread
-            failure.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return result[0]
 
 
 def dots(a: Floats, b: Floats) -> Floats:
@@ -229,7 +201,7 @@ def moments(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
         sigma_xx = _first_of_one(task.sigma_xx, task.batch, 2)
         delta = ridge_of(sigma_xx, dtype)
         ridged = sigma_xx + delta[..., None, None] * np.eye(task.n_in)
-        anchor = transposed(np.linalg.solve(ridged, transposed(sigma_yx)))
+        anchor = transposed(patiently(np.linalg.solve, ridged, b=transposed(sigma_yx)))
         # E at P is δP, so L(P) = floor + 1/2 <δP, Ω* - P>: no difference of large numbers.
         optimum = _first_of_one(task.optimum, task.batch, 2)
         anchor_loss = _first_of_one(task.floor, task.batch, 0) + 0.5 * delta * np.sum(
@@ -248,7 +220,7 @@ def moments(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
 
 def input_spectrum(task: Task) -> tuple[Floats, Floats]:
     """Eigenvalues of Σ_xx, increasing and none below zero, and eigenvectors."""
-    values, vectors = np.linalg.eigh(task.sigma_xx)
+    values, vectors = patiently(np.linalg.eigh, task.sigma_xx)
     return np.maximum(values, 0), vectors
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pydln.reduce.problem import Ensemble, Floats, Integers, lengths, patiently, take, transposed
+from pydln._patience import patiently
+from pydln.reduce.problem import Ensemble, Floats, Integers, lengths, take, transposed
 
 __all__ = ["Family", "invariant_family", "tolerance_of"]
 
@@ -240,7 +241,7 @@ def _extended_by_panel(one: _Growing, k: int, X: Floats, tolerance: float) -> li
         if r == n:
             parts.append(now)
             continue
-        weights, vectors = np.linalg.eigh(transposed(X) @ X)
+        weights, vectors = patiently(np.linalg.eigh, transposed(X) @ X)
         s = np.sqrt(np.maximum(weights, 0.0))
         strong = s > np.maximum(tolerance, 1e-2 * s[:, -1:])
         ranks = np.minimum(strong.sum(axis=1), n - r)
@@ -256,7 +257,7 @@ def _extended_by_panel(one: _Growing, k: int, X: Floats, tolerance: float) -> li
             N = Y @ (vectors[chosen][:, :, -rank:] / s[chosen][:, None, -rank:])
             for _ in range(2):
                 N = N - own @ (transposed(own) @ N) if r else N
-                squares, turns = np.linalg.eigh(transposed(N) @ N)
+                squares, turns = patiently(np.linalg.eigh, transposed(N) @ N)
                 N = N @ ((turns / np.sqrt(squares)[:, None, :]) @ transposed(turns))
             part.bases[k - 1] = np.concatenate([own, N], axis=2)
             part.pending += [(k, to, N) for to in (k - 1, k + 1) if 1 <= to <= len(one.bases)]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pydln._patience import patiently
 from pydln.errors import NotApplicable
 from pydln.spectra.graded import Graded
 
@@ -63,7 +64,7 @@ def _one(rows: Floats, exponents: Integers) -> NDArray[np.complex128]:
     right = powers // 2
     scaled = np.ldexp(rows, (powers - right)[:, None] + right[None, :])
     with np.errstate(divide="ignore"):
-        logs: NDArray[np.complex128] = np.log(np.linalg.eigvals(scaled).astype(complex)) + exponents[0] * np.log(2.0)
+        logs: NDArray[np.complex128] = np.log(patiently(np.linalg.eigvals, scaled).astype(complex)) + exponents[0] * np.log(2.0)
     return logs
 
 
@@ -75,7 +76,7 @@ def _cut(rows: Floats, exponents: Integers, cut: int) -> tuple[Graded, Graded] |
     for _ in range(_ITERATIONS):
         x = np.ldexp(y, shift)
         try:
-            new = np.linalg.solve(c11.T, (c21 + (c22 - y @ c12) @ x).T).T
+            new = patiently(np.linalg.solve, c11.T, b=(c21 + (c22 - y @ c12) @ x).T).T
         except np.linalg.LinAlgError:
             return None
         before, moved = moved, float(np.abs(new - y).max())

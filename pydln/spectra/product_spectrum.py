@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
+from pydln._patience import patiently
 from pydln.spectra.graded import Graded
 from pydln.spectra.graded_eigenvalues import log_eigenvalues
 from pydln.weights import Weights
@@ -197,7 +198,7 @@ def _factored(layers: Iterable[Floats], count: int, n_in: int) -> tuple[Graded, 
     basis = carried.rows
     for w in layers:
         order = carried.order()
-        basis, upper = np.linalg.qr(w @ np.take_along_axis(basis, order[:, None, :], axis=2))
+        basis, upper = patiently(np.linalg.qr, w @ np.take_along_axis(basis, order[:, None, :], axis=2))
         carried = carried.take(order).after(upper)
     return carried, basis
 
@@ -225,7 +226,7 @@ def _joined(parts: list[ProductSpectrum]) -> ProductSpectrum:
 
 
 def _haar(n: int, draw: np.random.Generator) -> Floats:
-    q, r = np.linalg.qr(draw.standard_normal((n, n)))
+    q, r = patiently(np.linalg.qr, draw.standard_normal((n, n)))
     signed: Floats = q * np.where(np.diag(r) < 0, -1.0, 1.0)
     return signed
 

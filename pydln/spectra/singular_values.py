@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
+from pydln._patience import patiently
 
 __all__ = ["singular_values"]
 
@@ -59,7 +60,8 @@ def singular_values(matrices: ArrayLike, *, n_threads: int | None = None) -> Flo
     if flat.size:
         small = count <= KERNEL_COLUMNS and rows * cols <= KERNEL_ENTRIES
         left = _by_kernel(flat, values, threads) if small else np.isfinite(flat).all(axis=(1, 2))
-        values[left] = np.linalg.svd(flat[left], compute_uv=False)
+        for some in np.array_split(np.flatnonzero(left), max(1, int(left.sum()) * rows * cols >> 22)):
+            values[some] = patiently(np.linalg.svd, flat[some], compute_uv=False)
     return values.reshape(*given.shape[:-2], count)
 
 

@@ -329,7 +329,7 @@ class DescentWorker : RecordedNetwork<L, G>, MemberLanes<L, ops::Descent<typenam
   }
 
   void tangent_kernel() {
-    tangent_.look(control_, weights_, products_);
+    tangent_.look(control_, weights_);
     if (cancelled(control_)) return;
     for (int64_t lane = 0; lane < kMembers; ++lane)
       if (at_start(lanes_[lane])) tangent_.begin(lane);

@@ -123,7 +123,7 @@ class FlowWorker : RecordedNetwork<L, G> {
   void begin(const bool* fresh) {
     slope(now_, k_[0], true, Unused{});
     if (cancelled(control_)) return;
-    const Value fastest = largest(k_[0]);
+    const Value fastest = largest(k_[0]), nan = unsound(k_[0]);
     Value size{};
     for (int64_t l = 0; l < D_; ++l) {
       sizes_[l] = largest(now_, l);
@@ -141,8 +141,9 @@ class FlowWorker : RecordedNetwork<L, G> {
       state.next = op_.step > 0 ? op_.step : 0.01 * extent / speed;
       if (!(state.next > 0)) state.next = 1e-6 * end;
       limit(state);
-      Status status = Status::completed;
-      if (reached(lane, status) || state.record == op_.times) finish(lane, now_, 0, status);
+      Status status = L::get(nan, lane) == 0 ? Status::completed : Status::diverged;
+      if (status == Status::diverged || reached(lane, status) || state.record == op_.times)
+        finish(lane, now_, 0, status);
     }
   }
 
@@ -551,6 +552,7 @@ class FlowWorker : RecordedNetwork<L, G> {
       slope(next_, k_[last], true, judging);
     } else {
       slope(next_, k_[last], true, Unused{});
+      nan_ = nan_ + unsound(k_[last]);
     }
 
     const T atol = static_cast<T>(op_.atol), rtol = static_cast<T>(op_.rtol);
@@ -575,6 +577,16 @@ class FlowWorker : RecordedNetwork<L, G> {
     next_[top] = to_[top];
   }
 
+  // Not finite where an entry is not.
+  Value unsound(Cell** set) const {
+    V sum{};
+    for (int64_t l = 0; l < D_; ++l)
+      for (int64_t q = 0; q < count(l); ++q) {
+        const V x = Stages::vectors(set[l])[q];
+        sum = sum + (x - x);
+      }
+    return Stages::total(sum);
+  }
   Value largest(Cell** set) const {
     Value most{};
     for (int64_t l = 0; l < D_; ++l) most = max_abs(most, largest(set, l));

@@ -287,6 +287,15 @@ struct Interleaved {
   static void scale(V* x, T factor, int64_t rows, int64_t cols) {
     for (int64_t q = 0; q < cells(rows, cols); ++q) x[q] = x[q] * factor;
   }
+  static void scaled(const V* x, V factor, V* y, int64_t rows, int64_t cols) {
+    for (int64_t q = 0; q < cells(rows, cols); ++q) y[q] = x[q] * factor;
+  }
+  static V largest(const V* x, int64_t rows, int64_t cols) {
+    V most{};
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < cols; ++j) most = max_abs(most, x[i * stride(cols) + j]);
+    return most;
+  }
   static void transpose(const V* a, V* c, int64_t rows, int64_t cols) {
     const int64_t from = stride(cols), to = stride(rows);
     for (int64_t i = 0; i < rows; ++i)

@@ -57,6 +57,7 @@ class ModesWorker {
   static constexpr double kNan = __builtin_nan("");
   static constexpr double kSmallest = 0x1p-1000;  // errors of so little are none: there digits are lost
   static constexpr int64_t kGroup = 9;            // squares that are multiplied before a root is taken
+  static constexpr int64_t kBetweenLooks = kGroup << 12;  // layers of a slope, about a millisecond of them
 
   struct Block {
     V v[kVectors];
@@ -211,8 +212,8 @@ class ModesWorker {
 
   void finish(int64_t i, Status status) {
     const int64_t mode = mode_[i];
-    write(i, mode, record_[i]);
-    op_.status[mode] = status;
+    const bool written = write(i, mode, record_[i]);
+    op_.status[mode] = written ? status : Status::interrupted;
     op_.stopped_at[mode] = t_[i];
     op_.accepted[mode] = accepted_[i];
     op_.rejected[mode] = rejected_[i];
@@ -222,10 +223,16 @@ class ModesWorker {
     idle(i);
   }
 
-  // u = z P at the `count` times that are kept, NaN at the others.
-  void write(int64_t i, int64_t mode, int64_t count) {
+  // u = z P at the `count` times that are kept, NaN at the others. Whether there was time for it: of a cancelled run whose
+  // networks have a million layers not all is worked out that is kept.
+  bool write(int64_t i, int64_t mode, int64_t count) {
     double* kept = kept_ + i * room_;
+    const int64_t asked = count;
     for (int64_t k = 0; k < count; k += kLanes) {
+      if (cancelled(control_) && (allowance_ -= others_) < 0) {
+        count = k;
+        break;
+      }
       const V z = *reinterpret_cast<const Loose*>(kept + k);
       V p = splat(sign_[i]);
       for (int64_t g = 0; g < others_; g += kGroup) {
@@ -243,6 +250,7 @@ class ModesWorker {
     const int64_t together = op_.together;
     double* to = op_.strengths + mode / together * op_.times * together + mode % together;
     for (int64_t k = 0; k < op_.times; ++k) to[k * together] = k < count ? kept[k] : kNan;
+    return count == asked;
   }
 
   // ---- a step --------------------------------------------------------------------------------------------------------
@@ -259,6 +267,7 @@ class ModesWorker {
       stage(i, h, at);
       slope(at, k_[i]);
     }
+    if (cancelled(control_)) return;  // perhaps in the middle of a slope
 
     const Block error = estimate(h);
     Truths kept, settled, stuck, special;
@@ -280,7 +289,7 @@ class ModesWorker {
       special.v[q] = active_.v[q] & ((kept.v[q] & ends.v[q]) | settled.v[q] | stuck.v[q] | spent);
       any_special |= special.v[q];
     }
-    if (truth(any_due)) record(h, reach);
+    if (truth(any_due) && !record(h, reach)) return;
     Status status[members];
     const bool look = truth(any_special) != 0;
     if (look)
@@ -295,6 +304,7 @@ class ModesWorker {
     if (!look) return;
     for (int64_t i = 0; i < members; ++i)
       if (special[i]) {
+        if (cancelled(control_)) return;
         if (settled[i]) settle(i);
         finish(i, status[i]);
       }
@@ -307,10 +317,11 @@ class ModesWorker {
     for (int64_t q = 0; q < kVectors; ++q) to.v[q] = fma(h.v[q], s.v[q], z_.v[q]);
   }
 
-  // dz/dt = P (s - d z P)
+  // dz/dt = P (s - d z P); unfinished when the run is cancelled on the way through very many layers.
   void slope(const Block& z, Block& f) {
     Block p = sign_;
     for (int64_t g = 0; g < others_; g += kGroup) {
+      if (g % kBetweenLooks == 0 && g > 0 && cancelled(control_)) return;
       Block y, squares;
 #pragma GCC unroll 4
       for (int64_t q = 0; q < kVectors; ++q) {
@@ -334,7 +345,10 @@ class ModesWorker {
   void reach_far(const Block& z, Block& p) const {
     for (int64_t q = 0; q < kVectors; ++q) {
       V far = sign_.v[q];
-      for (int64_t l = 0; l < others_; ++l) far = far * hypotenuse(z.v[q], roots_[l].v[q]);
+      for (int64_t l = 0; l < others_; ++l) {
+        if (l % kBetweenLooks == 0 && l > 0 && cancelled(control_)) return;
+        far = far * hypotenuse(z.v[q], roots_[l].v[q]);
+      }
       p.v[q] = extreme_.v[q] ? far : p.v[q];
     }
   }
@@ -432,12 +446,13 @@ class ModesWorker {
 
   // ---- within a step -------------------------------------------------------------------------------------------------
   // Lane by lane, several times at once: more of the lanes of a vector are of use than if every mode waited for the one with
-  // most records in its step.
-  void record(const Block& h, const Block& reach) {
+  // most records in its step. False, and nothing recorded, if the run was cancelled meanwhile.
+  bool record(const Block& h, const Block& reach) {
     for (int64_t i = stages_; i < all_; ++i) {
       stage(i, h, between_);
       slope(between_, k_[i]);
     }
+    if (cancelled(control_)) return false;
     const int64_t powers = op_.method.powers;
     Block c[ops::kMostStages];
     for (int64_t p = 0; p < powers; ++p) {
@@ -466,6 +481,7 @@ class ModesWorker {
         record_[i] = k;
         due_[i] = times_[k];
       }
+    return true;
   }
 
   const ops::Modes& op_;
@@ -476,6 +492,7 @@ class ModesWorker {
   int64_t room_ = 0;
   int64_t first_ = 0, last_ = 0;  // modes taken from the queue that have no lane yet
   int64_t busy_ = 0, extremes_ = 0;
+  int64_t allowance_ = 1 << 24;  // layers that may still be looked at once the run is cancelled: some hundredths of a second
 
   Row rows_[ops::kMostStages], errors_[2], dense_[ops::kMostStages];
   Block* gaps_ = nullptr;   // c_l

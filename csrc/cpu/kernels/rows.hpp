@@ -219,6 +219,15 @@ struct Rows {
   static void scale(T* x, T factor, int64_t rows, int64_t cols) {
     each_vector(rows, cols, [=](int64_t q) { *vec(x + q) = *vec(x + q) * factor; });
   }
+  static void scaled(const T* x, T factor, T* y, int64_t rows, int64_t cols) {
+    each_vector(rows, cols, [=](int64_t q) { *vec(y + q) = *vec(x + q) * factor; });
+  }
+  static T largest(const T* x, int64_t rows, int64_t cols) {
+    T most = 0;
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < cols; ++j) most = max_abs(most, x[i * stride(cols) + j]);
+    return most;
+  }
   static void subtract(const T* s, const T* a, T* c, int64_t rows, int64_t cols) {
     each_vector(rows, cols, [=](int64_t q) { *vec(c + q) = *vec(s + q) - *vec(a + q); });
   }
