@@ -383,6 +383,7 @@ def _some(inputs: Inputs, places: Integers, members: Integers) -> Inputs:
         members,
         take(inputs.basis, places),
         take(inputs.variances, places),
+        take(inputs.targets, places),
         inputs.moving,
         take(inputs.largest_dropped, places),
         inputs.tolerance,
