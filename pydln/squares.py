@@ -84,7 +84,7 @@ def of_covariances(sigma_xx: Floats, sigma_yx: Floats, trace_yy: Floats) -> tupl
     if np.any(outside > CONSISTENT * np.sqrt(np.maximum(values[..., -1], 0)) * np.sqrt(trace_yy)):
         raise ValueError(
             "sigma_yx: expected a matrix in the range of sigma_xx (inputs that never vary cannot covary with targets), "
-            f"got a part of {np.max(outside):.3g} outside it, in units of the inputs' own deviations"
+            f"got a part of norm {np.max(outside):.3g} outside it"
         )
     target = np.where(kept[..., None, :], turned / np.where(kept, deviations, 1.0)[..., None, :], 0.0)
     return _made(unit, vectors, deviations, target)
