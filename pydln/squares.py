@@ -1,8 +1,8 @@
 """The loss of a linear network above its floor as what it is, a sum of squares: L = floor + 1/2 |B - Omega A|².
 
 A is a root of Sigma_xx (A Aᵀ = Sigma_xx) and B Aᵀ = Sigma_yx. |B|² is what the best map explains of <|y|²>, so B is
-moderate however near Sigma_xx is to a singular matrix, where Omega* = B A⁺ is not. Columns are measured in units of their
-own: which directions exist is decided by the rounding of each input, not by that of the largest.
+moderate however near Sigma_xx is to a singular matrix, where Omega* = B A⁺ is not. Inputs are measured in units of
+their own: which directions exist is decided by the rounding of each input, not by that of the largest.
 """
 
 from __future__ import annotations
@@ -172,10 +172,12 @@ def _made(unit: Floats, vectors: Floats, deviations: Floats, target: Floats) -> 
 
 
 def _shortest(omega: Floats, vectors: Floats, exists: NDArray[np.bool_]) -> Floats:
-    """Omega without its part along the inputs that never vary: spanned by the columns of `vectors` that do not exist."""
+    """Omega without its part along inputs that never vary, spanned by the columns of `vectors` that do not exist."""
     if exists.all():
         return omega
-    omega = np.array(np.broadcast_to(omega, (*np.broadcast_shapes(omega.shape[:-2], exists.shape[:-1]), *omega.shape[-2:])))
+    omega = np.array(
+        np.broadcast_to(omega, (*np.broadcast_shapes(omega.shape[:-2], exists.shape[:-1]), *omega.shape[-2:]))
+    )
     shape = omega.shape
     omega, vectors = omega.reshape(-1, *shape[-2:]), vectors.reshape(-1, *vectors.shape[-2:])
     missing = np.broadcast_to((~exists).sum(axis=-1), shape[:-2]).reshape(-1)

@@ -148,9 +148,7 @@ def reduced_moments(ensemble: Ensemble, inputs: Inputs, part: Integers) -> dict[
     if (variances[:, : inputs.moving] == 0).any():
         moved = ensemble.of_task("sigma_yx", members) @ basis[:, :, : inputs.moving]
         yx = np.array(np.broadcast_to(yx, (max(len(yx), len(moved)), *yx.shape[1:])))
-        yx[:, :, : inputs.moving] = np.where(
-            variances[:, None, : inputs.moving] > 0, yx[:, :, : inputs.moving], moved
-        )
+        yx[:, :, : inputs.moving] = np.where(variances[:, None, : inputs.moving] > 0, yx[:, :, : inputs.moving], moved)
     return {
         **diagonal_input(variances, dtype),
         "sigma_yx": cast(yx, dtype),
