@@ -17,6 +17,7 @@ from pydln.init.arguments import arguments
 from pydln.init.draws import draws, frames
 from pydln.integrate import gradient_flow
 from pydln.outcome import judged
+from pydln.squares import Squares
 from pydln.task import Modes, Task
 from pydln.trajectory import Trajectory
 from pydln.weights import Weights
@@ -325,6 +326,7 @@ def _autoencoder(sigma: FloatArray | None, n: int, normalize: Any) -> Task:
     kept = d > _ROUNDING * np.maximum(d[..., :1], 0.0)
     batched = sigma.ndim == 3
     trace = np.trace(sigma, axis1=-2, axis2=-1)
+    root = Q * np.sqrt(np.where(kept, d, 0.0))[..., None, :]
     # One decomposition in place of the three that Task.from_covariances would make, and U = V also where d is rounding.
     return Task(
         sigma_yx=sigma,
@@ -335,6 +337,7 @@ def _autoencoder(sigma: FloatArray | None, n: int, normalize: Any) -> Task:
         floor=np.zeros(len(sigma)) if batched else 0.0,
         normalize=normalize,
         name="autoencoder",
+        _squares=Squares(root, root),
     )
 
 

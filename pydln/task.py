@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydln import _validate
 from pydln._patience import interruptible
 from pydln.datasets.moments import Moments, mnist_moments
+from pydln.squares import CONSISTENT, Squares, of_covariances, of_samples, principal
 
 __all__ = ["Modes", "Samples", "Task"]
 
@@ -21,9 +22,12 @@ Normalize = Literal["mean", "sum"]
 
 _NORMALIZE = ("mean", "sum")
 
-# Covariances computed in float32 are consistent to about 1e-7: anything worse is a mistake, anything better is
-# rounding.
-_CONSISTENT = 1e-6
+# Numbers below this have squares that float64 cannot hold to all digits; squares below `_LEAST` are such numbers' own.
+_SMALL = float(np.sqrt(np.finfo(float).tiny / np.finfo(float).eps))
+_LEAST = float(np.finfo(float).tiny / np.finfo(float).eps)
+
+# Inputs whose covariance is the identity up to this count as whitened where that is told.
+_IDENTITY = 1e-12
 
 
 class Modes(NamedTuple):
@@ -100,9 +104,11 @@ class Task:
         n_out), the others having strength 0), else the singular value decomposition, with the largest entry of each
         column of V positive.
     optimum : (n_out, n_in) or (batch, n_out, n_in) array
-        The least-squares map Omega* = Sigma_yx Sigma_xx⁺ of minimum norm.
+        The least-squares map Omega* = Sigma_yx Sigma_xx⁺ of minimum norm; from samples by a decomposition of these.
     floor : float or (batch,) array
-        L(Omega*) >= 0, the loss that no linear network goes below; exactly 0 where that is known.
+        L(Omega*) >= 0, the loss that no linear network goes below; exactly 0 where that is known. From samples it is
+        the square of what is left of the targets, right to the rounding of the samples; covariances tell it to theirs
+        only, about 1e-16 of <|y|²> times the condition number of Sigma_xx in units of the inputs' own deviations.
     test : Task or None
         Held-out covariances in the same coordinates, for the test loss.
     normalize : {"mean", "sum"}
@@ -124,9 +130,13 @@ class Task:
     name: str = "task"
     samples: int | None = None
     data: Samples | None = None
+    _squares: Squares | None = None
 
     def __post_init__(self) -> None:
+        assert (self._sigma_xx is None) == (self._squares is None)
         own = (self.sigma_yx, self._sigma_xx, self.trace_yy, *self.modes, self.optimum, self.floor, *(self.data or ()))
+        if self._squares is not None:
+            own = (*own, self._squares.root, self._squares.target)
         for value in own:
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
@@ -137,8 +147,17 @@ class Task:
 
     @property
     def whitened(self) -> bool:
-        """Whether Sigma_xx is the identity, exactly."""
+        """Whether Sigma_xx is the identity, exactly, and networks are spared the product with it.
+
+        Samples that are whitened already have a covariance that differs from it by rounding, which is kept: a start may
+        let it grow. Then this is False, and the text of the task says how near it is, as it does up to 1e-12.
+        """
         return self._sigma_xx is None
+
+    @property
+    def squares(self) -> Squares | None:
+        """A and B of the loss, floor + 1/2 |B - Omega A|²; None if whitened: A = I, B = Sigma_yx."""
+        return self._squares
 
     @property
     def sigma_xx(self) -> FloatArray:
@@ -166,8 +185,8 @@ class Task:
 
     @interruptible(_work_of_products)
     def loss(self, product: ArrayLike) -> FloatArray:
-        """The loss L = floor + 1/2 <Sigma_yx - Omega Sigma_xx, Omega* - Omega>, which keeps its digits near the
-        minimum.
+        """The loss L = floor + 1/2 |(Omega - Omega*) Sigma_xx^(1/2)|², never below the floor and right to its last
+        digits near the minimum.
 
         Parameters
         ----------
@@ -183,18 +202,17 @@ class Task:
         omega = _validate.array(product, "product")
         if omega.shape[-2:] != (self.n_out, self.n_in):
             raise ValueError(f"product: expected (..., {self.n_out}, {self.n_in}), got {omega.shape}")
-        sigma_xx, sigma_yx, optimum = self._sigma_xx, self.sigma_yx, self.optimum
+        root, target = (None, self.sigma_yx) if self._squares is None else (self._squares.root, self._squares.target)
         floor = np.asarray(self.floor)
         if self.batch is not None:
             if omega.ndim > 2 and omega.shape[0] not in (1, self.batch):
                 raise ValueError(f"product: expected ({self.batch}, ..., {self.n_out}, {self.n_in}), got {omega.shape}")
             between = max(omega.ndim - 3, 0)
-            sigma_yx, optimum = _after_batch(sigma_yx, between), _after_batch(optimum, between)
-            floor = floor.reshape(-1, *(1,) * between)
-            if sigma_xx is not None and sigma_xx.ndim == 3:
-                sigma_xx = _after_batch(sigma_xx, between)
-        error = sigma_yx - (omega if sigma_xx is None else omega @ sigma_xx)
-        result: FloatArray = floor + 0.5 * np.sum(error * (optimum - omega), axis=(-2, -1))
+            target, floor = _after_batch(target, between), floor.reshape(-1, *(1,) * between)
+            if root is not None and root.ndim == 3:
+                root = _after_batch(root, between)
+        gap = target - (omega if root is None else omega @ root)
+        result: FloatArray = floor + 0.5 * np.sum(gap * gap, axis=(-2, -1))
         return result
 
     def __getitem__(self, member: int) -> Task:
@@ -226,6 +244,7 @@ class Task:
             floor=numbers(self.floor),
             test=self.test if self.test is None or self.test.batch is None else self.test._picked(i),
             data=None if self.data is None else Samples(*(a[i] for a in self.data)),
+            _squares=None if self._squares is None else self._squares.of(i),
         )
 
     def __repr__(self) -> str:
@@ -237,7 +256,7 @@ class Task:
         lines = [
             f"Task {self.name}: {self.n_in} inputs -> {self.n_out} outputs"
             + (f", batch of {self.batch}" if many else ""),
-            f"  covariances  {of}{counted}; inputs {'whitened (Sigma_xx = I)' if self.whitened else 'not whitened'}",
+            f"  covariances  {of}{counted}; inputs {self._inputs()}",
             f"  strengths    {shown} ({len(strengths)} modes{' of member 0' if many else ''})",
             f"  loss         {_span(np.asarray(self.trace_yy) / 2)} for a zero map, {_span(self.floor)} at the optimum",
         ]
@@ -245,6 +264,12 @@ class Task:
             counted = f"{self.test.samples} samples" if self.test.samples is not None else self.test.name
             lines.append(f"  held out     {counted}, loss {_span(self.test.loss(self.optimum))} at the optimum")
         return "\n".join(lines)
+
+    def _inputs(self) -> str:
+        if self._sigma_xx is None:
+            return "whitened (Sigma_xx = I)"
+        off = float(np.abs(self._sigma_xx - np.eye(self.n_in)).max())
+        return f"whitened (Sigma_xx = I to {off:.2g})" if off <= _IDENTITY else "not whitened"
 
     @classmethod
     @interruptible(_work_of_data)
@@ -268,8 +293,8 @@ class Task:
         X : (samples, n_in) array
             Inputs, one sample in a row. Second moments are taken about zero: subtract means first if that is what you
             want.
-        Y : (samples, n_out) array
-            Targets.
+        Y : (samples, n_out) or (samples,) array
+            Targets; one number a sample is one output.
         normalize : {"mean", "sum"}
             Average over samples, or sum.
         whiten : bool
@@ -286,10 +311,16 @@ class Task:
         Raises
         ------
         ValueError, TypeError
-            Wrong shapes, no samples, NaN, text.
+            Wrong shapes, no samples, NaN, text, and numbers so large or so small that float64 does not hold their
+            squares.
+
+        Notes
+        -----
+        `optimum` and `floor` come from a QR decomposition of the samples, with each input in units of its own, and not
+        from Sigma_xx, in which inputs like a year and its square can no longer be told apart.
         """
         x = _samples(X, "X")
-        y = _samples(Y, "Y", rows=(len(x), "X"))
+        y = _targets(Y, "Y", rows=(len(x), "X"))
         how = _normalize(normalize)
         if (X_test is None) != (Y_test is None):
             given, absent = ("X_test", "Y_test") if Y_test is None else ("Y_test", "X_test")
@@ -300,34 +331,28 @@ class Task:
         held_out = None
         if X_test is not None and Y_test is not None:
             x_test = _samples(X_test, "X_test", columns=(x.shape[1], "X"))
-            y_test = _samples(Y_test, "Y_test", rows=(len(x_test), "X_test"), columns=(y.shape[1], "Y"))
+            y_test = _targets(Y_test, "Y_test", rows=(len(x_test), "X_test"), columns=(y.shape[1], "Y"))
             held_out = x_test, y_test
-
         count = len(x) if how == "mean" else 1
-        sigma_xx: FloatArray | None = _second_moment(x, x, count, "X")
+        for value, what in ((x, "X"), (y, "Y"), *zip(held_out or (), ("X_test", "Y_test"), strict=False)):
+            _squares_fit(value, what)
+
+        sigma_xx: FloatArray | None = None
+        squares: Squares | None
+        squares, optimum, floor = of_samples(x, y, count)
         if whiten:
-            assert sigma_xx is not None
-            zca = _whitening(sigma_xx, cutoff)
+            zca, sigma_yx, lost = _whitened(squares, cutoff)
+            squares, optimum, floor = None, sigma_yx, floor + lost
             x = x @ zca
-            sigma_xx = None
             if held_out is not None:
                 held_out = held_out[0] @ zca, held_out[1]
-        sigma_yx = _second_moment(y, x, count, "Y")
-        if sigma_xx is None:
-            optimum = sigma_yx
         else:
-            inverse = _PseudoInverse(sigma_xx)
-            optimum = inverse(sigma_yx)
-            # Two steps of refinement with the residuals of the samples themselves: noise-free targets then leave a
-            # residual of rounding size (floor ~ 1e-31), where covariances alone would leave the condition number times
-            # 1e-16.
-            for _ in range(2):
-                optimum = optimum + inverse((y - x @ optimum.T).T @ x / count)
-        floor = 0.5 * float(np.sum((y - x @ optimum.T) ** 2)) / count
+            sigma_xx, sigma_yx = x.T @ x / count, y.T @ x / count
         return _build(
             sigma_xx,
             sigma_yx,
             float(np.sum(y * y)) / count,
+            squares=squares,
             optimum=optimum,
             floor=floor,
             normalize=how,
@@ -371,7 +396,8 @@ class Task:
         ------
         ValueError, TypeError
             Wrong shapes, NaN, text, and covariances that no data have: Sigma_xx not symmetric or with negative
-            eigenvalues, Sigma_yx outside the range of Sigma_xx, a trace below what Sigma_yx alone explains.
+            eigenvalues, Sigma_yx outside the range of Sigma_xx, a trace below what Sigma_yx alone explains. Moments
+            of data so small that float64 does not hold their squares.
         """
         yx = _validate.array(sigma_yx, "sigma_yx")
         if yx.ndim not in (2, 3) or yx.size == 0:
@@ -390,7 +416,7 @@ class Task:
             if xx.ndim == 3:
                 sizes["sigma_xx"] = xx.shape[0]
             skew = float(np.max(np.abs(xx - np.swapaxes(xx, -2, -1))))
-            if skew > _CONSISTENT * np.max(np.abs(xx)):
+            if skew > CONSISTENT * np.max(np.abs(xx)):
                 raise ValueError(f"sigma_xx: expected a symmetric matrix, got entries that differ by {skew:.3g}")
             xx = 0.5 * (xx + np.swapaxes(xx, -2, -1))
         trace = _validate.per_member(trace_yy, "trace_yy", at_least=0)
@@ -415,15 +441,23 @@ class Task:
                 raise ValueError(
                     f"test: expected a single task or as many members as the task, got {test.batch} members"
                 )
+        for value, what in ((xx, "sigma_xx"), (trace, "trace_yy")):
+            largest = 0.0 if value is None else float(np.max(np.abs(value)))
+            if 0 < largest < _LEAST:
+                raise ValueError(
+                    f"{what}: expected moments of numbers whose squares float64 holds, {_LEAST:.2g} or more, "
+                    f"got at most {largest:.3g}"
+                )
         if sizes:
             members = next(iter(sizes.values()))
             yx = np.broadcast_to(yx, (members, *yx.shape[-2:]))
             trace = np.broadcast_to(trace, (members,))
-        optimum, floor = _least_squares(xx, yx, trace)
+        squares, optimum, floor = _least_squares(xx, yx, trace)
         return _build(
             None if xx is None else np.array(xx),
             np.array(yx),
             np.array(trace),
+            squares=squares,
             optimum=optimum,
             floor=floor,
             normalize=how,
@@ -535,10 +569,12 @@ class Task:
             optimum = value
             modes = modes_of(optimum)
         count = 1 if how == "sum" else items
+        root = None if count == 1 else np.eye(items) / np.sqrt(count)
         return _build(
             None if count == 1 else np.eye(items) / count,
             optimum / count,
             n_out * items / count,
+            squares=None if root is None else Squares(root, optimum / np.sqrt(count)),
             modes=modes._replace(s=modes.s / count),
             optimum=optimum,
             floor=0.0,
@@ -727,6 +763,7 @@ class Task:
         kept = [task.data for task in members if task.data is not None]
         alike = len(kept) == len(members) and len({data.X.shape for data in kept}) == 1
         return cls(
+            _squares=None if sigma_xx is None else _stacked(members),
             sigma_yx=np.stack([task.sigma_yx for task in members]),
             _sigma_xx=sigma_xx,
             trace_yy=np.array([task.trace_yy for task in members]),
@@ -750,66 +787,40 @@ _ALIKE: dict[str, Callable[[Task], object]] = {
 }
 
 
-class _PseudoInverse:
-    """A -> A Sigma_xx⁺, from the eigenvectors of Sigma_xx; eigenvalues up to 32 eps times the largest count as zero.
+def _stacked(tasks: Sequence[Task]) -> Squares:
+    """A and B of all, A once where all have the same; columns of zeros make the ranks equal."""
+    own = [Squares(np.eye(task.n_in), task.sigma_yx) if task.squares is None else task.squares for task in tasks]
+    rank = max(one.root.shape[-1] for one in own)
 
-    That is little above the rounding of the eigenvalues themselves (a few eps, also for 1000 inputs), because leaving
-    out a direction that does vary costs more than keeping one that does not: the identity of `Task.loss` needs Omega*
-    Sigma_xx = Sigma_yx, which fails by up to sqrt(threshold) in what is left out, but only by eps |Omega*| in what is
-    kept. MNIST has pixels inked in one image of 50,000, with eigenvalues 1e-13 of the largest.
-    """
+    def wide(a: FloatArray) -> FloatArray:
+        return np.pad(a, ((0, 0), (0, rank - a.shape[1])))
 
-    relative = 32 * float(np.finfo(float).eps)
-
-    def __init__(self, sigma_xx: FloatArray) -> None:
-        values, self.vectors = np.linalg.eigh(sigma_xx)
-        self.values, self.largest = values, np.maximum(values[..., -1], 0)
-        self.kept = values > self.relative * self.largest[..., None]
-        self.inverse = np.where(self.kept, 1 / np.where(self.kept, values, 1), 0)
-
-    def __call__(self, a: FloatArray) -> FloatArray:
-        result: FloatArray = ((a @ self.vectors) * self.inverse[..., None, :]) @ np.swapaxes(self.vectors, -2, -1)
-        return result
+    first = own[0].root
+    shared = all(one.root is first or np.array_equal(one.root, first) for one in own)
+    root = first if shared else np.stack([wide(one.root) for one in own])
+    return Squares(root, np.stack([wide(one.target) for one in own]))
 
 
 def _least_squares(
     sigma_xx: FloatArray | None, sigma_yx: FloatArray, trace_yy: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """(optimum, floor) from covariances, refusing those that no data have.
-
-    Given Sigma_xx >= 0, a Sigma_yy of this trace that makes all of them jointly a covariance exists if and only if
-    Sigma_yx lies in the range of Sigma_xx and tr Sigma_yy >= <Sigma_yx, Omega*>.
-    """
+) -> tuple[Squares | None, FloatArray, FloatArray]:
+    """(A and B, optimum, floor) from covariances, refusing those that no data have."""
+    squares: Squares | None = None
     if sigma_xx is None:
         optimum = np.array(sigma_yx)
+        explained = np.sum(sigma_yx * sigma_yx, axis=(-2, -1))
     else:
-        inverse = _PseudoInverse(sigma_xx)
-        lowest = np.min(inverse.values[..., 0] / np.where(inverse.largest > 0, inverse.largest, 1))
-        if lowest < -_CONSISTENT or np.any(inverse.values[..., -1] < 0):
-            raise ValueError(
-                "sigma_xx: expected a covariance matrix, without negative eigenvalues, "
-                f"got one of {np.min(inverse.values):.3g}"
-            )
-        # Cauchy-Schwarz: |Sigma_yx v|² <= (vᵀ Sigma_xx v) tr Sigma_yy, so what is outside the range must be this small.
-        outside = np.linalg.norm(np.where(inverse.kept[..., None, :], 0, sigma_yx @ inverse.vectors), axis=(-2, -1))
-        allowed = _CONSISTENT * np.sqrt(inverse.largest * trace_yy)
-        if np.any(outside > allowed):
-            raise ValueError(
-                "sigma_yx: expected a matrix in the range of sigma_xx (inputs that never vary cannot covary with "
-                f"targets), got a part of norm {np.max(outside):.3g} outside it"
-            )
-        optimum = inverse(sigma_yx)
-        optimum = optimum + inverse(sigma_yx - optimum @ sigma_xx)
-    explained = np.sum(sigma_yx * optimum, axis=(-2, -1))
+        squares, optimum = of_covariances(sigma_xx, sigma_yx, trace_yy)
+        explained = squares.explained
     floor = 0.5 * (trace_yy - explained)
-    if np.any(floor < -0.5 * _CONSISTENT * trace_yy):
+    if np.any(floor < -0.5 * CONSISTENT * trace_yy):
         i = np.argmin(floor)
         raise ValueError(
             f"trace_yy: expected at least {np.ravel(explained)[i]:.9g}, which sigma_yx and sigma_xx imply, "
             f"got {np.ravel(trace_yy)[i]:.9g}" + (f" for member {i}" if floor.ndim else "")
         )
     # Below the rounding of the sum above a floor is not known to differ from zero.
-    return optimum, np.where(floor <= np.finfo(float).eps * sigma_yx.shape[-1] * trace_yy, 0.0, floor)
+    return squares, optimum, np.where(floor <= np.finfo(float).eps * sigma_yx.shape[-1] * trace_yy, 0.0, floor)
 
 
 def _build(
@@ -817,6 +828,7 @@ def _build(
     sigma_yx: FloatArray,
     trace_yy: float | FloatArray,
     *,
+    squares: Squares | None = None,
     optimum: FloatArray,
     floor: float | FloatArray,
     modes: Modes | None = None,
@@ -840,6 +852,7 @@ def _build(
         name=name,
         samples=samples,
         data=data,
+        _squares=squares,
     )
 
 
@@ -874,6 +887,14 @@ def _whitening(sigma_xx: FloatArray, rtol: float) -> FloatArray:
     some = vectors[:, kept]
     result: FloatArray = (some / np.sqrt(values[kept])) @ some.T
     return result
+
+
+def _whitened(squares: Squares, rtol: float) -> tuple[FloatArray, FloatArray, float]:
+    """Sigma_xx^(-1/2) as `_whitening` has it, what Sigma_yx becomes, and what is left out of the loss by that."""
+    Q, sigma, target = principal(squares)
+    kept = sigma > max(np.sqrt(rtol), np.finfo(float).eps * len(sigma)) * sigma[0]
+    some = Q[:, kept]
+    return (some / sigma[kept]) @ some.T, target[:, kept] @ some.T, 0.5 * float(np.sum(target[:, ~kept] ** 2))
 
 
 def _means(moments: Moments) -> tuple[FloatArray, FloatArray]:
@@ -926,7 +947,7 @@ def _strengths(s: ArrayLike, n_in: int, n_out: int) -> FloatArray:
         raise ValueError(f"s: expected from 1 to min(d_in, d_out) = {min(n_in, n_out)} strengths, got {len(strengths)}")
     with np.errstate(over="ignore"):
         explained = np.sum(strengths**2)
-    if not np.isfinite(explained):
+    if not np.isfinite(explained) or 0 < np.max(strengths) < _SMALL:
         raise ValueError(f"s: expected numbers whose squares fit in float64, got up to {np.max(strengths):.3g}")
     return strengths
 
@@ -947,12 +968,25 @@ def _samples(
     return result
 
 
-def _second_moment(a: FloatArray, b: FloatArray, count: int, name: str) -> FloatArray:
-    with np.errstate(over="ignore", invalid="ignore"):
-        result: FloatArray = a.T @ b / count
-    if not np.isfinite(result).all():
-        raise ValueError(f"{name}: expected numbers whose products fit in float64, got up to {np.max(np.abs(a)):.3g}")
-    return result
+def _targets(
+    value: ArrayLike, name: str, *, rows: tuple[int, str], columns: tuple[int, str] | None = None
+) -> FloatArray:
+    """Targets; one number a sample is one output."""
+    own = _validate.array(value, name)
+    if own.ndim == 1 and len(own) == rows[0] and (columns is None or columns[0] == 1):
+        own = own[:, None]
+    return _samples(own, name, rows=rows, columns=columns)
+
+
+def _squares_fit(a: FloatArray, name: str) -> None:
+    """Refuse samples whose second moments float64 does not hold: too large, or all too small."""
+    with np.errstate(over="ignore", under="ignore"):
+        sizes = np.sum(a * a, axis=0)
+    largest = float(np.max(np.abs(a)))
+    if not np.isfinite(np.sum(sizes)):
+        raise ValueError(f"{name}: expected numbers whose products fit in float64, got up to {largest:.3g}")
+    if 0 < largest < _SMALL:
+        raise ValueError(f"{name}: expected numbers whose squares fit in float64, got at most {largest:.3g}")
 
 
 def _normalize(value: object) -> Normalize:

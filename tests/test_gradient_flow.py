@@ -281,9 +281,9 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
     sound = {
         "weights": [np.ones((2, 3, 4)), np.ones((2, 1, 3))],
         "task": {
-            **dict.fromkeys(("sigma_xx", "variances", "anchor", "ridge")),
+            **dict.fromkeys(("sigma_xx", "variances", "root", "deviations", "target")),
             "sigma_yx": np.ones((1, 4)),
-            "anchor_loss": np.array(0.0),
+            "floor": np.array(0.0),
             "modes": 1,
             "mode_u": np.ones((1, 1)),
             "mode_v": np.ones((4, 1)),

@@ -539,7 +539,8 @@ def test_ctrl_c_while_reductions_are_looked_for(monkeypatch) -> None:
     task, weights = some_task(4, 3, whiten=False), starts((4, 12, 3), 3)
     for reduce in ("inputs", "width", "auto"):
         with monkeypatch.context() as patch:
-            patch.setattr(np.linalg, "eigh", interrupt)
+            for decompose in ("eigh", "svd"):
+                patch.setattr(np.linalg, decompose, interrupt)
             with pytest.raises(dln.Interrupted, match=r"^interrupted: 0 of 3 members are complete") as caught:
                 dln.gradient_descent(task, weights, lr=0.01, steps=10**6, reduce=reduce)
         run = caught.value.trajectory

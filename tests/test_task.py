@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pydln as dln
 from pydln import _validate
 from pydln.task import Task
 
@@ -510,7 +512,7 @@ ONE = Task.from_covariances(None, np.eye(2), 3.0)
     [
         (lambda: Task.from_data(X, Y[:9]), ValueError, r"^Y: expected \(40, features\) to match X, got \(9, 4\)$"),
         (lambda: Task.from_data(X[0], Y), ValueError, r"^X: expected \(samples, features\), got \(6,\)$"),
-        (lambda: Task.from_data(X, Y[:, 0]), ValueError, r"^Y: expected \(40, features\) to match X, got \(40,\)$"),
+        (lambda: Task.from_data(X, Y[:9, 0]), ValueError, r"^Y: expected \(40, features\) to match X, got \(9,\)$"),
         (lambda: Task.from_data(NAN, Y), ValueError, r"^X: expected finite numbers, got 1 .* at \[1, 2\]\)$"),
         (lambda: Task.from_data([["a", "b"]], Y), TypeError, r"^X: expected real numbers, got an array of text$"),
         (lambda: Task.from_data(X, Y * 1j), TypeError, r"^Y: expected real numbers, got an array of complex numbers$"),
@@ -737,3 +739,116 @@ def test_tasks_that_no_memory_is_free_for(make: Any, monkeypatch: pytest.MonkeyP
 def test_stack_wants_a_sequence() -> None:
     with pytest.raises(TypeError, match=r"^tasks: expected a sequence of tasks, got Task$"):
         Task.stack(Task.from_spectrum([1.0], 2, 2))  # type: ignore[arg-type]
+
+
+def test_years_and_their_squares_have_the_floor_of_least_squares() -> None:
+    """Sigma_xx of (1, year, year²) has lost one of its three directions; the samples have not."""
+    year = np.arange(1950.0, 2021.0)
+    x = np.stack([np.ones_like(year), year, year**2], axis=1)
+    r = rng()
+    for noise in (0.0, 1e-3, 1.0, 1e3):
+        y = x @ [3.0, -2.0, 0.5] + noise * r.standard_normal(len(year))
+        task = Task.from_data(x, y)
+        unit = (year - 1985) / 35  # the same space, well told apart
+        legendre = np.linalg.qr(np.stack([np.ones_like(unit), unit, unit**2], axis=1))[0]
+        floor = 0.5 * np.mean((y - legendre @ (legendre.T @ y)) ** 2)
+        assert task.floor == pytest.approx(floor, rel=1e-6, abs=1e-17)
+        assert 0 <= task.loss(task.optimum) - task.floor <= 1e-17
+        for w in r.standard_normal((5, 1, 3)):
+            assert task.loss(w) == pytest.approx(direct_loss(w, x, y[:, None]), rel=1e-13)
+            run = dln.gradient_descent(task, dln.Weights([w]), lr=1e-14, steps=20, record=("loss", "product"))
+            want = [direct_loss(o, x, y[:, None]) for o in run.product[0]]
+            np.testing.assert_allclose(run.loss[0], want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize(("samples", "n_in"), [(50, 6), (6, 6), (4, 6), (5000, 3)])
+@pytest.mark.parametrize("seed", range(4))
+def test_columns_of_any_scale(samples: int, n_in: int, whiten: bool, seed: int) -> None:
+    """Inputs from 1e-8 to 1e8 beside each other: the floor and the loss of inputs that all have scale 1."""
+    rng = np.random.default_rng((samples, n_in, seed))
+    x, y = rng.standard_normal((samples, n_in)), rng.standard_normal((samples, 2))
+    scale = 10.0 ** rng.uniform(-8, 8, n_in)
+    if whiten:  # which drops variances below rtol by what it says
+        scale = 10.0 ** rng.uniform(-2, 2, n_in)
+    plain, task = Task.from_data(x, y), Task.from_data(x * scale, y, whiten=whiten)
+    assert task.floor == pytest.approx(plain.floor, rel=1e-12, abs=1e-25)
+    assert 0 <= task.loss(task.optimum) - task.floor <= 1e-26
+    if whiten:
+        return
+    for omega in rng.standard_normal((5, 2, n_in)):
+        assert task.loss(omega / scale) == pytest.approx(plain.loss(omega), rel=1e-13)
+    by_moments = Task.from_covariances(task.sigma_xx, task.sigma_yx, task.trace_yy)
+    assert by_moments.loss(omega / scale) == pytest.approx(plain.loss(omega), rel=1e-10)
+    if samples >= n_in:
+        np.testing.assert_allclose(task.optimum * scale, plain.optimum, rtol=1e-9, atol=1e-9)
+
+
+def test_one_number_a_sample_is_one_output() -> None:
+    x, y = X[:, :3], Y[:, 0]
+    flat = Task.from_data(x, y, X_test=x[:7], Y_test=list(y[:7]), keep_samples=True)
+    column = Task.from_data(x, y[:, None], X_test=x[:7], Y_test=y[:7, None], keep_samples=True)
+    for a, b in zip(
+        (flat.sigma_yx, *flat.data, flat.test.sigma_yx),
+        (column.sigma_yx, *column.data, column.test.sigma_yx),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"^Y_test: expected \(7, 4\) to match X_test and Y, got \(7,\)$"):
+        Task.from_data(x, Y, X_test=x[:7], Y_test=y[:7])
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: Task.from_data(1e-160 * X, Y), r"^X: expected numbers whose squares fit in float64, got at most"),
+        (lambda: Task.from_data(X, 1e-160 * Y), r"^Y: expected numbers whose squares fit in float64, got at most"),
+        (lambda: Task.from_data(X, Y, whiten=True, X_test=1e-160 * X, Y_test=Y), r"^X_test: expected numbers whose"),
+        (lambda: Task.from_data(X, Y, X_test=X, Y_test=1e-200 * Y), r"^Y_test: expected numbers whose"),
+        (lambda: Task.from_data(1e160 * X, Y), r"^X: expected numbers whose products fit in float64, got up to"),
+        (lambda: Task.from_covariances(1e-310 * np.eye(2), np.zeros((1, 2)), 1.0), r"^sigma_xx: expected moments of"),
+        (lambda: Task.from_covariances(np.eye(2), np.zeros((1, 2)), 1e-310), r"^trace_yy: expected moments of numbers"),
+        (lambda: Task.from_spectrum([1e-160], 3, 3), r"^s: expected numbers whose squares fit in float64, got up to"),
+        (lambda: Task.teacher([1e-160, 0], 3, 3), r"^s: expected numbers whose squares fit in float64, got up to"),
+    ],
+)
+def test_numbers_whose_squares_are_lost_are_refused(call: Callable[[], object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+@pytest.mark.parametrize("scale", [1e-140, 1e-70, 1e70, 1e140])
+def test_data_of_any_size_that_has_squares(scale: float) -> None:
+    """The loss scales with the square of the data, inputs and targets both or one of them."""
+    plain = Task.from_data(X, Y)
+    for a, b in ((scale, scale), (scale, 1.0), (1.0, scale)):
+        task = Task.from_data(a * X, b * Y)
+        assert task.floor == pytest.approx(b * b * plain.floor, rel=1e-12)
+        np.testing.assert_allclose(task.optimum * (a / b), plain.optimum, rtol=1e-12, atol=1e-13)
+        assert task.loss(task.optimum / 2) == pytest.approx(b * b * plain.loss(plain.optimum / 2), rel=1e-12)
+        again = Task.from_covariances(task.sigma_xx, task.sigma_yx, task.trace_yy)
+        assert again.loss(task.optimum / 2) == pytest.approx(b * b * plain.loss(plain.optimum / 2), rel=1e-12)
+
+
+def test_what_is_the_identity_to_rounding_is_told_as_whitened() -> None:
+    white = Task.from_data(X, Y, whiten=True, keep_samples=True)
+    again = Task.from_data(*white.data)
+    assert not again.whitened
+    assert re.search(r"inputs whitened \(Sigma_xx = I to \de-1[4-7]\)", repr(again)) or "I to 0" in repr(again)
+    for off, told in ((9e-13, "whitened (Sigma_xx = I to 9e-13)"), (2e-12, "not whitened")):
+        task = Task.from_covariances(np.eye(3) + np.diag([0, off, 0]), np.ones((2, 3)), 10.0)
+        assert f"inputs {told}" in repr(task)
+
+
+def test_a_float32_record_is_not_below_its_floor() -> None:
+    """Floors that float32 would round down."""
+    rng = np.random.default_rng(0)
+    for seed in range(30):
+        x, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 2))
+        task = Task.from_data(x, y, whiten=seed % 2 == 0)
+        weights = dln.Weights([rng.standard_normal((2, 3)).astype(np.float32)])
+        run = dln.gradient_descent(task, weights, lr=0.3, steps=3000, at=[3000])
+        assert run.loss.dtype == np.float32
+        assert task.floor <= float(run.loss[0, -1]) <= task.floor * (1 + 1e-6)
+        aligned = dln.init.aligned(task, depth=2, strength=0.1, dtype=np.float32) if task.whitened else weights
+        assert float(dln.gradient_descent(task, aligned, lr=0.1, steps=3000, at=[3000]).loss[0, -1]) >= task.floor

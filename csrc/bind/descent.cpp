@@ -38,7 +38,7 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   std::vector<T*> layer_records;
   set_recording(op, given, test, records, op.records, layer_records);
   op.kernel_distance = output<T>(records["kernel_distance"], "kernel_distance", {batch, op.records});
-  if (op.kernel_distance && !op.root && !op.train.whitened())
+  if (op.kernel_distance && !op.root && !op.train.plain())
     throw py::value_error("kernel_distance: expected the root of sigma_xx");
   op.stopped_at = output<std::int64_t>(stopped_at, "stopped_at", {batch});
 
@@ -60,8 +60,12 @@ py::dict plan(const Shape& widths, std::int64_t batch, bool whitened, const std:
   op.chain = {static_cast<std::int64_t>(widths.size()) - 1, widths.data()};
   op.batch = batch;
   const T there{};  // of the task only what is there is looked at
-  op.train.sigma_yx = {&there, 0};
-  if (!whitened) op.train.sigma_xx = op.train.sigma_yx;
+  op.train.target = {&there, 0};
+  op.train.columns = widths.front();
+  if (!whitened) {
+    op.train.map = op.train.target;
+    op.squares = op.train;
+  }
   const cpu::Isa& set = cpu::isa_named(isa);
   const cpu::Vectors vectors = set.vectors<T>();
   const cpu::Rates rates = cpu::expected_rates(op.chain, batch, vectors);

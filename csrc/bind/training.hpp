@@ -27,19 +27,31 @@ std::vector<T*> layers(const py::handle& object, const std::string& name, const 
   return pointers;
 }
 
+// target - Omega map out of a dictionary that has these under such names; as many columns as the map has.
 template <class T>
-ops::Moments<T> moments(const py::dict& task, const std::string& name, std::int64_t batch, std::int64_t out,
-                        std::int64_t in) {
-  ops::Moments<T> m;
-  m.sigma_xx = per_member<T>(task["sigma_xx"], name + ".sigma_xx", batch, {in, in});
-  m.variances = per_member<T>(task["variances"], name + ".variances", batch, {in});
-  m.sigma_yx = per_member<T>(task["sigma_yx"], name + ".sigma_yx", batch, {out, in});
-  m.anchor = per_member<T>(task["anchor"], name + ".anchor", batch, {out, in});
-  m.ridge = per_member<T>(task["ridge"], name + ".ridge", batch, {});
-  m.anchor_loss = per_member<T>(task["anchor_loss"], name + ".anchor_loss", batch, {});
-  if (!m.sigma_yx || !m.anchor_loss || (!m.whitened() && !(m.anchor && m.ridge)) || (m.sigma_xx && m.variances))
-    throw py::value_error(name + ": incomplete");
-  return m;
+ops::Residual<T> residual(const py::dict& task, const std::string& name, const char* map, const char* diagonal,
+                          const char* target, std::int64_t batch, std::int64_t out, std::int64_t in) {
+  ops::Residual<T> r;
+  r.columns = in;
+  const py::object matrix = task[map];
+  if (py::isinstance<py::array>(matrix)) {
+    const auto a = py::reinterpret_borrow<py::array>(matrix);
+    if (a.ndim() > 1) r.columns = a.shape(a.ndim() - 1);
+  }
+  r.map = per_member<T>(matrix, name + "." + map, batch, {in, r.columns});
+  r.diagonal = per_member<T>(task[diagonal], name + "." + diagonal, batch, {in});
+  r.target = per_member<T>(task[target], name + "." + target, batch, {out, r.columns});
+  if ((r.map && r.diagonal) || (!r.plain() && !r.target)) throw py::value_error(name + ": incomplete");
+  return r;
+}
+
+// F of a task and its floor.
+template <class T>
+ops::Residual<T> squares(const py::dict& task, const std::string& name, std::int64_t batch, std::int64_t out,
+                         std::int64_t in, PerMember<const T>& floor) {
+  floor = per_member<T>(task["floor"], name + ".floor", batch, {});
+  if (!floor) throw py::value_error(name + ": incomplete");
+  return residual<T>(task, name, "root", "deviations", "target", batch, out, in);
 }
 
 // Widths and batch, and pointers to the layers: they must outlive the operation.
@@ -81,12 +93,14 @@ template <class T, class Op>
 void set_recording(Op& op, const Layers<T>& given, const py::object& test, const py::dict& records, std::int64_t times,
                    std::vector<T*>& layer_records) {
   const std::int64_t in = given.widths.front(), out = given.widths.back(), batch = op.batch, depth = op.chain.depth;
-  if (!test.is_none()) op.test = moments<T>(test.cast<py::dict>(), "test", batch, out, in);
-  for (const auto& p : {op.test.sigma_xx, op.test.variances, op.test.sigma_yx, op.test.anchor})
-    op.task_per_member |= p.stride != 0;
+  if (!test.is_none()) {
+    op.test = squares<T>(test.cast<py::dict>(), "test", batch, out, in, op.test_floor);
+    if (!op.test) throw py::value_error("test: incomplete");
+  }
+  op.task_per_member |= op.test.own();
   op.loss = output<T>(records["loss"], "loss", {batch, times});
   op.test_loss = output<T>(records["test_loss"], "test_loss", {batch, times});
-  if (op.test_loss && !op.test.sigma_yx) throw py::value_error("test_loss: the task has no test moments");
+  if (op.test_loss && !op.test) throw py::value_error("test_loss: the task has no test moments");
   op.strengths = output<T>(records["strengths"], "strengths", {batch, times, op.modes});
   op.product = output<T>(records["product"], "product", {batch, times, out, in});
   op.layer_norms = output<T>(records["layer_norms"], "layer_norms", {batch, times, depth});
@@ -110,13 +124,14 @@ void set_training(ops::Training<T>& op, const Layers<T>& given, const py::dict& 
   op.chain = {static_cast<std::int64_t>(given.widths.size()) - 1, given.widths.data()};
   op.batch = batch;
   op.weights = given.pointers.data();
-  op.train = moments<T>(task, "task", batch, out, in);
+  op.train = residual<T>(task, "task", "sigma_xx", "variances", "sigma_yx", batch, out, in);
+  op.squares = squares<T>(task, "task", batch, out, in, op.floor);
+  if (op.train.columns != in || !op.train || static_cast<bool>(op.squares) == op.train.plain())
+    throw py::value_error("task: incomplete");
   op.modes = task["modes"].cast<std::int64_t>();
   op.mode_u = per_member<T>(task["mode_u"], "task.mode_u", batch, {out, op.modes});
   op.mode_v = per_member<T>(task["mode_v"], "task.mode_v", batch, {in, op.modes});
-  for (const auto& p :
-       {op.train.sigma_xx, op.train.variances, op.train.sigma_yx, op.train.anchor, op.mode_u, op.mode_v})
-    op.task_per_member |= p.stride != 0;
+  op.task_per_member |= op.train.own() || op.squares.own() || (op.mode_u.stride | op.mode_v.stride) != 0;
   set_stop(op, stop);
   op.status = statuses(status, batch);
   if (!op.mode_u || !op.mode_v || !op.status) throw py::value_error("training: incomplete");

@@ -16,7 +16,7 @@ void run(const ops::Descent<T>& op, const Isa& isa, Layout layout, int threads,
   const double looks = static_cast<double>(op.records) + 1;
   const double recording = (op.drift ? drift_flops(op.chain) : 0) + (op.kernel_distance ? tangent_flops(op.chain) : 0);
   const double flops =
-      static_cast<double>(op.batch) * (evaluations * (pydln::step_flops(op.chain, !op.train.sigma_xx) +
+      static_cast<double>(op.batch) * (evaluations * (pydln::step_flops(op.chain, !op.train.map) +
                                                       samples_flops(op.chain, static_cast<double>(op.noise.size))) +
                                        looks * recording);
   run_body(isa.body(op, layout), op, flops, threads, memory, control, poll);

@@ -2,11 +2,11 @@
 //
 //   Omega = W_D ... W_1,  E = Sigma_yx - Omega Sigma_xx,
 //   -dL/dW_l = (W_D ... W_{l+1})^T E (W_{l-1} ... W_1)^T
-//   loss = L(P) + 1/2 <E + ridge P, P - Omega>,  P (Sigma_xx + ridge I) = Sigma_yx
+//   loss = floor + 1/2 |F|²,  F = target - Omega root,  root root^T = Sigma_xx,  target root^T = Sigma_yx
 //
-// The loss is quadratic, so this holds exactly for any ridge; near the minimum it keeps the digits that
-// 1/2 tr Sigma_yy - <Omega, Sigma_yx> + ... loses, and the ridge keeps P small where Sigma_xx is nearly singular.
-// Where Sigma_xx = I the ridge is 0 and P = Sigma_yx.
+// The loss above its floor is a sum of squares and nothing is subtracted from it: it is never below the floor and keeps its
+// digits near the minimum. No entry of F is larger than what the targets themselves have, however near Sigma_xx is to a singular
+// matrix, and the rounding of its columns follows those of the root. Where Sigma_xx = I, root = I and F = E.
 //
 // All matrices are row-major and contiguous. Nothing may alias. A record that is null is not made.
 // Outputs of a member are written only by the worker that runs it; entries of a record after the member stopped keep
@@ -18,17 +18,18 @@
 
 namespace pydln::ops {
 
-// Second moments of one task. The loss is an average or a sum over samples as these are.
+// target - Omega map: E with Sigma_xx and Sigma_yx, F with a root of Sigma_xx and what goes with it. The loss is an average or a
+// sum over samples as these are.
 template <class T>
-struct Moments {
-  PerMember<const T> sigma_xx;     // (n_0, n_0)
-  PerMember<const T> variances;    // (n_0): Sigma_xx is diagonal; with neither, Sigma_xx = I
-  PerMember<const T> sigma_yx;     // (n_D, n_0)
-  PerMember<const T> anchor;       // (n_D, n_0)  P; not read where Sigma_xx = I
-  PerMember<const T> ridge;        // scalar; not read where Sigma_xx = I
-  PerMember<const T> anchor_loss;  // scalar: L(P)
+struct Residual {
+  PerMember<const T> map;       // (n_0, columns)
+  PerMember<const T> diagonal;  // (n_0): of a map that has nothing else, columns = n_0; with neither, the map is I
+  PerMember<const T> target;    // (n_D, columns); absent: there is no such residual
+  std::int64_t columns = 0;
 
-  bool whitened() const { return !sigma_xx && !variances; }
+  bool plain() const { return !map && !diagonal; }
+  bool own() const { return (map.stride | diagonal.stride | target.stride) != 0; }
+  explicit operator bool() const { return static_cast<bool>(target); }
 };
 
 template <class T>
@@ -37,7 +38,9 @@ struct Training {
   std::int64_t batch = 0;
   T* const* weights = nullptr;  // D pointers to (batch, n_l, n_{l-1}); in: start, out: weights where the member stopped
 
-  Moments<T> train;
+  Residual<T> train;         // E
+  Residual<T> squares;       // F; absent where that is E
+  PerMember<const T> floor;  // scalar
   bool task_per_member = false;  // whether any matrix of the task has a stride
   std::int64_t modes = 0;        // r
   PerMember<const T> mode_u;     // (n_D, r)
@@ -53,7 +56,8 @@ struct Training {
 // What is recorded of every network, at `times` steps or times.
 template <class T>
 struct Recording {
-  Moments<T> test;           // used for test_loss; sigma_yx absent: no test loss
+  Residual<T> test;          // F of held-out data, used for test_loss
+  PerMember<const T> test_floor;
   T* loss = nullptr;         // (batch, times)
   T* test_loss = nullptr;    // (batch, times)
   T* strengths = nullptr;    // (batch, times, r)        diag(U^T Omega V)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pydln.exact.solution import Solution
 from pydln.exact.start import Condition, Start
+from pydln.squares import principal
 
 __all__ = ["OneLayer"]
 
@@ -19,7 +20,7 @@ Floats = NDArray[Any]
 class OneLayer(Solution):
     """Depth 1, dOmega/dt = Sigma_yx - Omega Sigma_xx.
 
-    With Sigma_xx = Q diag(d) Q^T the columns of (Omega - Omega*) Q decay as e^(-dt).
+    With Sigma_xx = Q diag(d) Q^T the columns of (Omega - Omega*) Q decay as e^(-dt), and where d = 0 nothing moves.
     """
 
     name = "one layer"
@@ -30,9 +31,14 @@ class OneLayer(Solution):
         self.first = start.layer(1)
         self.optimum = task.optimum if task.batch is not None else task.optimum[None]
         self.rates, self.basis = np.ones((1, task.n_in)), None
-        if not task.whitened:
-            rates, basis = np.linalg.eigh(task.sigma_xx if task.sigma_xx.ndim == 3 else task.sigma_xx[None])
-            self.rates, self.basis = np.maximum(rates, 0.0), basis
+        # The gap that is left at t = 0 and its part in the loss, (Omega* - Omega) Q and that times the root of d.
+        self.gap = self.seen = self.optimum - self.first
+        if task.squares is not None:
+            Q, sigma, target = principal(task.squares)
+            self.rates, self.basis = np.atleast_2d(sigma**2), Q if Q.ndim == 3 else Q[None]
+            sigma = np.atleast_2d(sigma)[:, None]
+            self.seen = (target if target.ndim == 3 else target[None]) - (self.first @ self.basis) * sigma
+            self.gap = np.divide(self.seen, sigma, out=np.zeros(self.seen.shape), where=sigma > 0)
 
     @property
     def working(self) -> int:
@@ -47,18 +53,16 @@ class OneLayer(Solution):
     def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
         """The quantities `names`; the loss has its digits down to the floor."""
         U, _, V = self.start.modes
-        gap0 = self.optimum - self.first
-        rotated = gap0 if self.basis is None else gap0 @ self.basis
         exponent = self.rates[:, None] * t[:, :, None]
         found: dict[str, Any] = {}
         if "loss" in names:
-            weight = 0.5 * self.rates * np.sum(rotated**2, axis=1)
+            weight = 0.5 * np.sum(self.seen**2, axis=1)
             excess = np.sum(weight[:, None] * np.exp(-2 * exponent), axis=-1)
             found["loss"] = np.reshape(self.start.task.floor, (-1, 1)) + excess
         # From the start while little has happened and from the end later, so that both keep the digits of their own.
         early = exponent[..., None, :] < 1
-        moved = np.where(early, -np.expm1(-exponent)[..., None, :], 0.0) * rotated[:, None]
-        left = np.where(early, 0.0, np.exp(-exponent)[..., None, :]) * rotated[:, None]
+        moved = np.where(early, -np.expm1(-exponent)[..., None, :], 0.0) * self.gap[:, None]
+        left = np.where(early, 0.0, np.exp(-exponent)[..., None, :]) * self.gap[:, None]
         first, last = self.first[:, None], self.optimum[:, None]
         if self.basis is None:
             product = np.where(early, first + moved, last - left)

@@ -30,10 +30,10 @@ from pydln.reduce.problem import (
     diagonal_input,
     dots,
     lengths,
-    ridge_of,
     sizes,
     take,
     transposed,
+    upward,
 )
 from pydln.reduce.projected import in_blocks
 from pydln.reduce.width import tolerance_of
@@ -254,17 +254,16 @@ class Decoupled:
                 a[some] = start
         d = np.broadcast_to(take(self.variances, part), (count, r)).reshape(-1, 1, 1)
         whitened = self.ensemble.task.whitened
-        ridge = ridge_of(d, dtype)
-        anchor = s / (d + ridge[:, None, None])
-        optimum = np.divide(s, d, out=np.zeros_like(s), where=d > 0)
-        anchor_loss = 0.5 * ridge * (anchor * (optimum - anchor))[:, 0, 0]
+        deviation = np.sqrt(d)
+        target = np.divide(s, deviation, out=np.zeros_like(deviation), where=d > 0)
         one = np.ones((1, 1), dtype=dtype)
         task = {
             **({"sigma_xx": None, "variances": None} if whitened else diagonal_input(d[:, 0], dtype)),
             "sigma_yx": cast(s, dtype),
-            "anchor": None if whitened else cast(anchor, dtype),
-            "ridge": None if whitened else cast(ridge, dtype),
-            "anchor_loss": np.zeros((), dtype=dtype) if whitened else cast(anchor_loss, dtype),
+            "root": None,
+            "deviations": None if whitened else cast(deviation[:, 0], dtype),
+            "target": None if whitened else cast(target, dtype),
+            "floor": np.zeros((), dtype=dtype),
         }
         return Problem(
             weights=[a.reshape(-1, 1, 1) for a in weights],
@@ -331,9 +330,10 @@ class Decoupled:
     ) -> None:
         U, V = frames[-1], frames[0]
         if "loss" in out:
-            out["loss"][...] = np.ascontiguousarray(loss, dtype=np.float64).sum(axis=-1) + self._floor(part, U, V)
+            excess = np.ascontiguousarray(loss, dtype=np.float64).sum(axis=-1)
+            self._write_loss(out["loss"], excess, self._floor(part, U, V))
         if "test_loss" in out:
-            out["test_loss"][...] = self._test_loss(self.members[part], u, U, V)
+            self._write_loss(out["test_loss"], *self._test_loss(self.members[part], u, U, V))
         if "strengths" in out:
             out["strengths"][...] = u
         if "product" in out:
@@ -376,21 +376,25 @@ class Decoupled:
         return self._loss_at(members, np.divide(s, d, out=np.zeros(np.broadcast(s, d).shape), where=d > 0), U, V)
 
     def _loss_at(self, members: Integers, u: Floats, U: Floats, V: Floats, *, test: bool = False) -> Floats:
-        """L = floor + 1/2 <Σ_yx - ΩΣ_xx, Ω* - Ω> at Ω = U diag(u) Vᵀ."""
-        xx, yx, optimum, floor = (
-            self.ensemble.of_task(name, members, test=test) for name in ("sigma_xx", "sigma_yx", "optimum", "floor")
-        )
-        omega = (U * u[:, None, :]) @ transposed(V)
-        gap = np.ascontiguousarray((yx - omega @ xx) * (optimum - omega))
-        return np.asarray(floor + 0.5 * gap.reshape(len(gap), -1).sum(axis=-1))[:, None]
+        """L = floor + 1/2 |B - ΩA|² at Ω = U diag(u) Vᵀ."""
+        root, target = self.ensemble.squares(members, test=test)
+        floor = self.ensemble.of_task("floor", members, test=test)
+        right = transposed(V) if root is None else transposed(V) @ root
+        return np.asarray(floor + 0.5 * sizes(target - (U * u[:, None, :]) @ right) ** 2)[:, None]
 
-    def _test_loss(self, members: Integers, u: Floats, U: Floats, V: Floats) -> Floats:
-        """L(u*) + 1/2 Σ q (u - u*)², q = diag(VᵀΣ_xxV), q u* = diag(UᵀΣ_yxV): modes do not mix as U is orthonormal."""
-        xx, yx = (self.ensemble.of_task(name, members, test=True) for name in ("sigma_xx", "sigma_yx"))
-        q, p = dots(V, xx @ V), dots(U, yx @ V)
+    def _test_loss(self, members: Integers, u: Floats, U: Floats, V: Floats) -> tuple[Floats, Floats]:
+        """1/2 Σ q (u - u*)² and L(u*), q = |AᵀV|², q u* = diag(UᵀΣ_yxV): modes do not mix as U is orthonormal."""
+        root, _ = self.ensemble.squares(members, test=True)
+        right = V if root is None else transposed(root) @ V
+        q, p = dots(right, right), dots(U, self.ensemble.of_task("sigma_yx", members, test=True) @ V)
         best = np.divide(p, q, out=np.zeros_like(p), where=q > 0)
         square = np.ascontiguousarray(q[:, None, :] * (u - best[:, None, :]) ** 2)
-        return np.asarray(self._loss_at(members, best, U, V, test=True) + 0.5 * square.sum(axis=-1))
+        return 0.5 * square.sum(axis=-1), self._loss_at(members, best, U, V, test=True)
+
+    @staticmethod
+    def _write_loss(out: Floats, excess: Floats, floor: Floats) -> None:
+        out[...] = excess + floor
+        np.maximum(out, upward(floor, out.dtype), out=out)  # NaN stays
 
 
 def _own(a: Floats, members: slice) -> Floats:

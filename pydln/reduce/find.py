@@ -40,8 +40,8 @@ class Condition:
     holds : bool or None
         Whether it could be; None if that was not looked for because the run is too short to pay for it.
     measured, tolerance : float
-        ``inputs``: the largest variance left out, relative to the largest of all; ``width``: the largest part of the
-        start outside the subspaces; ``decoupled``: the largest part of the start outside the modes. NaN if nothing was
+        ``inputs``: 0, for only directions without variance are left out; ``width``: the largest part of the start
+        outside the subspaces; ``decoupled``: the largest part of the start outside the modes. NaN if nothing was
         measured.
     widths : tuple of int
         n_0 … n_D of the networks that this reduction alone, or with those before it, leads to.
@@ -131,7 +131,7 @@ class Findings:
         if np.isnan(known):
             text = column.why_not or "not looked for: more work than it could save"
         elif name == "inputs":
-            text = f"{widths[0]} of {given[0]} input directions, without variances below {measured:.2g} of the largest"
+            text = f"{widths[0]} of {given[0]} input directions, the others without variance"
         elif name == "width":
             shown = "-".join(map(str, widths[1:-1])) or "none"
             text = f"hidden layers move in {shown} of {'-'.join(map(str, given[1:-1])) or 'none'} directions"
@@ -464,6 +464,7 @@ def _some(inputs: Inputs, places: Integers, members: Integers) -> Inputs:
         members,
         take(inputs.basis, places),
         take(inputs.variances, places),
+        take(inputs.targets, places),
         inputs.moving,
         take(inputs.largest_dropped, places),
         inputs.tolerance,

@@ -19,13 +19,14 @@ from pydln.reduce.problem import (
     cast,
     diagonal_input,
     lengths,
-    ridge_of,
+    principal_inputs,
     sizes,
     take,
     transposed,
+    upward,
 )
 
-__all__ = ["Inputs", "Needs", "diagonal", "reduced_moments"]
+__all__ = ["Inputs", "Needs", "diagonal", "reduced_moments", "reduced_squares"]
 
 _EPS = float(np.finfo(np.float64).eps)  # tasks are float64 whatever the weights
 
@@ -47,6 +48,7 @@ class Inputs:
     members: Integers
     basis: Floats  # (1 or members, n_0, r)
     variances: Floats  # (1 or members, r)
+    targets: Floats  # (1 or members, n_D, moving): what goes with their roots in the loss, B' of `squares.principal`
     moving: int  # how many of the r, the first ones, have variance or correlation
     largest_dropped: Floats  # (1 or members,) λ of the directions left out over the largest; 0 if none is
     tolerance: float
@@ -60,46 +62,45 @@ class Inputs:
 def diagonal(ensemble: Ensemble, members: Integers, needs: Needs) -> list[Inputs]:
     """Members by the number of directions kept: those with variance or correlation, then what `needs` asks for.
 
-    A direction counts as without variance at λ <= 4 eps n_0 λ_max, as uncorrelated at |Σ_yx q| <= 16 eps √n_0
-    √(λ_max tr Σ_yy), both rounding errors of eigenvectors and of the moments themselves. Where Σ_xx is diagonal there
-    are none, and only zeros count.
+    The task itself tells which directions have variance, each input measured by its own rounding. One without counts as
+    uncorrelated at |Σ_yx q| <= 16 eps √n_0 √(λ_max tr Σ_yy), the rounding of eigenvectors and of Σ_yx.
     """
-    xx = ensemble.of_task("sigma_xx", members)
-    n_in = xx.shape[-1]
+    Q, deviations, targets = principal_inputs(ensemble, members)
+    n_in = Q.shape[-1]
     tolerance = 4 * _EPS * n_in
-    variances, Q = patiently(np.linalg.eigh, xx)
-    variances = np.maximum(variances, 0.0)
-    largest = variances[:, -1:]
-    scale = np.sqrt(largest * ensemble.of_task("trace_yy", members)[:, None])
+    variances = deviations**2
+    scale = deviations[:, :1] * np.sqrt(ensemble.of_task("trace_yy", members))[:, None]
     correlation = lengths(ensemble.of_task("sigma_yx", members) @ Q)
-    turned = np.count_nonzero(xx, axis=(1, 2)) > np.count_nonzero(np.diagonal(xx, axis1=1, axis2=2), axis=1)
-    rounding = np.where(turned, _EPS, 0.0)[:, None]
-    unmoved = (variances <= 4 * n_in * rounding * largest) & (correlation <= 16 * np.sqrt(n_in) * rounding * scale)
-    unmoved[:, -1] = False  # a network has an input
+    unmoved = (deviations == 0) & (correlation <= 16 * _EPS * np.sqrt(n_in) * scale)
+    unmoved[:, 0] = False  # a network has an input
     if not unmoved.any():
-        return [Inputs(members, Q, variances, n_in, np.zeros(1), tolerance)]
+        return [Inputs(members, Q, variances, targets, n_in, np.zeros(1), tolerance)]
 
-    # Kept directions first, those of the least variance last.
+    # Kept directions first.
     order = np.argsort(unmoved, axis=1, kind="stable")
     Q = np.take_along_axis(Q, order[:, None, :], axis=2)
     variances = np.take_along_axis(variances, order, axis=1)
+    targets = np.take_along_axis(targets, order[:, None, :], axis=2)
     unmoved = np.take_along_axis(unmoved, order, axis=1)
     seen = _seen(ensemble, members, needs, Q, unmoved)
     kept_of = n_in - unmoved.sum(axis=1)
-    relative = np.where(unmoved, variances / np.where(largest > 0, largest, 1.0), 0.0).max(axis=1)
+    relative = np.zeros(1)
     shape = max(len(kept_of), len(seen), len(members) if seen.any() else 1)
     kept_of, seen, relative = (np.broadcast_to(a, (shape,)) for a in (kept_of, seen, relative))
     found = []
     for kept, carried in sorted(set(zip(kept_of.tolist(), seen.tolist(), strict=True))):
         part = np.flatnonzero((kept_of == kept) & (seen == carried))
         own_Q, own = take(Q, part), take(variances, part)
+        own_targets = (targets if shape == 1 else take(targets, part))[:, :, :kept]
         chosen = members if shape == 1 else members[part]
         if not carried:
-            found.append(Inputs(chosen, own_Q[:, :, :kept], own[:, :kept], kept, relative[part], tolerance))
+            found.append(
+                Inputs(chosen, own_Q[:, :, :kept], own[:, :kept], own_targets, kept, relative[part], tolerance)
+            )
             continue
         W = ensemble.layer(1, chosen)
         tiny = 4 * float(np.finfo(ensemble.weights.dtype).eps) * np.sqrt(max(W.shape[1:])) * sizes(W)
-        tiny = tiny * take(turned, part)
+        tiny = tiny * (np.count_nonzero(own_Q, axis=(1, 2)) > n_in)  # inputs that keep their places are not rounded
         _, s, rows = patiently(np.linalg.svd, W @ own_Q[:, :, kept:], full_matrices=False)
         # As many unmoved directions as the rank of W_1 there: in the others the network sees nothing.
         ranks = np.broadcast_to((s > tiny[:, None]).sum(axis=1), (len(chosen),))
@@ -109,7 +110,11 @@ def diagonal(ensemble: Ensemble, members: Integers, needs: Needs) -> list[Inputs
             along = some_Q[:, :, kept:] @ transposed(some_rows[:, :rank])
             basis = np.concatenate([np.broadcast_to(some_Q[:, :, :kept], (len(along), n_in, kept)), along], axis=2)
             padded = np.concatenate([some_own[:, :kept], np.zeros((len(some_own), rank))], axis=1)
-            found.append(Inputs(chosen[some], basis, padded, kept, take(relative[part], some), tolerance))
+            found.append(
+                Inputs(
+                    chosen[some], basis, padded, take(own_targets, some), kept, take(relative[part], some), tolerance
+                )
+            )
     return found
 
 
@@ -132,47 +137,46 @@ def _seen(ensemble: Ensemble, members: Integers, needs: Needs, Q: Floats, unmove
     return seen
 
 
-def reduced_moments(ensemble: Ensemble, inputs: Inputs, part: Integers, *, test: bool) -> dict[str, Any]:
+def reduced_moments(ensemble: Ensemble, inputs: Inputs, part: Integers) -> dict[str, Any]:
     """What `problem.moments` says, in the new coordinates; `part` are places among the members of `inputs`."""
     dtype = ensemble.weights.dtype
     members = inputs.members[part]
-    basis, variances = take(inputs.basis, part), take(inputs.variances, part)
-    task = ensemble.task.test if test else ensemble.task
-    assert task is not None
-    sigma_xx, sigma_yx, optimum, floor = (
-        ensemble.of_task(name, members, test=test) for name in ("sigma_xx", "sigma_yx", "optimum", "floor")
-    )
-    yx = sigma_yx @ basis
-    if not test:
-        ridge = ridge_of(sigma_xx, dtype)
-        yx[:, :, inputs.moving :] = 0.0
-        anchor = yx / (variances + ridge[:, None])[:, None, :]
-        gap = anchor * (optimum @ basis - anchor)
-        anchor_loss = floor + 0.5 * ridge * gap.reshape(len(gap), -1).sum(axis=-1)
-        return {
-            **diagonal_input(variances, dtype),
-            "sigma_yx": cast(yx, dtype),
-            "anchor": cast(anchor, dtype),
-            "ridge": cast(ridge, dtype),
-            "anchor_loss": cast(anchor_loss, dtype),
-        }
-    kept: Floats | None
-    delta: Floats | None
-    if task.whitened:
-        kept, delta, anchor = None, None, yx
-        error = sigma_yx - anchor @ transposed(basis)
-    else:
-        kept = transposed(basis) @ sigma_xx @ basis
-        ridge = delta = ridge_of(sigma_xx, dtype)
-        ridged = kept + ridge[:, None, None] * np.eye(kept.shape[-1])
-        anchor = transposed(patiently(np.linalg.solve, ridged, b=transposed(yx)))
-        error = sigma_yx - anchor @ transposed(basis) @ sigma_xx
-    gap = error * (optimum - anchor @ transposed(basis))
+    basis, variances, own = take(inputs.basis, part), take(inputs.variances, part), take(inputs.targets, part)
+    deviations = np.sqrt(variances)
+    targets = np.zeros((*own.shape[:2], basis.shape[-1]))
+    targets[:, :, : inputs.moving] = own
+    yx = targets * deviations[:, None, :]
+    if (variances[:, : inputs.moving] == 0).any():
+        moved = ensemble.of_task("sigma_yx", members) @ basis[:, :, : inputs.moving]
+        yx = np.array(np.broadcast_to(yx, (max(len(yx), len(moved)), *yx.shape[1:])))
+        yx[:, :, : inputs.moving] = np.where(variances[:, None, : inputs.moving] > 0, yx[:, :, : inputs.moving], moved)
     return {
-        "sigma_xx": cast(kept, dtype),
-        "variances": None,
+        **diagonal_input(variances, dtype),
         "sigma_yx": cast(yx, dtype),
-        "anchor": None if task.whitened else cast(anchor, dtype),
-        "ridge": cast(delta, dtype),
-        "anchor_loss": cast(floor + 0.5 * gap.reshape(len(gap), -1).sum(axis=-1), dtype),
+        "root": None,
+        "deviations": cast(deviations, dtype),
+        "target": cast(targets, dtype),
+        "floor": upward(ensemble.of_task("floor", members), dtype),
+    }
+
+
+def reduced_squares(ensemble: Ensemble, inputs: Inputs, part: Integers) -> dict[str, Any]:
+    """What `problem.squares` says of the test, in the new coordinates, whose directions are all that Ω has part in."""
+    dtype = ensemble.weights.dtype
+    members = inputs.members[part]
+    basis = take(inputs.basis, part)
+    root, target = ensemble.squares(members, test=True)
+    floor = ensemble.of_task("floor", members, test=True)
+    # |B - Ω'A'|² with A'ᵀ = Z R: what no Ω' reaches apart, and no more columns than there are directions.
+    turn = basis if root is None else transposed(transposed(basis) @ root)
+    upper = None
+    if root is not None:
+        turn, upper = np.linalg.qr(turn)
+    reached = target @ turn
+    missed = sizes(target - reached @ transposed(turn))
+    return {
+        "root": None if upper is None else cast(transposed(upper), dtype),
+        "deviations": None,
+        "target": cast(reached, dtype),
+        "floor": upward(floor + 0.5 * missed**2, dtype),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from pydln._patience import patiently
 from pydln.reduce.decay import Decay
+from pydln.squares import Squares, principal
 from pydln.task import Task
 from pydln.weights import Weights
 
@@ -30,10 +32,11 @@ __all__ = [
     "input_spectrum",
     "lengths",
     "moments",
-    "ridge_of",
+    "principal_inputs",
     "sizes",
     "take",
     "transposed",
+    "upward",
 ]
 
 Floats = NDArray[Any]
@@ -128,6 +131,14 @@ class Ensemble:
         assert task is not None
         return _of(getattr(task, name), 0 if name in ("floor", "trace_yy") else 2, members)
 
+    def squares(self, members: Integers, *, test: bool = False) -> tuple[Floats | None, Floats]:
+        """A and B of the task's loss, or of its test's; A is None where it is the identity."""
+        task = self.task.test if test else self.task
+        assert task is not None
+        if task.squares is None:
+            return None, self.of_task("sigma_yx", members, test=test)
+        return _of(task.squares.root, 2, members), _of(task.squares.target, 2, members)
+
     def modes(self, members: Integers) -> tuple[Floats, Floats, Floats]:
         """U, s, V."""
         U, s, V = self.task.modes
@@ -138,7 +149,7 @@ class Ensemble:
         dtype = self.weights.dtype
         return (
             _picked(moments(self.task, dtype) | _modes(self.task, dtype), members),
-            _picked(moments(self.task.test, dtype), members) if test and self.task.test is not None else None,
+            _picked(squares(self.task.test, dtype), members) if test and self.task.test is not None else None,
         )
 
     def modes_of(self, members: Integers) -> dict[str, Any]:
@@ -168,9 +179,10 @@ NDIM = {
     "sigma_xx": 2,
     "variances": 1,
     "sigma_yx": 2,
-    "anchor": 2,
-    "ridge": 0,
-    "anchor_loss": 0,
+    "root": 2,
+    "deviations": 1,
+    "target": 2,
+    "floor": 0,
     "mode_u": 2,
     "mode_v": 2,
 }
@@ -187,35 +199,50 @@ def _picked(arrays: dict[str, Any], members: Integers | None) -> dict[str, Any]:
 
 
 def moments(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Second moments in working precision, and the point P from which the kernel measures the loss.
-
-    P (Σ_xx + δI) = Σ_yx with δ = √eps of the largest input variance: P stays moderate where Σ_xx is nearly singular
-    (the least-squares map of raw MNIST has entries so large that in float32 nothing would be left of the loss), and the
-    error of the loss near the minimum is of order eps δ |P|², far below what a direct evaluation keeps.
-    """
-    sigma_yx = _first_of_one(task.sigma_yx, task.batch, 2)
-    if task.whitened:
-        anchor, ridge, anchor_loss = None, None, task.floor
-        sigma_xx = None
-    else:
-        sigma_xx = _first_of_one(task.sigma_xx, task.batch, 2)
-        delta = ridge_of(sigma_xx, dtype)
-        ridged = sigma_xx + delta[..., None, None] * np.eye(task.n_in)
-        anchor = transposed(patiently(np.linalg.solve, ridged, b=transposed(sigma_yx)))
-        # E at P is δP, so L(P) = floor + 1/2 <δP, Ω* - P>: no difference of large numbers.
-        optimum = _first_of_one(task.optimum, task.batch, 2)
-        anchor_loss = _first_of_one(task.floor, task.batch, 0) + 0.5 * delta * np.sum(
-            anchor * (optimum - anchor), axis=(-2, -1)
-        )
-        ridge = delta
+    """Second moments in working precision, and the loss."""
     return {
-        "sigma_xx": cast(sigma_xx, dtype),
+        "sigma_xx": None if task.whitened else cast(_first_of_one(task.sigma_xx, task.batch, 2), dtype),
         "variances": None,
-        "sigma_yx": cast(sigma_yx, dtype),
-        "anchor": cast(anchor, dtype),
-        "ridge": cast(ridge, dtype),
-        "anchor_loss": cast(_first_of_one(anchor_loss, task.batch, 0), dtype),
+        "sigma_yx": cast(_first_of_one(task.sigma_yx, task.batch, 2), dtype),
+        **(squares(task, dtype) | ({"target": None} if task.whitened else {})),
     }
+
+
+def squares(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """The loss, floor + 1/2 |target - Ω root|², in working precision.
+
+    The target is moderate where Σ_xx is nearly singular, unlike the least-squares map (that of raw MNIST has entries so
+    large that in float32 nothing would be left of the loss).
+    """
+    root, target = (None, task.sigma_yx) if task.squares is None else (task.squares.root, task.squares.target)
+    return {
+        "root": None if root is None else cast(_first_of_one(root, task.batch, 2), dtype),
+        "deviations": None,
+        "target": cast(_first_of_one(target, task.batch, 2), dtype),
+        "floor": upward(_first_of_one(task.floor, task.batch, 0), dtype),
+    }
+
+
+_PRINCIPAL: weakref.WeakKeyDictionary[Task, tuple[Floats, Floats, Floats]] = weakref.WeakKeyDictionary()
+
+
+def principal_inputs(ensemble: Ensemble, members: Integers) -> tuple[Floats, Floats, Floats]:
+    """Q, σ and B' of `squares.principal`; those of a Σ_xx that all share are kept for the next run."""
+    task = ensemble.task
+    assert task.squares is not None
+    if task.squares.root.ndim == 3:
+        root, target = ensemble.squares(members)
+        assert root is not None
+        return _principal(Squares(root, target))
+    if task not in _PRINCIPAL:
+        _PRINCIPAL[task] = _principal(task.squares)
+    Q, sigma, target = _PRINCIPAL[task]
+    return Q[None], sigma[None], _of(target, 2, members)
+
+
+def _principal(of: Squares) -> tuple[Floats, Floats, Floats]:
+    found: tuple[Floats, Floats, Floats] = patiently(lambda root: principal(Squares(root, of.target)), of.root)
+    return found
 
 
 def input_spectrum(task: Task) -> tuple[Floats, Floats]:
@@ -232,12 +259,6 @@ def input_root(task: Task) -> Floats | None:
     return np.asarray((vectors * np.sqrt(values)[..., None, :]) @ transposed(vectors))
 
 
-def ridge_of(sigma_xx: Floats, dtype: np.dtype[Any]) -> Floats:
-    """δ of `moments`."""
-    largest = np.diagonal(sigma_xx, axis1=-2, axis2=-1).max(axis=-1)
-    return np.asarray(np.sqrt(np.finfo(dtype).eps) * np.where(largest > 0, largest, 1.0))
-
-
 def cast(value: Any, dtype: np.dtype[Any]) -> Floats | None:
     """`value` in working precision, which must hold it."""
     if value is None:
@@ -247,6 +268,12 @@ def cast(value: Any, dtype: np.dtype[Any]) -> Floats | None:
     if not np.isfinite(a).all():
         raise ValueError(f"task: expected moments within the range of {dtype}, got {np.abs(value).max():g}")
     return a
+
+
+def upward(value: Any, dtype: np.dtype[Any]) -> Floats:
+    """A floor in working precision: not below `value`."""
+    a = np.asarray(cast(value, dtype))
+    return np.where(a < value, np.nextafter(a, np.asarray(np.inf, dtype=dtype)), a).astype(dtype)
 
 
 def diagonal_input(variances: Floats, dtype: np.dtype[Any]) -> dict[str, Any]:

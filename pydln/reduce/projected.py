@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pydln.reduce.decay import Decay
-from pydln.reduce.inputs import Inputs, reduced_moments
+from pydln.reduce.inputs import Inputs, reduced_moments, reduced_squares
 from pydln.reduce.problem import NDIM, Ensemble, Floats, Integers, Kernel, Problem, blocks, sizes, take, transposed
 
 __all__ = ["Projected", "in_blocks"]
@@ -66,10 +66,9 @@ class Projected:
             return Problem(weights=weights, task=task, test=held_out)
         V = transposed(take(self.inputs.basis, part)) @ self.ensemble.modes(members)[2]
         task = self.ensemble.modes_of(members) | {"mode_v": _one_or_all(np.ascontiguousarray(V, dtype=dtype), 2)}
-        task |= _kernel_moments(reduced_moments(self.ensemble, self.inputs, part, test=False))
-        if test:
-            held_out = _kernel_moments(reduced_moments(self.ensemble, self.inputs, part, test=True))
-        return Problem(weights=weights, task=task, test=held_out if test else None)
+        task |= _kernel_moments(reduced_moments(self.ensemble, self.inputs, part))
+        held_out = _kernel_moments(reduced_squares(self.ensemble, self.inputs, part)) if test else None
+        return Problem(weights=weights, task=task, test=held_out)
 
     def records(self, names: Iterable[str]) -> tuple[str, ...]:
         """The same."""

@@ -43,7 +43,7 @@ void many_steps(const std::vector<std::int64_t>& widths, std::int64_t batch, Opt
       std::int64_t record = 0;
       for (std::int64_t step = 0; step <= steps; ++step) {
         if (p.op.record_at[record] == step) {
-          CHECK(near<T>(static_cast<double>(p.op.loss[i * 3 + record]), naive.loss(p.op.train)));
+          CHECK(near<T>(static_cast<double>(p.op.loss[i * 3 + record]), naive.loss()));
           CHECK(near<T>(static_cast<double>(p.op.strengths[(i * 3 + record) * p.op.modes]), naive.strength(0)));
           ++record;
         }

@@ -59,8 +59,8 @@ void compare(const std::vector<std::int64_t>& widths, std::int64_t batch, Option
         for (std::int64_t a = 0; a < p.op.modes; ++a)
           strengths &= static_cast<double>(p.op.strengths[at * p.op.modes + a]) == now.strength(a);
         if (sizeof(T) == 4) continue;
-        sums &= equal(p.op.loss[at], now.loss(p.op.train));
-        if (p.op.test_loss) sums &= equal(p.op.test_loss[at], now.loss(p.op.test));
+        sums &= equal(p.op.loss[at], now.loss());
+        if (p.op.test_loss) sums &= equal(p.op.test_loss[at], now.test_loss());
         for (std::int64_t l = 0; l < D; ++l) sums &= equal(p.op.layer_norms[at * D + l], now.layer_norm(l));
         for (std::int64_t l = 0; l + 1 < D; ++l) sums &= equal(p.op.drift[at * (D - 1) + l], now.drift(l));
       }

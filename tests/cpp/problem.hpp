@@ -76,25 +76,28 @@ class Problem {
     for (auto& w : weights) weight_pointers_.push_back(w.data());
     op.weights = weight_pointers_.data();
 
-    const auto moments = [&](std::vector<T>* storage) {
-      pydln::ops::Moments<T> m;
-      if (!options.whitened) {
-        m.sigma_xx = own(storage[0], in * in, tasks);
-        for (std::int64_t i = 0; i < tasks; ++i)  // symmetric, the diagonal large enough not to repel
-          for (std::int64_t a = 0; a < in; ++a) {
-            T* row = storage[0].data() + i * in * in + a * in;
-            for (std::int64_t b = 0; b < a; ++b) row[b] = storage[0][i * in * in + b * in + a];
-            row[a] += T(2);
-          }
-        m.anchor = own(storage[1], out * in, tasks);
-        m.ridge = own(storage[2], 1, batch);
-      }
-      m.sigma_yx = own(storage[3], out * in, tasks);
-      m.anchor_loss = own(storage[4], 1, batch);
-      return m;
+    const auto residual = [&](std::vector<T>* storage, std::int64_t columns) {
+      pydln::ops::Residual<T> r;
+      if (!options.whitened) r.map = own(storage[0], in * columns, tasks);
+      r.target = own(storage[1], out * columns, tasks);
+      r.columns = columns;
+      return r;
     };
-    op.train = moments(train_);
-    if (options.test_task) op.test = moments(test_);
+    op.train = residual(train_, in);
+    op.floor = own(floors_[0], 1, batch);
+    if (!options.whitened) {
+      for (std::int64_t i = 0; i < tasks; ++i)  // symmetric, the diagonal large enough not to repel
+        for (std::int64_t a = 0; a < in; ++a) {
+          T* row = train_[0].data() + i * in * in + a * in;
+          for (std::int64_t b = 0; b < a; ++b) row[b] = train_[0][i * in * in + b * in + a];
+          row[a] += T(2);
+        }
+      op.squares = residual(squares_, in > 2 ? in - 2 : in);
+    }
+    if (options.test_task) {
+      op.test = residual(test_, !options.whitened && in > 1 ? in - 1 : in);
+      op.test_floor = own(floors_[1], 1, batch);
+    }
     op.task_per_member = tasks > 1;
     op.modes = r;
     op.mode_u = own(mode_u_, out * r, tasks);
@@ -169,7 +172,7 @@ class Problem {
 
   std::vector<std::int64_t> widths_, at_;
   std::vector<T*> weight_pointers_, record_pointers_;
-  std::vector<T> train_[5], test_[5], mode_u_, mode_v_;
+  std::vector<T> train_[2], squares_[2], test_[2], floors_[2], mode_u_, mode_v_;
 };
 
 // ---- the same, naively -------------------------------------------------------------------------------------------------
@@ -227,22 +230,13 @@ class Naive {
     for (std::int64_t l = 1; l < D_; ++l) omega = times(layers[static_cast<std::size_t>(l)], omega);
     return omega;
   }
-  Matrix residual(const pydln::ops::Moments<T>& task) const {
+  Matrix residual(const pydln::ops::Residual<T>& of) const {
     const Matrix omega = product();
-    const Matrix target(omega.rows, omega.cols, task.sigma_yx.of(member_));
-    return minus(target,
-                 task.sigma_xx ? times(omega, Matrix(omega.cols, omega.cols, task.sigma_xx.of(member_))) : omega);
+    const Matrix target(omega.rows, of.columns, of.target.of(member_));
+    return minus(target, of.map ? times(omega, Matrix(omega.cols, of.columns, of.map.of(member_))) : omega);
   }
-  double loss(const pydln::ops::Moments<T>& task) const {
-    Matrix e = residual(task);
-    Matrix rest = e;
-    if (task.sigma_xx) {
-      const Matrix omega = product(), anchor(omega.rows, omega.cols, task.anchor.of(member_));
-      rest = minus(anchor, omega);
-      for (std::size_t i = 0; i < e.x.size(); ++i) e.x[i] += static_cast<double>(*task.ridge.of(member_)) * anchor.x[i];
-    }
-    return static_cast<double>(*task.anchor_loss.of(member_)) + 0.5 * dot(e, rest);
-  }
+  double loss() const { return loss(op_.squares ? op_.squares : op_.train, op_.floor); }
+  double test_loss() const { return loss(op_.test, op_.test_floor); }
   double strength(std::int64_t mode) const {
     const Matrix omega = product();
     const Matrix u(omega.rows, op_.modes, op_.mode_u.of(member_)), v(omega.cols, op_.modes, op_.mode_v.of(member_));
@@ -280,6 +274,10 @@ class Naive {
   std::vector<Matrix> layers;
 
  private:
+  double loss(const pydln::ops::Residual<T>& of, const PerMember<const T>& floor) const {
+    const Matrix f = residual(of);
+    return static_cast<double>(*floor.of(member_)) + 0.5 * dot(f, f);
+  }
   std::int64_t width(std::int64_t l) const { return op_.chain.widths[l]; }
   Matrix conserved(std::int64_t l) const {
     const Matrix &below = layers[static_cast<std::size_t>(l)], &above = layers[static_cast<std::size_t>(l + 1)];

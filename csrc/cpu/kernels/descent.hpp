@@ -25,7 +25,6 @@ class DescentWorker : RecordedNetwork<L, G>, MemberLanes<L, ops::Descent<typenam
   using Net::kMembers;
   using Net::layers;
   using Net::load_scalars;
-  using Net::loss_of;
   using Net::m_;
   using Net::n_;
   using Net::products_;
@@ -35,6 +34,7 @@ class DescentWorker : RecordedNetwork<L, G>, MemberLanes<L, ops::Descent<typenam
   using Net::strengths_;
   using Net::strengths_reached;
   using Net::train_;
+  using Net::train_loss;
   using Net::watch_;
   using Net::weights_;
   using Net::width;
@@ -85,7 +85,7 @@ class DescentWorker : RecordedNetwork<L, G>, MemberLanes<L, ops::Descent<typenam
     refill();
     // Known strides spare a block of a product some twenty cycles: width 12 x1.15, 16 x1.09, 24 x1.06, 32 x1.05 (Zen 4).
     if constexpr (kMembers > 1 && PYDLN_SQUARES) {
-      switch (general_ || noise_.any() || !train_.whitened() || D_ == 1 ? 0 : this->extent()) {
+      switch (general_ || noise_.any() || !train_.plain() || D_ == 1 ? 0 : this->extent()) {
         case 1:
           return square<1>();
         case 2:
@@ -185,7 +185,7 @@ class DescentWorker : RecordedNetwork<L, G>, MemberLanes<L, ops::Descent<typenam
         if constexpr (S > 0 && S <= 8)
           loss = this->template square_loss<S>();
         else
-          loss = loss_of(train_, carried_[0]);
+          loss = train_loss();
         const bool ended = events(loss);
         if (cancelled(control_)) return abandon();
         if (ended) {  // the successor starts with a forward pass of its own

@@ -56,7 +56,7 @@ class FlowWorker : RecordedNetwork<L, G> {
         stages_(op.method.stages),
         all_(op.method.stages + op.method.extra),
         stops_(op.stop_loss || op.stop_strengths || op.stop_steady),
-        square_(train_.whitened() && D_ > 1 ? this->extent() : 0) {
+        square_(train_.plain() && D_ > 1 ? this->extent() : 0) {
     now_ = layers(arena);
     next_ = layers(arena);
     between_ = layers(arena);
@@ -166,7 +166,7 @@ class FlowWorker : RecordedNetwork<L, G> {
     Value loss{};
     if (op_.loss || this->records_product()) {
       forward(this->records_product(), static_cast<bool>(op_.loss));
-      if (op_.loss) loss = this->loss_of(train_, carried_[0]);
+      if (op_.loss) loss = this->train_loss();
       if (op_.strengths) this->strengths();
     }
     if (cancelled(control_)) return;
@@ -264,7 +264,7 @@ class FlowWorker : RecordedNetwork<L, G> {
       this->template square_forward<S>(looks && op_.stop_strengths);
     else
       forward(looks && op_.stop_strengths, true);
-    if (looks && op_.stop_loss) loss_ = this->loss_of(train_, carried_[0]);
+    if (looks && op_.stop_loss) loss_ = this->train_loss();
     if (looks && op_.stop_strengths) this->strengths();
     const int64_t top = D_ - 1;
     Cell *r = carried_[0], *after = carried_[1];

@@ -318,14 +318,6 @@ struct Interleaved {
   }
 
   // ---- sums in canonical order ----------------------------------------------------------------------------------
-  template <class G>
-  static V anchored_dot(const V* e, V ridge, const G* p, const V* omega, int64_t rows,
-                        int64_t cols) {  // <e + ridge p, p - omega>
-    return canonical(rows, cols, [=](int64_t q, V sum) {
-      const V anchor = at(p + q);
-      return fma(fma(ridge, anchor, e[q]), V(anchor - omega[q]), sum);
-    });
-  }
   template <int S>
   static PYDLN_INLINE V dot(const V* x, const V* y) {
     return canonical_of<S <= 4   ? 4

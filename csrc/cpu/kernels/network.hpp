@@ -29,13 +29,13 @@ class Network : protected Layers<L> {
   using typename Base::T;
   using typename Base::Value;
 
-  struct Moments {  // in working orientation
-    G* sigma_xx = nullptr;
-    G* variances = nullptr;
-    G* sigma_yx = nullptr;
-    G* anchor = nullptr;
-    Value ridge{}, anchor_loss{};
-    bool whitened() const { return !anchor; }
+  struct Residual {  // in working orientation
+    G* map = nullptr;
+    G* diagonal = nullptr;
+    G* target = nullptr;
+    int64_t rows = 0, cols = 0;
+    Value floor{};
+    bool plain() const { return !map && !diagonal; }
   };
 
   // With a null arena base this only measures: arena.used is then the workspace one worker needs.
@@ -50,9 +50,14 @@ class Network : protected Layers<L> {
       cells = here > cells ? here : cells;
       carried = rows > carried ? rows : carried;
     }
+    if (op.squares) {
+      const int64_t squares = flipped_ ? L::cells(op.squares.columns, n_) : L::cells(m_, op.squares.columns);
+      carried = squares > carried ? squares : carried;
+    }
     for (auto& r : carried_) r = arena.take<Cell>(carried);
     space_ = L::make_space(arena, widest, cells);
-    moments(arena, train_, op.train);
+    make_residual(arena, train_, op.train);
+    if (op.squares) make_residual(arena, squares_, op.squares);
     if (measures_strengths) {
       mode_u_ = arena.take<G>(L::cells(m_, op.modes));
       mode_v_ = arena.take<G>(L::cells(n_, op.modes));
@@ -69,26 +74,27 @@ class Network : protected Layers<L> {
     return width(0);
   }
   int64_t inputs() const { return training_.chain.widths[0]; }
-  void moments(Arena& arena, Moments& to, const ops::Moments<T>& from) {
-    if (from.sigma_xx) to.sigma_xx = arena.take<G>(L::cells(inputs(), inputs()));
-    if (from.variances) to.variances = arena.take<G>(L::cells(1, inputs()));
-    to.sigma_yx = arena.take<G>(L::cells(m_, n_));
-    if (!from.whitened()) to.anchor = arena.take<G>(L::cells(m_, n_));
+  void make_residual(Arena& arena, Residual& to, const ops::Residual<T>& from) {
+    to.rows = flipped_ ? from.columns : m_;
+    to.cols = flipped_ ? n_ : from.columns;
+    if (from.map)
+      to.map = arena.take<G>(flipped_ ? L::cells(from.columns, inputs()) : L::cells(inputs(), from.columns));
+    if (from.diagonal) to.diagonal = arena.take<G>(L::cells(1, inputs()));
+    to.target = arena.take<G>(L::cells(to.rows, to.cols));
   }
 
   // ---- in and out of lanes ------------------------------------------------------------------------------------------
-  void load_moments(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
-    L::load(to.sigma_yx, lane, from.sigma_yx.of(member), m_, n_, flipped_);
-    if (from.sigma_xx) L::load(to.sigma_xx, lane, from.sigma_xx.of(member), inputs(), inputs(), false);  // symmetric
-    if (from.variances) L::load(to.variances, lane, from.variances.of(member), 1, inputs(), false);
-    if (!from.whitened()) L::load(to.anchor, lane, from.anchor.of(member), m_, n_, flipped_);
+  void load_residual(Residual& to, const ops::Residual<T>& from, int64_t lane, int64_t member) {
+    L::load(to.target, lane, from.target.of(member), to.rows, to.cols, flipped_);
+    if (from.map)
+      L::load(to.map, lane, from.map.of(member), flipped_ ? from.columns : inputs(),
+              flipped_ ? inputs() : from.columns, flipped_);
+    if (from.diagonal) L::load(to.diagonal, lane, from.diagonal.of(member), 1, inputs(), false);
   }
-  void load_scalars(Moments& to, const ops::Moments<T>& from, int64_t lane, int64_t member) {
-    L::set(to.anchor_loss, lane, *from.anchor_loss.of(member));
-    if (!from.whitened()) L::set(to.ridge, lane, *from.ridge.of(member));
-  }
+  void load_scalars(int64_t lane, int64_t member) { L::set(train_.floor, lane, *training_.floor.of(member)); }
   void load_task(int64_t lane, int64_t member) {
-    load_moments(train_, training_.train, lane, member);
+    load_residual(train_, training_.train, lane, member);
+    if (training_.squares) load_residual(squares_, training_.squares, lane, member);
     if (mode_u_) {
       L::load(mode_u_, lane, (flipped_ ? training_.mode_v : training_.mode_u).of(member), m_, training_.modes, false);
       L::load(mode_v_, lane, (flipped_ ? training_.mode_u : training_.mode_v).of(member), n_, training_.modes, false);
@@ -110,9 +116,9 @@ class Network : protected Layers<L> {
       if (cancelled(control_)) return;
       product(products_[l + 1], weights_[l], products_[l], width(l), width(l + 1));
     }
-    if (D_ > 1 && train_.whitened() && !omega) {
+    if (D_ > 1 && train_.plain() && !omega) {
       const int64_t K = width(1);
-      L::residual(watch_, train_.sigma_yx, products_[1], ld(K), weights_[0], ld(n_), e, m_, n_, K);
+      L::residual(watch_, train_.target, products_[1], ld(K), weights_[0], ld(n_), e, m_, n_, K);
       return;
     }
     if (D_ > 1) product(products_[1], weights_[0], products_[0], n_, width(1));
@@ -125,9 +131,9 @@ class Network : protected Layers<L> {
       for (int64_t l = D_ - 2; l >= 1; --l) L::template product<S>(products_[l + 1], weights_[l], products_[l]);
       if (omega) {
         L::template product<S>(products_[1], weights_[0], products_[0]);
-        L::subtract(train_.sigma_yx, products_[0], carried_[0], S, S);
+        L::subtract(train_.target, products_[0], carried_[0], S, S);
       } else {
-        L::template residual<S>(train_.sigma_yx, products_[1], weights_[0], carried_[0]);
+        L::template residual<S>(train_.target, products_[1], weights_[0], carried_[0]);
       }
     }
   }
@@ -135,30 +141,33 @@ class Network : protected Layers<L> {
     L::product(watch_, a, ld(inner), b, ld(cols), c, m_, cols, inner);
   }
 
-  void residual(const Moments& task, Cell* e) {
+  void residual(const Residual& of, Cell* to) {
     const Cell* omega = products_[0];
-    if (task.variances)
-      L::subtract_scaled(task.sigma_yx, omega, task.variances, flipped_, e, m_, n_);
-    else if (!task.sigma_xx)
-      L::subtract(task.sigma_yx, omega, e, m_, n_);
+    if (of.diagonal)
+      L::subtract_scaled(of.target, omega, of.diagonal, flipped_, to, m_, n_);
+    else if (!of.map)
+      L::subtract(of.target, omega, to, m_, n_);
     else if (flipped_)
-      L::residual(watch_, task.sigma_yx, task.sigma_xx, ld(m_), omega, ld(n_), e, m_, n_, m_);
+      L::residual(watch_, of.target, of.map, ld(m_), omega, ld(n_), to, of.rows, n_, m_);
     else
-      L::residual(watch_, task.sigma_yx, omega, ld(n_), task.sigma_xx, ld(n_), e, m_, n_, n_);
+      L::residual(watch_, of.target, omega, ld(n_), of.map, ld(of.cols), to, m_, of.cols, n_);
   }
 
   // ---- what is read off it ------------------------------------------------------------------------------------------
-  Value loss_of(const Moments& task, const Cell* e) {
-    const Value half = Value{} + T(0.5);
-    const Value product =
-        !task.whitened() ? L::anchored_dot(e, task.ridge, task.anchor, products_[0], m_, n_) : L::dot(e, e, m_, n_);
-    return fma(half, product, task.anchor_loss);
+  // floor + 1/2 |F|², after a forward pass that made E, and Omega unless F = E.
+  Value train_loss() {
+    Cell* f = carried_[0];
+    if (!train_.plain()) residual(squares_, f = carried_[1]);
+    return loss_of(train_.plain() ? train_ : squares_, f, train_.floor);
+  }
+  Value loss_of(const Residual& of, const Cell* f, const Value& floor) {
+    return fma(Value{} + T(0.5), L::dot(f, f, of.rows, of.cols), floor);
   }
 
   // The same where all layers are S × S and inputs whitened.
   template <int S>
   PYDLN_INLINE Value square_loss() const {
-    return fma(Value{} + T(0.5), L::template dot<S>(carried_[0], carried_[0]), train_.anchor_loss);
+    return fma(Value{} + T(0.5), L::template dot<S>(carried_[0], carried_[0]), train_.floor);
   }
 
   void strengths() {
@@ -175,7 +184,7 @@ class Network : protected Layers<L> {
   const Control* const watch_ = &control_;  // for products, which look at it when they are long
   const int64_t m_, n_;                     // working outputs and inputs
 
-  Moments train_;
+  Residual train_, squares_;
   Cell** weights_ = nullptr;
   Cell** products_ = nullptr;
   Cell* carried_[2] = {};

@@ -24,7 +24,7 @@ class RecordedNetwork : protected Network<L, G> {
   using Net::training_;
   using Net::weights_;
   using typename Net::Cell;
-  using typename Net::Moments;
+  using typename Net::Residual;
   using typename Net::T;
   using typename Net::Value;
 
@@ -34,9 +34,9 @@ class RecordedNetwork : protected Network<L, G> {
       : Net(op, op.strengths || op.stop_strengths, control, arena),
         layer_records_(op.chain, flipped_, op.drift, arena),
         recording_(op) {
-    if (!op.test.sigma_yx) return;
-    this->moments(arena, test_, op.test);
-    test_residual_ = arena.take<Cell>(L::cells(m_, n_));
+    if (!op.test) return;
+    this->make_residual(arena, test_, op.test);
+    test_residual_ = arena.take<Cell>(L::cells(test_.rows, test_.cols));
   }
 
   // Whether something that is recorded is read off Omega.
@@ -44,11 +44,11 @@ class RecordedNetwork : protected Network<L, G> {
 
   void load_task(int64_t lane, int64_t member) {
     Net::load_task(lane, member);
-    if (recording_.test.sigma_yx) this->load_moments(test_, recording_.test, lane, member);
+    if (recording_.test) this->load_residual(test_, recording_.test, lane, member);
   }
   void load_scalars(int64_t lane, int64_t member) {
-    Net::load_scalars(train_, training_.train, lane, member);
-    if (recording_.test.sigma_yx) Net::load_scalars(test_, recording_.test, lane, member);
+    Net::load_scalars(lane, member);
+    if (recording_.test) L::set(test_.floor, lane, *recording_.test_floor.of(member));
   }
 
   // The layers as they are where the lanes start that fresh(lane) is true of.
@@ -65,7 +65,7 @@ class RecordedNetwork : protected Network<L, G> {
     Value test{};
     if (to.test_loss) {
       residual(test_, test_residual_);
-      test = this->loss_of(test_, test_residual_);
+      test = this->loss_of(test_, test_residual_, test_.floor);
     }
     if (cancelled(control_)) return;  // perhaps in the middle of one of the products
     if (to.loss)
@@ -91,7 +91,7 @@ class RecordedNetwork : protected Network<L, G> {
  private:
   LayerRecords<L> layer_records_;
   const ops::Recording<T>& recording_;
-  Moments test_;
+  Residual test_;
   Cell* test_residual_ = nullptr;
 };
 

@@ -251,14 +251,6 @@ struct Rows {
   }
 
   // ---- sums in canonical order -----------------------------------------------------------------------------------
-  static T anchored_dot(const T* e, T ridge, const T* p, const T* omega, int64_t rows,
-                        int64_t cols) {  // <e + ridge p, p - omega>
-    const V r = splat(ridge);
-    return canonical(rows, cols, [=](int64_t q, V sum) {
-      const V anchor = *vec(p + q);
-      return fma(fma(r, anchor, V(*vec(e + q))), V(anchor - *vec(omega + q)), sum);
-    });
-  }
   static T dot(const T* x, const T* y, int64_t rows, int64_t cols) {
     return canonical(rows, cols, [=](int64_t q, V p) { return fma(V(*vec(x + q)), V(*vec(y + q)), p); });
   }
