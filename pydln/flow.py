@@ -169,8 +169,7 @@ def gradient_descent(
     if "test_loss" in names and task.test is None:
         raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
     threads = _backend.threads(n_threads)
-    if not isinstance(nesterov, bool):
-        raise TypeError(f"nesterov: expected True or False, got {nesterov!r}")
+    nesterov, throw = _validate.flag(nesterov, "nesterov"), _validate.flag(throw, "throw")
     wanted = reductions.asked(reduce)
     if drawn is not None:
         if isinstance(wanted, tuple):
@@ -427,7 +426,7 @@ class _Schedule:
         if at is not None:
             if record_every is not None:
                 raise ValueError("record_every: expected None when `at` is given, got both")
-            if isinstance(at, Sized):
+            if isinstance(at, Sized) and not _validate.is_single(at):
                 _validate.fits_in_memory(32 * len(at), f"at: a schedule of {len(at)} times", "record at fewer times")
             if isinstance(at, range):
                 at = np.arange(at.start, at.stop, at.step)

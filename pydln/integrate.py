@@ -149,7 +149,7 @@ def gradient_flow(
     if "test_loss" in names and task.test is None:
         raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, dtype)
-    threads = _backend.threads(n_threads)
+    threads, throw = _backend.threads(n_threads), _validate.flag(throw, "throw")
     wanted = reductions.asked(reduce, also=("balanced",))
     if "kernel_distance" in names:
         if isinstance(wanted, tuple):

@@ -263,8 +263,7 @@ class Task:
             given, absent = ("X_test", "Y_test") if Y_test is None else ("Y_test", "X_test")
             raise ValueError(f"{absent}: expected an array to go with {given}, got None")
         cutoff = _validate.number(rtol, "rtol", at_least=0, below=1)
-        if not isinstance(keep_samples, bool):
-            raise TypeError(f"keep_samples: expected True or False, got {keep_samples!r}")
+        whiten, keep_samples = _validate.flag(whiten, "whiten"), _validate.flag(keep_samples, "keep_samples")
         held_out = None
         if X_test is not None and Y_test is not None:
             x_test = _samples(X_test, "X_test", columns=(x.shape[1], "X"))
@@ -479,6 +478,7 @@ class Task:
             Sums over items, as in the papers: the one-hot inputs are then whitened. With averages Sigma_xx = I/items.
         """
         n_levels, n_branch, p, n_out, how = _tree(levels, branching, flip, features, normalize)
+        population = _validate.flag(population, "population")
         rng = np.random.default_rng(_validate.integer(seed, "seed", at_least=0))
         items = n_branch**n_levels
         # Beside maps of outputs by items: their modes and, where they are needed, the items' covariances or contrasts.
@@ -629,6 +629,7 @@ class Task:
         reasonable time, and should not: held out, that optimum has a loss of 1.43, where a zero map has 0.5.
         """
         how = _normalize(normalize)
+        whiten, center = _validate.flag(whiten, "whiten"), _validate.flag(center, "center")
         cutoff = _validate.number(rtol, "rtol", at_least=0, below=1)
         if _validate.integer(samples, "samples") not in (50000, 60000):
             raise ValueError(f"samples: expected 50000 or 60000, got {samples}")

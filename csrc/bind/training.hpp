@@ -22,13 +22,13 @@ std::vector<T*> layers(const py::handle& object, const std::string& name, const 
     Shape shape = leading;
     shape.push_back(widths[l + 1]);
     shape.push_back(widths[l]);
-    pointers.push_back(output<T>(list[l], name, shape));
+    pointers.push_back(needed_output<T>(list[l], name, shape));
   }
   return pointers;
 }
 
 template <class T>
-ops::Moments<T> moments(const py::dict& task, const std::string& name, std::int64_t batch, std::int64_t out,
+ops::Moments<T> moments(const Dict& task, const std::string& name, std::int64_t batch, std::int64_t out,
                         std::int64_t in) {
   ops::Moments<T> m;
   m.sigma_xx = per_member<T>(task["sigma_xx"], name + ".sigma_xx", batch, {in, in});
@@ -61,15 +61,22 @@ struct Layers {
       widths.push_back(a.shape(1));
     }
     if (widths.size() < 2) throw py::value_error("weights: expected at least one layer");
+    expect_some(batch, "weights");
+    for (const std::int64_t width : widths) expect_some(width, "weights");
     pointers = layers<T>(weights, "weights", widths, {batch});
   }
 };
+
+// Steps whose number times that of the members, which progress counts, is one of 64 bits.
+inline void expect_steps(std::int64_t steps, std::int64_t batch) {
+  if (steps < 0 || steps >= INT64_MAX / batch) throw py::value_error("steps: expected an integer >= 0 below 2^63 / batch");
+}
 
 // Steps at which things are recorded.
 template <class Op>
 void set_schedule(Op& op, const py::array& record_at) {
   op.records = record_at.size();
-  op.record_at = input<std::int64_t>(record_at, "record_at", {op.records});
+  op.record_at = needed_input<std::int64_t>(record_at, "record_at", {op.records});
   for (std::int64_t k = 0; k < op.records; ++k)
     if (op.record_at[k] < (k ? op.record_at[k - 1] + 1 : 0) || op.record_at[k] > op.steps)
       throw py::value_error("record_at: expected increasing steps within 0 ... steps");
@@ -78,10 +85,10 @@ void set_schedule(Op& op, const py::array& record_at) {
 // What is recorded, under the names of the package, at so many steps or times; `layer_records` takes the pointers to records of
 // weights and must outlive the operation.
 template <class T, class Op>
-void set_recording(Op& op, const Layers<T>& given, const py::object& test, const py::dict& records, std::int64_t times,
+void set_recording(Op& op, const Layers<T>& given, const py::object& test, const Dict& records, std::int64_t times,
                    std::vector<T*>& layer_records) {
   const std::int64_t in = given.widths.front(), out = given.widths.back(), batch = op.batch, depth = op.chain.depth;
-  if (!test.is_none()) op.test = moments<T>(test.cast<py::dict>(), "test", batch, out, in);
+  if (!test.is_none()) op.test = moments<T>(test.cast<Dict>(), "test", batch, out, in);
   for (const auto& p : {op.test.sigma_xx, op.test.variances, op.test.sigma_yx, op.test.anchor})
     op.task_per_member |= p.stride != 0;
   op.loss = output<T>(records["loss"], "loss", {batch, times});
@@ -96,7 +103,7 @@ void set_recording(Op& op, const Layers<T>& given, const py::object& test, const
 }
 
 template <class Op>
-void set_stop(Op& op, const py::dict& stop) {
+void set_stop(Op& op, const Dict& stop) {
   using T = std::remove_const_t<std::remove_pointer_t<decltype(op.stop_loss.data)>>;
   op.stop_loss = per_member<T>(stop["loss"], "stop.loss", op.batch, {});
   op.stop_strengths = per_member<T>(stop["strengths"], "stop.strengths", op.batch, {op.modes});
@@ -104,7 +111,7 @@ void set_stop(Op& op, const py::dict& stop) {
 }
 
 template <class T>
-void set_training(ops::Training<T>& op, const Layers<T>& given, const py::dict& task, const py::dict& stop,
+void set_training(ops::Training<T>& op, const Layers<T>& given, const Dict& task, const Dict& stop,
                   const py::object& status) {
   const std::int64_t in = given.widths.front(), out = given.widths.back(), batch = given.batch;
   op.chain = {static_cast<std::int64_t>(given.widths.size()) - 1, given.widths.data()};
@@ -119,7 +126,7 @@ void set_training(ops::Training<T>& op, const Layers<T>& given, const py::dict& 
     op.task_per_member |= p.stride != 0;
   set_stop(op, stop);
   op.status = statuses(status, batch);
-  if (!op.mode_u || !op.mode_v || !op.status) throw py::value_error("training: incomplete");
+  if (!op.mode_u || !op.mode_v) throw py::value_error("training: incomplete");
 }
 
 }  // namespace pydln::bind

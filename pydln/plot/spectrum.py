@@ -62,6 +62,7 @@ def spectrum(
     shown = values[np.isfinite(values)]
     if shown.size == 0:
         raise ValueError("log_values: expected at least one finite value, got none")
+    squared = _validate.flag(squared, "squared")
     bins = _validate.integer(bins, "bins", at_least=1, at_most=100_000)
     ends = np.array([shown.min(), shown.max()]) if span is None else _validate.array(span, "span", shape=("ends",))
     if ends.size != 2 or ends[1] < ends[0]:
