@@ -43,6 +43,7 @@ def short(value: object) -> str:
         text = repr(value)
     except (ValueError, RecursionError):  # Python does not write integers of thousands of digits, nor endless nesting
         text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -50,7 +51,7 @@ def instance(value: object, name: str, kind: type) -> None:
     """TypeError unless `value` is a `kind`, one of pydln's own classes."""
     if not isinstance(value, kind):
         package, module = kind.__module__.split(".")[:2]
-        place = f"{package}.{module}" if module in ("propagation", "spectra") else package
+        place = f"{package}.{module}" if module in ("propagation", "reduce", "spectra") else package
         raise TypeError(f"{name}: expected a {place}.{kind.__name__}, got {type(value).__name__}")
 
 

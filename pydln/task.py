@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -178,10 +177,7 @@ class Task:
         """Member number `member` of a batched task."""
         if self.batch is None:
             raise TypeError("task: expected a batched task to take a member of, got a single one")
-        try:
-            i = operator.index(member)
-        except TypeError:
-            raise TypeError(f"member: expected an integer, got {member!r}") from None
+        i = _validate.integer(member, "member")
         if not -self.batch <= i < self.batch:
             raise IndexError(f"member: expected an integer from {-self.batch} to {self.batch - 1}, got {i}")
         shared = self._sigma_xx is None or self._sigma_xx.ndim == 2
@@ -665,9 +661,9 @@ class Task:
         All must have the same widths, number of modes and normalisation, and all or none a held-out task. Sigma_xx is
         kept once when it is the same for all; samples are kept if all tasks keep equally many.
         """
-        if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
-            raise TypeError(f"tasks: expected a sequence of tasks, got {type(tasks).__name__}")
-        members = list(tasks)
+        if isinstance(tasks, Task):
+            raise TypeError("tasks: expected a sequence of tasks, got Task")
+        members = _validate.sequence(tasks, "tasks", "tasks")
         if not members:
             raise ValueError("tasks: expected at least one task, got none")
         for i, task in enumerate(members):

@@ -184,11 +184,11 @@ class Trajectory:
                 self._records[name] = _locked(value, f"records[{name!r}]")
                 _expect(f"records[{name!r}]", self._records[name], (batch, times, *QUANTITIES[name].axes))
         if final is not None and (not isinstance(final, Weights) or final.batch != batch):
-            raise ValueError(f"final: expected Weights of {batch} members, got {final!r}")
+            raise ValueError(f"final: expected Weights of {batch} members, got {_validate.short(final)}")
         self.final = final
         self.settings = _settings({} if settings is None else settings, batch)
         if not isinstance(source, str):
-            raise TypeError(f"source: expected text, got {source!r}")
+            raise TypeError(f"source: expected text, got {_validate.short(source)}")
         self.source = source
         self._reduced: dict[str, NDArray[np.bool_]] = {}
         for name, members in (reduced or {}).items():
@@ -595,6 +595,7 @@ def _npz(path: str | os.PathLike[str]) -> Path:
 
 
 def _locked(value: Any, name: str, dtype: Any = None) -> NDArray[Any]:
+    _validate.unmasked(value, name)
     try:
         view = np.asarray(value, dtype=dtype).view()
         sound = view.dtype.kind in "fiub"
@@ -622,6 +623,7 @@ def _settings(given: Mapping[str, Any], batch: int) -> dict[str, Any]:
     for key, value in given.items():
         if not isinstance(key, str):
             raise TypeError(f"settings: expected names as keys, got {key!r}")
+        _validate.unmasked(value, f"settings[{key!r}]")
         if isinstance(value, np.ndarray) and value.ndim:
             if len(value) != batch or value.dtype.kind not in "fiub":
                 raise ValueError(

@@ -55,7 +55,7 @@ def member_index(index: MemberIndex, batch: int) -> slice | NDArray[Any]:
         number = operator.index(index)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
-            f"index: expected an integer, a slice, a mask or a 1-D array of integers, got {index!r}"
+            f"index: expected an integer, a slice, a mask or a 1-D array of integers, got {_validate.short(index)}"
         ) from None
     if not -batch <= number < batch:
         raise IndexError(f"index: expected a member among {batch}, got {number}")

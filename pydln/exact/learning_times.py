@@ -111,8 +111,8 @@ def iterations_to_learn(v0: ArrayLike, v: ArrayLike, *, depth: ArrayLike, rate: 
     """
     first = _validate.array(v0, "v0", above=0, below=1)
     last = _validate.array(v, "v", above=0, below=1)
-    speed = float(_validate.array(rate, "rate", above=0))
-    depths = np.asarray(depth, dtype=np.float64)
+    speed = _validate.number(rate, "rate", above=0)
+    depths = _validate.array(depth, "depth", at_least=1, finite=False)
 
     def steps(D: float) -> Floats:
         return np.asarray((1.0 if np.isinf(D) else D) * time_to_reach(first, last, 1.0, depth=D) / speed)

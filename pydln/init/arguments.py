@@ -55,7 +55,7 @@ def arguments(
 def whole_widths(widths: Sequence[int]) -> list[int]:
     """n_0 … n_D, checked, however large."""
     if isinstance(widths, str | bytes) or not isinstance(widths, Sequence | np.ndarray) or _validate.is_single(widths):
-        raise TypeError(f"widths: expected a sequence of integers, input first, got {widths!r}")
+        raise TypeError(f"widths: expected a sequence of integers, input first, got {_validate.short(widths)}")
     dims = [_validate.integer(n, f"widths[{place}]", at_least=1) for place, n in enumerate(widths)]
     if len(dims) < 2:
         raise ValueError(f"widths: expected at least two, input and output, got {len(dims)}")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydln import _validate
 from pydln.plot import style
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
@@ -127,6 +126,8 @@ def _against_depth(
     }
     ax.plot(x, y, **(measured | line_kw))
     dashes = itertools.cycle(("--", ":", "-."))
+    if theory is not None and not isinstance(theory, Mapping):
+        raise TypeError(f"theory: expected a mapping of names to pairs of arrays, got {_validate.short(theory)}")
     for label, (at, curve) in (theory or {}).items():
         ax.plot(at, curve, **(style.THEORY | {"linestyle": next(dashes), "label": label}))
     ax.set_xlabel("depth $D$ (weight matrices)")

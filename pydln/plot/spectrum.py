@@ -120,6 +120,7 @@ def eigenvalues(
     -------
     Axes
     """
+    _validate.unmasked(values, "values")
     try:
         points = np.asarray(values, dtype=complex).ravel()
     except (TypeError, ValueError):
