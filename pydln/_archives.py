@@ -19,15 +19,18 @@ class UnsoundError(Exception):
 
 
 def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, dtype and length of the header of a .npy entry, of which no more is read than that."""
-    with archive.open(entry) as file:
-        start = file.read(12)
-        version = tuple(start[6:8])
-        length = int.from_bytes(start[8 : 10 if version == (1, 0) else 12], "little")
-        if len(start) < 12 or version not in ((1, 0), (2, 0)) or length > _LONGEST_HEADER:
-            raise UnsoundError(f"{entry.filename} has no header of an array")
-        whole = length + (10 if version == (1, 0) else 12)
-        text = io.BytesIO(start + file.read(whole - len(start)))
+    """Shape, dtype and length of the header of a .npy entry, of which little more is read than that."""
+    try:
+        with archive.open(entry) as file:
+            start = file.read(12)
+            version = tuple(start[6:8])
+            length = int.from_bytes(start[8 : 10 if version == (1, 0) else 12], "little")
+            if len(start) < 12 or version not in ((1, 0), (2, 0)) or length > _LONGEST_HEADER:
+                raise UnsoundError(f"{entry.filename} has no header of an array")
+            whole = length + (10 if version == (1, 0) else 12)
+            text = io.BytesIO(start + file.read(whole - len(start)))
+    except zipfile.BadZipFile:
+        raise UnsoundError(f"the checksum of {entry.filename} does not match") from None
     try:
         np.lib.format.read_magic(text)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

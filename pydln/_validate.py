@@ -32,6 +32,9 @@ __all__ = [
 
 FloatArray = NDArray[Any]
 
+_LARGEST_INTEGER = 2**256
+"""Of numbers without another bound, such as seeds: products of some of them are still floats, and can be written."""
+
 _PROC = Path("/proc")
 _GROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60  # version 1 writes "no limit" as a number close to 2^63
@@ -85,8 +88,9 @@ def integer(value: object, name: str, *, at_least: int | None = None, at_most: i
         raise TypeError(f"{name}: expected an integer, got {short(value)}") from None
     if at_least is not None and result < at_least:
         raise ValueError(f"{name}: expected an integer >= {at_least}, got {short(result)}")
-    if at_most is not None and result > at_most:
-        raise ValueError(f"{name}: expected an integer <= {at_most}, got {short(result)}")
+    if result > (_LARGEST_INTEGER if at_most is None else at_most):
+        bound = "2^256" if at_most is None else at_most
+        raise ValueError(f"{name}: expected an integer <= {bound}, got {short(result)}")
     return result
 
 

@@ -115,7 +115,7 @@ def _options(
     context.obj = {"traceback": traceback}
 
 
-@app.command()
+@app.command(short_help="Make figures of Saxe et al. (2013), and check them.")
 def reproduce(
     context: typer.Context,
     figure: Annotated[str, typer.Argument(help=f"{', '.join(FIGURES)} or all.", metavar="FIGURE")],
@@ -208,7 +208,7 @@ def _show_report(report: Any) -> None:
         typer.echo(str(file))
 
 
-@app.command()
+@app.command(short_help="Run the sweep that a TOML file describes.")
 def run(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A run file, see docs/run-file.md.", metavar="FILE.toml")],
@@ -261,7 +261,7 @@ def _show_sweep(result: Any) -> None:
             typer.echo(str(path))
 
 
-@app.command()
+@app.command(short_help="Say how this copy was built and what it runs on.")
 def info(context: typer.Context) -> None:
     """Say how this copy of pydln was built and what it runs on."""
     import numpy as np

@@ -232,7 +232,7 @@ class _Integrator:
             raise ValueError(f"rtol: expected at least {4 * eps:.2g} in {dtype} where atol is 0, got {self.rtol:g}")
         self.step = None if step is None else _validate.number(step, "step", above=0)
         self.max_step = None if max_step is None else _validate.number(max_step, "max_step", above=0)
-        self.max_steps = _validate.integer(max_steps, "max_steps", at_least=1)
+        self.max_steps = _validate.integer(max_steps, "max_steps", at_least=1, at_most=2**62)
         if not len(self.method.error) and self.step is None:
             raise ValueError(f"step: expected the length of the steps of {method}, got None")
 

@@ -158,7 +158,7 @@ def check(noise: object, task: Task, dtype: np.dtype[Any]) -> Checked | None:
                 raise ValueError(
                     "noise.samples: expected the number of samples that have labels, for the task does not know it"
                 )
-            std = std / np.sqrt(_validate.integer(count, "noise.samples", at_least=1))
+            std = std / np.sqrt(_validate.integer(count, "noise.samples", at_least=1, at_most=2**62))
         arrays["root"] = input_root(task)
     else:
         most = 2**31 // (task.n_in + task.n_out)

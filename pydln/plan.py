@@ -115,7 +115,7 @@ def plan(
         As `gradient_descent`.
     """
     check_fit(task, weights)
-    steps, stops = _validate.integer(steps, "steps", at_least=0), _validate.flag(stops, "stops")
+    steps, stops = _validate.integer(steps, "steps", at_least=0, at_most=2**62), _validate.flag(stops, "stops")
     found = find(Ensemble.of(task, weights), reduce, steps=steps, stops=stops)
     core = _backend.core
     ask = core.plan_f32 if weights.dtype == np.float32 else core.plan_f64

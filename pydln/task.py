@@ -872,8 +872,8 @@ def _tree_contrasts(levels: int, branching: int) -> FloatArray:
 def _tree(
     levels: object, branching: object, flip: object, features: object, normalize: object
 ) -> tuple[int, int, float, int, Normalize]:
-    n_levels = _validate.integer(levels, "levels", at_least=1)
-    n_branch = _validate.integer(branching, "branching", at_least=2)
+    n_levels = _validate.integer(levels, "levels", at_least=1, at_most=62)
+    n_branch = _validate.integer(branching, "branching", at_least=2, at_most=2**62)
     if n_levels > 16 or n_branch**n_levels > 2**16:
         raise ValueError(f"levels: expected at most 65536 items, got {n_branch}**{n_levels}")
     p = _validate.number(flip, "flip", at_least=0, at_most=0.5)

@@ -597,13 +597,17 @@ def _npz(path: str | os.PathLike[str]) -> Path:
 def _locked(value: Any, name: str, dtype: Any = None) -> NDArray[Any]:
     _validate.unmasked(value, name)
     try:
-        view = np.asarray(value, dtype=dtype).view()
-        sound = view.dtype.kind in "fiub"
-    except (TypeError, ValueError):
+        given = np.asarray(value)
+        sound = given.dtype.kind in "fiub"
+        with np.errstate(invalid="ignore"):  # what no integer holds differs from it afterwards
+            view = given.astype(dtype if sound and dtype else given.dtype, copy=False).view()
+    except (TypeError, ValueError, RecursionError):
         sound = False
     if not sound:
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else _short(value)
         raise TypeError(f"{name}: expected an array of numbers, got {got}")
+    if dtype is np.int64 and (view != given).any():
+        raise ValueError(f"{name}: expected whole numbers within 64 bits, got others")
     view.flags.writeable = False
     return view
 
@@ -632,7 +636,10 @@ def _settings(given: Mapping[str, Any], batch: int) -> dict[str, Any]:
                 )
             settings[key] = _locked(value, f"settings[{key!r}]")
         else:
-            settings[key] = _plain(value, f"settings[{key!r}]")
+            try:
+                settings[key] = _plain(value, f"settings[{key!r}]")
+            except RecursionError:
+                raise TypeError(f"settings[{key!r}]: expected lists that end, got one nested without end") from None
     return settings
 
 

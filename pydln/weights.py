@@ -36,7 +36,10 @@ def member_index(index: MemberIndex, batch: int) -> slice | NDArray[Any]:
     if isinstance(index, slice):
         return index
     if isinstance(index, Sequence | np.ndarray) and not isinstance(index, str | tuple):
-        chosen = np.asarray(index)
+        try:
+            chosen = np.asarray(index)
+        except ValueError:
+            raise TypeError("index: expected a mask or a 1-D array of integers, got a ragged sequence") from None
         if chosen.size == 0 and chosen.dtype.kind != "b":
             chosen = chosen.astype(np.intp)
         if chosen.ndim == 1 and chosen.dtype.kind in "iub":

@@ -136,7 +136,7 @@ def test_help_shows_every_word_that_is_written(words: tuple[str, ...]) -> None:
     shown = " ".join(call.out.split())
     texts = [command.help, *(one.help for one in command.params if getattr(one, "help", None))]
     if not words:
-        texts += [one.help.partition(".")[0] for one in command.commands.values()]
+        texts += [one.short_help for one in command.commands.values()]
     for text in texts:
         for word in (text or "").split():
             assert word in shown, f"{word!r} of {text!r}"

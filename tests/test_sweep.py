@@ -421,7 +421,7 @@ def test_brackets_in_texts_and_comments_are_no_nesting(make: Make) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("depth = [1, 2]", "depth = 1_000_000_000", ":11: grid.width: training 8 members of depth 1000000000"),
+        ("depth = [1, 2]", "depth = 1_000_000_000", ":11: grid.depth: training 8 members of depth 1000000000"),
         ("depth = [1, 2]", "depth = [1, 1_000_000_000_000_000]", "memory are free"),
         ("width = 5", "width = 1_000_000_000", "memory are free"),
         ("depth = [1, 2]\nwidth = 5", "depth = 1_000_000_000\nwidth = 1", "memory are free"),
@@ -469,11 +469,11 @@ def test_files_that_are_too_large_to_be_run_files(tmp_path: Path) -> None:
 
 
 def test_time_to_read_grows_as_the_file(make: Make) -> None:
-    """30 000 rates, tables or keys: four times as many take about four times as long, not sixteen times."""
+    """Of rates, seeds, tables or keys: four times as many take about four times as long, not sixteen times."""
 
     def seconds(text: str) -> float:
         best = math.inf
-        for _ in range(3):
+        for _ in range(2):
             begun = time.process_time()
             with suppress(ValueError):
                 make(text)
@@ -486,7 +486,7 @@ def test_time_to_read_grows_as_the_file(make: Make) -> None:
         lambda n: BASE + "".join(f"key{k} = {k}\n" for k in range(n)),
         lambda n: BASE + "".join(f"[table{k}]\n" for k in range(n)),
     ):
-        assert seconds(many(28_000)) < 9 * seconds(many(7_000))
+        assert seconds(many(12_000)) < 9 * seconds(many(3_000))
 
 
 def bomb(path: Path, shape: tuple[int, ...]) -> None:
@@ -524,8 +524,8 @@ def test_two_runs_into_one_folder_at_once(tmp_path: Path) -> None:
     files = {"one": BASE, "other": BASE.replace("[0.01, 0.02]", "[0.03, 0.04]")}
     for name, text in files.items():
         (tmp_path / f"{name}.toml").write_text(text)
-        assert command("-m", "pydln", "run", tmp_path / f"{name}.toml", "--out", tmp_path / name).wait(120) == 0
-    names = ("one", "other", "one", "one")
+        run_sweep(read_run_file(tmp_path / f"{name}.toml"), out=tmp_path / name)
+    names = ("one", "other", "one")
     together = [
         command("-m", "pydln", "run", tmp_path / f"{name}.toml", "--out", tmp_path / "both") for name in names
     ]

@@ -123,7 +123,7 @@ def eigenvalues(
     _validate.unmasked(values, "values")
     try:
         points = np.asarray(values, dtype=complex).ravel()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise TypeError(f"values: expected an array of complex numbers, got {type(values).__name__}") from None
     if points.size == 0 or not np.isfinite(points).all():
         raise ValueError("values: expected finite complex numbers, at least one")

@@ -159,7 +159,7 @@ def random_product_spectrum(
     """
     kind = _validate.choice(kind, "kind", ("gaussian", "orthogonal"))  # type: ignore[assignment]
     n = _validate.integer(n, "n", at_least=1)
-    depth = _validate.integer(depth, "depth", at_least=1)
+    depth = _validate.integer(depth, "depth", at_least=1, at_most=2**31 - 1)
     gain = _validate.number(scale, "scale", above=0)
     batch = _validate.integer(batch, "batch", at_least=1)
     _validate.fits_in_memory(

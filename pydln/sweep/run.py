@@ -136,7 +136,8 @@ def _check(file: RunFile, parts: Iterable[Part]) -> None:
     for part in parts:
         own = members * _bytes_of_member(file.task, part)
         with file.source.blame(("grid",)):
-            _validate.fits_in_memory(own, f"width: training {members} members of {part}", "split the grid")
+            key = "depth" if part.width is None or part.depth > part.width else "width"
+            _validate.fits_in_memory(own, f"{key}: training {members} members of {part}", "split the grid")
             weights = start_weights(file, part.depth, part.width, [(size, grid.seeds[0]) for size in extremes])[:1]
         with file.source.blame(("run",)):
             small = {**file.run, "stop": Stop(**file.stop) if file.stop else None, "steps": 0}
@@ -245,7 +246,7 @@ def run_sweep(
         Ctrl-C. Finished parts are on disk, and what the running one got to is beside them as ``.partial.npz``.
     """
     n_threads = _backend.threads(n_threads)
-    parts = expand(grid)
+    parts = expand(file.grid)
     _check(file, parts)
     folder = Path(file.out if out is None else out)
 

@@ -127,7 +127,7 @@ def _axis(one: Check, expected: str) -> Check:
 
 def _seeds(value: object, name: str) -> tuple[int, ...]:
     if isinstance(value, list):
-        return tuple(_axis(_integer(0, 2**64 - 1), "a number of seeds or a list of integers from 0 to 2^64 - 1")(value, name))
+        return tuple(_axis(_integer(0, 2**64 - 1), "a number of seeds or a list of integers >= 0 and below 2^64")(value, name))
     return tuple(range(_validate.integer(value, name, at_least=1, at_most=MAX_AXIS)))
 
 

@@ -113,7 +113,7 @@ class Store:
             "rows": rows,
         }
         index = {"format": _FORMAT, "run_file": text, "parts": self._parts}
-        _write(self.index, json.dumps(index, indent=1) + "\n")
+        _write(self.index, json.dumps(index) + "\n")
 
     def keep_partial(self, stem: str, trajectory: Trajectory) -> Path:
         """Write what an interrupted part got to; the next run starts the part again."""
