@@ -69,6 +69,10 @@ def unpacked_size(archive: zipfile.ZipFile, size: int, *, stored: bool = False) 
         shape, dtype, header = _header(archive, entry)
         if dtype.hasobject:
             raise UnsoundError(f"{entry.filename} holds Python objects")
-        if min(shape, default=0) < 0 or not dtype.itemsize or header + math.prod(shape) * dtype.itemsize != entry.file_size:
+        if (
+            min(shape, default=0) < 0
+            or not dtype.itemsize
+            or header + math.prod(shape) * dtype.itemsize != entry.file_size
+        ):
             raise UnsoundError(f"{entry.filename} is not of the size that its header says")
     return sum(entry.file_size for entry in entries)

@@ -1,4 +1,4 @@
-"""Files that several runs may use at once: written whole or not at all, one writer at a time, nothing left by the killed."""
+"""Files that several runs use at once: written whole or not at all, by one at a time, nothing left by the killed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _lock(file: IO[bytes], *, wait: bool) -> bool:
 
 
 def may_be_folder(path: Path) -> bool:
-    """Whether `path` is a folder or can become one: no file stands there, or where one of its parents belongs."""
+    """Whether `path` is a folder or can become one: no file stands there, nor where a parent belongs."""
     return all(part.is_dir() or not part.exists() for part in (path, *path.parents))
 
 
@@ -67,8 +67,8 @@ def _held(path: Path, waiting: Callable[[], object]) -> IO[bytes]:
 def locked(path: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
     """One at a time, among all processes and threads: the block runs when no other that names `path` does.
 
-    `path` is an empty file that is there meanwhile. Its folder is made if it is not there, and goes with it if the block
-    fails and has left nothing in it. `waiting` is called before a wait.
+    `path` is an empty file that is there meanwhile. Its folder is made if it is not there, and goes with it if the
+    block fails and has left nothing in it. `waiting` is called before a wait.
     """
     made = not path.parent.exists()
     with _held(path, waiting):
@@ -112,7 +112,7 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_orphans(folder: Path) -> None:
-    """Remove what `replacing` left in `folder` when its process was killed; what is being written is locked, and stays."""
+    """Remove what `replacing` left in `folder` when its process was killed; what is being written is locked and stays."""
     if fcntl is None:
         return
     for path in folder.iterdir():

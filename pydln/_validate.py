@@ -212,7 +212,9 @@ def _read(value: object, name: str, expected: str, unreadable: str) -> NDArray[A
             return numbers
         got = numbers
     elif raw.ndim:
-        got = "an array of " + {"c": "complex numbers", "U": "text", "S": "text", "O": "objects"}.get(raw.dtype.kind, str(raw.dtype))
+        got = "an array of " + {"c": "complex numbers", "U": "text", "S": "text", "O": "objects"}.get(
+            raw.dtype.kind, str(raw.dtype)
+        )
         if "float" in raw.dtype.name:  # bfloat16 and others that NumPy holds for another package
             got += f": pass {name}.astype('float32')"
     raise TypeError(f"{name}: expected {expected}, got {got}")

@@ -115,7 +115,7 @@ class Weights:
     def _adopt(cls, layers: Iterable[NDArray[Any]]) -> Weights:
         """Weights that take over `layers`, three-dimensional arrays known to be sound, without copying them."""
         self = cls.__new__(cls)
-        self._layers = tuple(_locked(np.require(w, requirements="CA")) for w in layers)
+        self._layers = tuple(_locked(np.require(w, requirements=("C", "A"))) for w in layers)
         return self
 
     @classmethod
@@ -144,9 +144,8 @@ class Weights:
                 raise ValueError(f"module[{place}]: expected a Linear layer without bias, got one with bias=True")
             tensor = layer.weight.detach().cpu()
             if str(tensor.dtype).rpartition(".")[2] not in ("float32", "float64"):
-                raise TypeError(
-                    f"module[{place}].weight: expected float32 or float64, got {tensor.dtype}: module.float() converts it"
-                )
+                got = f"{tensor.dtype}: pass module.float()"
+                raise TypeError(f"module[{place}].weight: expected float32 or float64, got {got}")
             layers.append(tensor.numpy())
         if not layers:
             raise ValueError("module: expected at least one Linear layer, got none")

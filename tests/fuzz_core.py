@@ -1,4 +1,4 @@
-"""Calls every function of pydln._core with every argument spoilt in every way: run by test_border.py in a process of its own.
+"""Calls every function of pydln._core with every argument spoilt; test_border.py runs it in a process of its own.
 
 The sound calls are those that the package makes itself, so that a new function or a new entry is spoilt by being there.
 """
@@ -33,7 +33,13 @@ def use_all() -> None:
         start = init.gaussian([4, 3, 3], batch=2, seed=0, scale=0.1, dtype=dtype)
         options: dict[str, Any] = {"lr": 0.01, "steps": 3, "reduce": "none"}
         pydln.gradient_descent(
-            sampled, start, **options, record=(*everything, "kernel_distance"), stop=stop, momentum=0.5, weight_decay=0.1
+            sampled,
+            start,
+            **options,
+            record=(*everything, "kernel_distance"),
+            stop=stop,
+            momentum=0.5,
+            weight_decay=0.1,
         )
         for noise in (pydln.Minibatch(2), pydln.Minibatch(2, replace=False), pydln.Online(2), pydln.LabelNoise(0.1)):
             pydln.gradient_descent(sampled, start, **{**options, "reduce": "auto"}, noise=noise)
@@ -121,7 +127,9 @@ def spoilt(value: Any) -> Iterator[Any]:
         a = value
         yield from (a[None], a.reshape(-1), a.astype(object), a.astype(np.complex128), a.astype(">f8"), a.astype("f2"))
         yield from (a.astype(t) for t in (np.float32, np.float64, np.int32, np.int64, bool) if t != a.dtype)
-        yield from (np.zeros(tuple(0 if k == axis else n for k, n in enumerate(a.shape)), a.dtype) for axis in range(a.ndim))
+        yield from (
+            np.zeros(tuple(0 if k == axis else n for k, n in enumerate(a.shape)), a.dtype) for axis in range(a.ndim)
+        )
         yield from (np.zeros(tuple(n + (k == axis) for k, n in enumerate(a.shape)), a.dtype) for axis in range(a.ndim))
         room = np.empty(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
         room[...] = a
@@ -134,7 +142,14 @@ def spoilt(value: Any) -> Iterator[Any]:
             with np.errstate(over="ignore"):
                 yield np.full_like(a, number)
     elif isinstance(value, list | tuple):
-        yield from (list(value)[:-1], [*value, None], [*value, *value], [None] * len(value), tuple(value), list(value)[::-1])
+        yield from (
+            list(value)[:-1],
+            [*value, None],
+            [*value, *value],
+            [None] * len(value),
+            tuple(value),
+            list(value)[::-1],
+        )
     elif callable(value):
         yield from (lambda *_: "x", lambda *_: -1, lambda *_: 1 / 0)
 

@@ -379,7 +379,7 @@ def test_the_mark_and_the_line_ends_of_windows(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + BASE.replace("\n", "\r\n").encode())
     assert read_run_file(path).grid == read_run_file_of(tmp_path, BASE).grid
     path.write_bytes(b"\xef\xbb\xbf" + BASE.replace("seeds = 2", "seeds = -2").replace("\n", "\r\n").encode())
-    with pytest.raises(ValueError, match="sweep.toml:15: grid.seeds: expected an integer >= 1, got -2"):
+    with pytest.raises(ValueError, match=r"sweep\.toml:15: grid.seeds: expected an integer >= 1, got -2"):
         read_run_file(path)
 
 
@@ -414,7 +414,7 @@ def test_brackets_in_texts_and_comments_are_no_nesting(make: Make) -> None:
     made = make(BASE + f'[output]\nname = "x"\n# {deep}\n').name
     assert made == "x"
     assert "unknown key" in refused(make, BASE + f'"{deep}" = 1\n')
-    for text in (f'"""{deep}\n{deep}"""', f"\'\'\'{deep}\'\'\'", f"'{deep}'", f'"{deep}"'):
+    for text in (f'"""{deep}\n{deep}"""', f"'''{deep}'''", f"'{deep}'", f'"{deep}"'):
         assert "output.dir" not in str(make(BASE + f"[output]\ndir = {text}\n").out)
 
 
@@ -428,9 +428,9 @@ def test_brackets_in_texts_and_comments_are_no_nesting(make: Make) -> None:
         ("seeds = 2", "seeds = 1_000_000\n", ""),
         ("seeds = 2", "seeds = [1, 18446744073709551616]", ":15: grid.seeds: expected a number of seeds or a list"),
         ("seeds = 2", f"seeds = {'9' * 5000}", "an integer of more digits than Python reads"),
-        ("seeds = 2", f"seeds = 0x{'f' * 5000}", ":15: grid.seeds: expected an integer <= 1000000, got an integer of 20000 bits"),
+        ("seeds = 2", f"seeds = 0x{'f' * 5000}", ":15: grid.seeds: expected an integer <= 1000000, got an integer of"),
         ("steps = 20", f"steps = 0x{'f' * 5000}", ":18: run.steps: expected an integer <= "),
-        ("lr = [0.01, 0.02]", f"lr = 0x{'f' * 5000}", ":13: grid.lr: expected numbers > 0, got an integer of 20000 bits"),
+        ("lr = [0.01, 0.02]", f"lr = 0x{'f' * 5000}", ":13: grid.lr: expected numbers > 0, got an integer of"),
         ("lr = [0.01, 0.02]", "lr = 1e400", ":13: grid.lr: expected numbers > 0, got inf"),
         ("lr = [0.01, 0.02]", f"lr = {['x'] * 30000}", ":13: grid.lr: expected numbers > 0, got 'x'"),
         ("lr = [0.01, 0.02]", "lr = 1979-05-27", ":13: grid.lr: expected numbers > 0, got datetime.date(1979, 5, 27)"),
@@ -464,7 +464,7 @@ def test_files_that_are_too_large_to_be_run_files(tmp_path: Path) -> None:
     path = tmp_path / "sweep.toml"
     with path.open("wb") as file:
         file.truncate(2**34)
-    with pytest.raises(ValueError, match="sweep.toml: expected a run file of at most 16 MB, got a larger file"):
+    with pytest.raises(ValueError, match=r"sweep\.toml: expected a run file of at most 16 MB, got a larger file"):
         read_run_file(path)
 
 
@@ -490,7 +490,7 @@ def test_time_to_read_grows_as_the_file(make: Make) -> None:
 
 
 def bomb(path: Path, shape: tuple[int, ...]) -> None:
-    """An archive of some kilobytes whose arrays claim to be large, and are when unpacked as far as 16 MB of them are there."""
+    """An archive of some kilobytes whose arrays claim to be large; 16 MB of each are there when it is unpacked."""
     written = io.BytesIO()
     np.lib.format.write_array_header_1_0(written, {"descr": "<f8", "fortran_order": False, "shape": shape})
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -526,9 +526,7 @@ def test_two_runs_into_one_folder_at_once(tmp_path: Path) -> None:
         (tmp_path / f"{name}.toml").write_text(text)
         run_sweep(read_run_file(tmp_path / f"{name}.toml"), out=tmp_path / name)
     names = ("one", "other", "one")
-    together = [
-        command("-m", "pydln", "run", tmp_path / f"{name}.toml", "--out", tmp_path / "both") for name in names
-    ]
+    together = [command("-m", "pydln", "run", tmp_path / f"{name}.toml", "--out", tmp_path / "both") for name in names]
     for process in together:
         out, err = process.communicate(timeout=240)
         assert (process.returncode, err) == (0, ""), (out, err)

@@ -447,7 +447,9 @@ PETABYTES = 2**47
         ({"descr": "<c16", "shape": (1,)}, bytes(16)),
     ],
 )
-def test_entries_that_claim_what_they_are_not(tmp_path: Path, name: str, header: dict[str, Any], content: bytes) -> None:
+def test_entries_that_claim_what_they_are_not(
+    tmp_path: Path, name: str, header: dict[str, Any], content: bytes
+) -> None:
     path = make().save(tmp_path / "run.npz")
     forge(path, name, header, content=content)
     assert_refused_at_once(path)
@@ -515,7 +517,9 @@ def test_numbers_in_the_other_byte_order(tmp_path: Path) -> None:
     run = make()
     path = run.save(tmp_path / "run.npz")
     with np.load(path) as entries:
-        swapped = {name: entries[name].astype(entries[name].dtype.newbyteorder()) for name in ("final/0", "t", "status")}
+        swapped = {
+            name: entries[name].astype(entries[name].dtype.newbyteorder()) for name in ("final/0", "t", "status")
+        }
     rewrite(path, swapped)
     assert_same(run, Trajectory.load(path))
 

@@ -31,10 +31,10 @@ ops::Samples<T> samples_of(const Dict& given, const std::string& name, std::int6
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
 template <class T>
 bool nonlinear(const py::list& weights, std::int64_t activation, const Dict& train, const py::object& test,
-               const Dict& modes, const py::object& lr, const py::object& noise, std::int64_t steps,
-               const Dict& stop, const py::array& record_at, const Dict& records, const py::object& status,
-               const py::object& stopped_at, int threads, const py::object& memory, const std::string& isa,
-               const std::string& layout, const py::object& tick) {
+               const Dict& modes, const py::object& lr, const py::object& noise, std::int64_t steps, const Dict& stop,
+               const py::array& record_at, const Dict& records, const py::object& status, const py::object& stopped_at,
+               int threads, const py::object& memory, const std::string& isa, const std::string& layout,
+               const py::object& tick) {
   const Layers<T> given(weights);
   const Shape& widths = given.widths;
   const std::int64_t batch = given.batch, in = widths.front(), out = widths.back();

@@ -15,8 +15,8 @@ inline ops::Tableau tableau(const Dict& given) {
   t.errors = given["errors"].cast<std::int64_t>();
   t.powers = given["powers"].cast<std::int64_t>();
   t.exponent = given["exponent"].cast<double>();
-  if (t.stages < 3 || t.stages > ops::kMostStages || t.extra < 0 || t.extra > ops::kMostStages - t.stages || t.errors < 0 || t.errors > 2 || t.powers < 1 ||
-      t.powers > ops::kMostStages || !(t.exponent > 0))
+  if (t.stages < 3 || t.stages > ops::kMostStages || t.extra < 0 || t.extra > ops::kMostStages - t.stages ||
+      t.errors < 0 || t.errors > 2 || t.powers < 1 || t.powers > ops::kMostStages || !(t.exponent > 0))
     throw py::value_error("method: incomplete");
   const std::int64_t all = t.stages + t.extra;
   t.a = needed_input<double>(given["a"], "method.a", {all, all});
@@ -25,8 +25,8 @@ inline ops::Tableau tableau(const Dict& given) {
   return t;
 }
 
-inline void set_stepping(ops::Stepping& op, const Dict& method, double rtol, double atol, double step,
-                         double max_step, std::int64_t max_steps, const py::array& record_at, std::int64_t batch,
+inline void set_stepping(ops::Stepping& op, const Dict& method, double rtol, double atol, double step, double max_step,
+                         std::int64_t max_steps, const py::array& record_at, std::int64_t batch,
                          const py::object& stopped_at, const py::object& accepted, const py::object& rejected) {
   op.method = tableau(method);
   op.rtol = rtol;

@@ -69,7 +69,8 @@ struct Layers {
 
 // Steps whose number times that of the members, which progress counts, is one of 64 bits.
 inline void expect_steps(std::int64_t steps, std::int64_t batch) {
-  if (steps < 0 || steps >= INT64_MAX / batch) throw py::value_error("steps: expected an integer >= 0 below 2^63 / batch");
+  if (steps < 0 || steps >= INT64_MAX / batch)
+    throw py::value_error("steps: expected an integer >= 0 below 2^63 / batch");
 }
 
 // Steps at which things are recorded.

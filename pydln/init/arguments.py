@@ -108,7 +108,11 @@ def hidden_widths(
     _validate.fits_in_memory(_BYTES_OF_LAYER * depth, f"depth: a list of {depth} layers", "take fewer")
     if width is None:
         return [at_least if default is None else default] * (depth - 1)
-    if isinstance(width, Sequence | np.ndarray) and not isinstance(width, str | bytes) and not _validate.is_single(width):
+    if (
+        isinstance(width, Sequence | np.ndarray)
+        and not isinstance(width, str | bytes)
+        and not _validate.is_single(width)
+    ):
         if len(width) != depth - 1:
             raise ValueError(f"width: expected {depth - 1} hidden widths for depth {depth}, got {len(width)}")
         widths = [_validate.integer(n, f"width[{place}]", at_least=1) for place, n in enumerate(width)]

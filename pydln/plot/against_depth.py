@@ -146,6 +146,8 @@ def _courses(theory: Any) -> dict[str, tuple[Any, Any]]:
             for a in _validate.sequence(pair, name, "two arrays, depths and values")
         ]
         if len(both) != 2 or both[0].shape != both[1].shape:
-            raise ValueError(f"{name}: expected two arrays of one length, got {len(both)} of lengths {[*map(len, both)]}")
+            raise ValueError(
+                f"{name}: expected two arrays of one length, got {len(both)} of lengths {[*map(len, both)]}"
+            )
         checked[label] = (both[0], both[1])
     return checked

@@ -117,8 +117,7 @@ def gaussian_mean(f: Function, variance: ArrayLike, *, kinks: Sequence[float] = 
     if not callable(f):
         raise TypeError(f"f: expected a function of an array, got {_validate.short(f)}")
     where = [
-        _validate.number(kink, f"kinks[{i}]")
-        for i, kink in enumerate(_validate.sequence(kinks, "kinks", "numbers"))
+        _validate.number(kink, f"kinks[{i}]") for i, kink in enumerate(_validate.sequence(kinks, "kinks", "numbers"))
     ]
     sd = np.sqrt(q.reshape(-1))
     value, error = np.empty_like(sd), np.full_like(sd, np.inf)

@@ -22,7 +22,7 @@ _TOKEN = re.compile(_STRING.pattern + r"|#[^\n]*|[\[{]|[\]}]|\.|[A-Za-z0-9_ \t-]
 
 
 def too_deep(text: str, deepest: int) -> int | None:
-    """The line on which brackets, braces or dotted keys of `text`, TOML or not, are first nested deeper than `deepest`."""
+    """The line where brackets, braces or dotted keys of `text`, TOML or not, are first nested deeper than `deepest`."""
     depth = dots = 0
     for found in _TOKEN.finditer(text):
         token = found.group()

@@ -57,7 +57,9 @@ def quick_look(parts: list[tuple[str, Path, list[dict[str, Any]]]], axis: str, p
         distinct = np.unique(values[healthy])
         named = distinct if len(distinct) <= _MOST_NAMED else distinct[[0, -1]]
         lost = np.count_nonzero(~healthy)
-        for i in np.unique(np.linspace(0, len(distinct) - 1, _MOST_VALUES).round().astype(int)) if len(distinct) else ():
+        for i in (
+            np.unique(np.linspace(0, len(distinct) - 1, _MOST_VALUES).round().astype(int)) if len(distinct) else ()
+        ):
             value = distinct[i]
             color = matplotlib.colors.to_hex(viridis(0.92 * i / max(1, len(distinct) - 1)))
             label = f"{axis} {value:g}" if value in named else None

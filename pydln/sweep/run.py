@@ -118,7 +118,7 @@ def _bytes_of_member(task: Task, part: Part) -> int:
     hidden = part.width or min(task.n_in, task.n_out)
     inner = hidden * (task.n_in + task.n_out) + (part.depth - 2) * hidden**2
     weights = task.n_in * task.n_out if part.depth == 1 else inner
-    # The starts, their copies for every lr, and the weights that move; Python's own of every layer; a line of the table.
+    # The starts, their copies for every lr, and the weights that move; Python's own of each layer; a line of the table.
     return 3 * 8 * weights + _BYTES_OF_LAYER * part.depth + _BYTES_OF_ROW
 
 

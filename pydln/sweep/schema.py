@@ -90,7 +90,9 @@ def _spaced(value: Mapping[str, Any], name: str) -> list[float]:
     """``{ geomspace = [first, last, count] }`` or the same with linspace."""
     shapes: dict[str, Callable[[float, float, int], Any]] = {"geomspace": np.geomspace, "linspace": np.linspace}
     if len(value) != 1 or next(iter(value)) not in shapes:
-        raise ValueError(f"{name}: expected {{ geomspace = [first, last, count] }} or linspace, got {_validate.short(dict(value))}")
+        raise ValueError(
+            f"{name}: expected {{ geomspace = [first, last, count] }} or linspace, got {_validate.short(dict(value))}"
+        )
     [(shape, ends)] = value.items()
     if not isinstance(ends, list) or len(ends) != 3:
         raise ValueError(f"{name}.{shape}: expected [first, last, count], got {_validate.short(ends)}")
@@ -127,7 +129,9 @@ def _axis(one: Check, expected: str) -> Check:
 
 def _seeds(value: object, name: str) -> tuple[int, ...]:
     if isinstance(value, list):
-        return tuple(_axis(_integer(0, 2**64 - 1), "a number of seeds or a list of integers >= 0 and below 2^64")(value, name))
+        return tuple(
+            _axis(_integer(0, 2**64 - 1), "a number of seeds or a list of integers >= 0 and below 2^64")(value, name)
+        )
     return tuple(range(_validate.integer(value, name, at_least=1, at_most=MAX_AXIS)))
 
 
