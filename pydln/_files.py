@@ -112,7 +112,7 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_orphans(folder: Path) -> None:
-    """Remove what `replacing` left in `folder` when its process was killed; what is being written is locked and stays."""
+    """Remove what `replacing` left in `folder` when its process was killed; what is being written stays."""
     if fcntl is None:
         return
     for path in folder.iterdir():
