@@ -45,6 +45,9 @@ def _choose_isa() -> str:
     return asked
 
 
+_MOST_THREADS = 2**31 - 1  # an int of the kernels; how many there are is for the work and the system to say
+
+
 class _Choice(NamedTuple):
     isa: str
     layout: str
@@ -84,9 +87,13 @@ def default_threads() -> int:
     asked = os.environ.get("PYDLN_NUM_THREADS", "")
     if asked:
         try:
-            return _validate.integer(int(asked), "PYDLN_NUM_THREADS", at_least=1)
+            count = int(asked)
         except ValueError:
-            raise ValueError(f"PYDLN_NUM_THREADS: expected an integer >= 1, got {asked!r}") from None
+            count = 0
+        if not 1 <= count <= _MOST_THREADS:
+            bound = f"<= {_MOST_THREADS}" if count > 1 else ">= 1"
+            raise ValueError(f"PYDLN_NUM_THREADS: expected an integer {bound}, got {asked!r}")
+        return count
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -94,7 +101,9 @@ def default_threads() -> int:
 
 def threads(n_threads: int | None) -> int:
     """The argument `n_threads` of a public function: `default_threads` for None."""
-    return default_threads() if n_threads is None else _validate.integer(n_threads, "n_threads", at_least=1)
+    if n_threads is None:
+        return default_threads()
+    return _validate.integer(n_threads, "n_threads", at_least=1, at_most=_MOST_THREADS)
 
 
 def version() -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,37 @@ __all__ = [
     "choice",
     "dtype",
     "fits_in_memory",
+    "flag",
     "free_memory",
     "instance",
     "known",
     "integer",
+    "is_single",
     "names",
     "number",
     "per_member",
+    "sequence",
+    "short",
+    "unmasked",
 ]
 
 FloatArray = NDArray[Any]
+
+_LARGEST_INTEGER = 2**256
+"""Of numbers without another bound, such as seeds: products of some of them are still floats, and can be written."""
 
 _PROC = Path("/proc")
 _GROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60  # version 1 writes "no limit" as a number close to 2^63
 
 
-def _short(value: object) -> str:
-    text = repr(value)
+def short(value: object) -> str:
+    """`value` as a sentence shows it: on one line, at most 60 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python does not write integers of thousands of digits, nor endless nesting
+        text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -41,22 +55,43 @@ def instance(value: object, name: str, kind: type) -> None:
     """TypeError unless `value` is a `kind`, one of pydln's own classes."""
     if not isinstance(value, kind):
         package, module = kind.__module__.split(".")[:2]
-        place = f"{package}.{module}" if module in ("propagation", "spectra") else package
+        place = f"{package}.{module}" if module in ("propagation", "reduce", "spectra") else package
         raise TypeError(f"{name}: expected a {place}.{kind.__name__}, got {type(value).__name__}")
+
+
+def flag(value: object, name: str) -> bool:
+    """`value` as a bool: True or False, Python's or NumPy's."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {short(value)}")
+    return bool(value)
+
+
+def sequence(value: object, name: str, of: str) -> list[Any]:
+    """The entries of `value`, a sequence of what `of` says; TypeError for a single thing, 0-d arrays among them."""
+    unmasked(value, name)
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or is_single(value):
+        raise TypeError(f"{name}: expected a sequence of {of}, got {short(value)}")
+    return list(value)
+
+
+def is_single(value: object) -> bool:
+    """Whether `value` is an array without axes, of whichever package: those have the looks of a sequence."""
+    return getattr(value, "ndim", None) == 0
 
 
 def integer(value: object, name: str, *, at_least: int | None = None, at_most: int | None = None) -> int:
     """`value` as an int within the bounds; TypeError or ValueError naming `name` otherwise."""
     try:
-        if isinstance(value, bool | np.bool_):
+        if isinstance(value, bool | np.bool_ | np.ma.MaskedArray):  # what is behind a mask has an index as well
             raise TypeError
         result = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {_short(value)}") from None
+        raise TypeError(f"{name}: expected an integer, got {short(value)}") from None
     if at_least is not None and result < at_least:
-        raise ValueError(f"{name}: expected an integer >= {at_least}, got {result}")
-    if at_most is not None and result > at_most:
-        raise ValueError(f"{name}: expected an integer <= {at_most}, got {result}")
+        raise ValueError(f"{name}: expected an integer >= {at_least}, got {short(result)}")
+    if result > (_LARGEST_INTEGER if at_most is None else at_most):
+        bound = "2^256" if at_most is None else at_most
+        raise ValueError(f"{name}: expected an integer <= {bound}, got {short(result)}")
     return result
 
 
@@ -90,6 +125,102 @@ def _shape_text(shape: Sequence[int | str | None]) -> str:
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
 
+_PLAIN = {int, float, bool, complex, str, bytes, type(None)}
+
+
+def _inside(value: object) -> Iterator[Any]:
+    """`value` itself, or of nested sequences everything in them that is no plain number."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, list | tuple | deque):
+            yield one
+        elif id(one) not in seen:
+            seen.add(id(one))
+            kinds = set(map(type, one)) - _PLAIN
+            waiting += (part for part in one if type(part) in kinds) if kinds else ()
+
+
+def _expect_unmasked(value: Any, name: str) -> None:
+    masked = isinstance(value, np.ma.MaskedArray) or (
+        isinstance(value, np.ndarray) and type(value) is not np.ndarray and hasattr(value, "mask")
+    )
+    if masked:
+        got = "a masked number" if value.ndim == 0 else f"a masked array of shape {value.shape}"
+        raise TypeError(f"{name}: expected numbers without a mask, got {got}: leave out or fill what is masked")
+
+
+def unmasked(value: object, name: str) -> None:
+    """Refuse masked arrays, alone and in lists: NumPy would compute with what their masks hide."""
+    for one in _inside(value):
+        _expect_unmasked(one, name)
+
+
+def _expect_readable(value: Any, name: str) -> None:
+    """Refuse tensors that only become arrays by what their owner has to say, and name it."""
+    if isinstance(value, np.ndarray | np.generic) or not (hasattr(value, "detach") and hasattr(value, "dtype")):
+        return
+    dtype, device = str(value.dtype).rpartition(".")[2], getattr(value, "device", None)
+    obstacles = {
+        "detach": "that requires grad" if getattr(value, "requires_grad", False) else "",
+        "to_dense": "that is sparse" if "strided" not in str(getattr(value, "layout", "strided")) else "",
+        "float": f"of {dtype}" if dtype.startswith(("bfloat", "float8", "float4")) else "",
+        "cpu": f"on {device}" if getattr(device, "type", "cpu") != "cpu" else "",
+    }
+    calls = "".join(f".{call}()" for call, what in obstacles.items() if what)
+    if calls:
+        got = ", ".join(filter(None, obstacles.values()))
+        raise TypeError(f"{name}: expected an array of numbers, got a {type(value).__name__} {got}: pass {name}{calls}")
+
+
+def _real_objects(raw: NDArray[Any]) -> NDArray[Any] | str:
+    """Python's and NumPy's real numbers in an array of objects as an array of numbers; or what is there instead."""
+    for place in np.ndindex(raw.shape):
+        one = raw[place]
+        if not isinstance(one, int | float | np.integer | np.floating | np.bool_):
+            missing = one is None or type(one).__name__ in ("NAType", "NaTType")
+            where = f" at {list(place)}" if place else ""
+            return f"a missing value{where}" if missing else f"an array of objects, {short(one)}{where}"
+    numbers = np.array(raw.tolist()).reshape(raw.shape)
+    if numbers.dtype.kind != "O":
+        return numbers
+    return "integers too large for 64 bits" if raw.ndim else "an integer too large for 64 bits"
+
+
+def _read(value: object, name: str, expected: str, unreadable: str) -> NDArray[Any]:
+    """`value` as an array of real numbers, of the dtype that it has."""
+    for one in _inside(value):
+        _expect_unmasked(one, name)
+        _expect_readable(one, name)
+    try:
+        raw = np.asanyarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected an array of numbers, got a ragged sequence") from None
+    except MemoryError:
+        raise
+    except Exception:  # whatever the object's own conversion raises
+        raise TypeError(
+            f"{name}: expected an array of numbers, got {type(value).__name__} that NumPy cannot read{unreadable}"
+        ) from None
+    _expect_unmasked(raw, name)  # such as what a variable of a netCDF file becomes
+    raw = np.asarray(raw)
+    if raw.dtype.kind in "fiub":
+        return raw
+    got = short(value)
+    if raw.dtype.kind == "O" and raw.size and (raw.ndim or isinstance(value, int | np.ndarray)):
+        numbers = _real_objects(raw)
+        if not isinstance(numbers, str):
+            return numbers
+        got = numbers
+    elif raw.ndim:
+        got = "an array of " + {"c": "complex numbers", "U": "text", "S": "text", "O": "objects"}.get(
+            raw.dtype.kind, str(raw.dtype)
+        )
+        if "float" in raw.dtype.name:  # bfloat16 and others that NumPy holds for another package
+            got += f": pass {name}.astype('float32')"
+    raise TypeError(f"{name}: expected {expected}, got {got}")
+
+
 def array(
     value: object,
     name: str,
@@ -104,7 +235,9 @@ def array(
     why: str = "",
     unreadable: str = "",
 ) -> FloatArray:
-    """`value` as a C-contiguous real array.
+    """`value` as a C-contiguous, aligned real array.
+
+    Integers beyond 2⁵³ are rounded as NumPy rounds them.
 
     Parameters
     ----------
@@ -124,33 +257,17 @@ def array(
     Raises
     ------
     TypeError
-        Text, objects, complex numbers.
+        Text, complex numbers, masked arrays, tensors that NumPy cannot read, objects other than real numbers.
     ValueError
         Ragged, wrong shape, out of bounds, not finite.
     """
-    try:
-        raw = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name}: expected an array of numbers, got a ragged sequence") from None
-    except MemoryError:
-        raise
-    except Exception:  # whatever the object's own conversion raises, such as a torch tensor that requires grad
-        raise TypeError(
-            f"{name}: expected an array of numbers, got {type(value).__name__} that NumPy cannot read{unreadable}"
-        ) from None
-    if raw.dtype.kind not in "fiub":
-        kind = {"c": "complex numbers", "U": "text", "S": "text", "O": "objects"}.get(raw.dtype.kind, str(raw.dtype))
-        expected = "a number" if shape is not None and len(shape) == 0 else "real numbers"
-        got = _short(value) if raw.ndim == 0 else f"an array of {kind}"
-        if raw.dtype.kind == "O" and raw.size and all(type(one) is int for one in raw.flat):
-            got = "integers too large for 64 bits" if raw.ndim else "an integer too large for 64 bits"
-        raise TypeError(f"{name}: expected {expected}, got {got}")
+    raw = _read(value, name, "a number" if shape is not None and len(shape) == 0 else "real numbers", unreadable)
     if shape is not None:
         fits = raw.ndim == len(shape) and all(
             not isinstance(n, int) or n == m for n, m in zip(shape, raw.shape, strict=True)
         )
         if not fits:
-            got = f"{_shape_text(raw.shape)}" if raw.ndim else f"the number {_short(value)}"
+            got = f"{_shape_text(raw.shape)}" if raw.ndim else f"the number {short(value)}"
             if len(shape) == 0:
                 got = f"an array of shape {got}"
             raise ValueError(f"{name}: expected {_shape_text(shape)}{why}, got {got}")
@@ -158,6 +275,8 @@ def array(
         dtype = raw.dtype if raw.dtype in (np.float32, np.float64) else np.float64
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(raw, dtype=dtype).reshape(raw.shape)
+    if not result.flags.aligned:
+        result = result.copy()
 
     def rounded(is_good: Any) -> str:
         # A number that is refused only as what it becomes in float32.
@@ -167,7 +286,7 @@ def array(
         bad = tuple(int(i) for i in np.argwhere(~np.isfinite(result))[0])
         only = rounded(np.isfinite(raw[bad]))
         if result.ndim == 0:
-            raise ValueError(f"{name}: expected a finite number{only}, got {_short(value)}")
+            raise ValueError(f"{name}: expected a finite number{only}, got {short(value)}")
         count = int(np.count_nonzero(~np.isfinite(result)))
         raise ValueError(
             f"{name}: expected finite numbers{only}, got {count} that are not (the first, {raw[bad]}, at {list(bad)})"
@@ -184,7 +303,7 @@ def array(
         where = tuple(int(i) for i in np.argwhere(~ok(result, bound))[0])
         only = rounded(ok(raw[where], bound))
         if result.ndim == 0:
-            raise ValueError(f"{name}: expected a number {text}{only}, got {_short(value)}")
+            raise ValueError(f"{name}: expected a number {text}{only}, got {short(value)}")
         shown = raw[where] if only else result[where]
         raise ValueError(f"{name}: expected numbers {text}{only}, got {shown} at {list(where)}")
     return result
@@ -207,7 +326,7 @@ def choice(value: object, name: str, options: Collection[str]) -> str:
     """`value` if it is one of `options`."""
     if not isinstance(value, str) or value not in options:
         listed = ", ".join(repr(o) for o in options)
-        raise ValueError(f"{name}: expected one of {listed}, got {_short(value)}")
+        raise ValueError(f"{name}: expected one of {listed}, got {short(value)}")
     return value
 
 
@@ -224,7 +343,7 @@ def names(value: object, name: str, options: Collection[str]) -> tuple[str, ...]
     if isinstance(value, str):
         value = (value,)
     if not isinstance(value, Sequence):
-        raise TypeError(f"{name}: expected names out of {', '.join(options)}, got {_short(value)}")
+        raise TypeError(f"{name}: expected names out of {', '.join(options)}, got {short(value)}")
     for one in value:
         choice(one, name, options)
     return tuple(dict.fromkeys(value))
@@ -235,7 +354,7 @@ def dtype(value: object, name: str = "dtype") -> np.dtype[Any]:
     try:
         result: np.dtype[Any] = np.dtype(value)  # type: ignore[call-overload]
     except TypeError:
-        raise TypeError(f"{name}: expected float32 or float64, got {_short(value)}") from None
+        raise TypeError(f"{name}: expected float32 or float64, got {short(value)}") from None
     if result not in (np.float32, np.float64):
         raise TypeError(f"{name}: expected float32 or float64, got {result}")
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,10 +34,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help as it is written: markup would take "[output]" for a style and drop it
 )
 
 Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", min=1, help="Threads; all processors by default.")
+    int | None, typer.Option("--threads", metavar="N", min=1, max=2**31 - 1, help="Threads; all processors by default.")
 ]
 
 
@@ -69,13 +71,18 @@ def _sentences(context: typer.Context, kept: Callable[[], str] = lambda: "nothin
             raise
         typer.echo(f"pydln: {error}", err=True)
         raise typer.Exit(MISTAKE) from None
+    except MemoryError as error:
+        if context.obj["traceback"]:
+            raise
+        typer.echo(f"pydln: not enough memory{f' ({error})' if str(error) else ''}", err=True)
+        raise typer.Exit(MISTAKE) from None
 
 
 @contextmanager
 def _bar() -> Iterator[Callable[[float, int, str], None]]:
     """A progress bar on the terminal, as a callable (done, total, what)."""
     console = _console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         line = bar.add_task("", total=None)
 
@@ -108,7 +115,7 @@ def _options(
     context.obj = {"traceback": traceback}
 
 
-@app.command()
+@app.command(short_help="Make figures of Saxe et al. (2013), and check them.")
 def reproduce(
     context: typer.Context,
     figure: Annotated[str, typer.Argument(help=f"{', '.join(FIGURES)} or all.", metavar="FIGURE")],
@@ -201,7 +208,7 @@ def _show_report(report: Any) -> None:
         typer.echo(str(file))
 
 
-@app.command()
+@app.command(short_help="Run the sweep that a TOML file describes.")
 def run(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A run file, see docs/run-file.md.", metavar="FILE.toml")],
@@ -227,16 +234,15 @@ def _show_sweep(result: Any) -> None:
     compared = any(row["theory"] for row in result.rows)
     theory = ("theory", "largest gap>") if compared else ()
     table = _table("part", "members>", "how they ended", "lowest loss>", "at lr>", *theory)
-    parts = tuple(dict.fromkeys(row["part"] for row in result.rows))
-    for part in parts:
-        rows = [row for row in result.rows if row["part"] == part]
+    parts = {part: list(rows) for part, rows in groupby(result.rows, key=lambda row: row["part"])}
+    for part, rows in parts.items():
         ends = ", ".join(
             f"{n} {status.replace('_', ' ')}" for status, n in Counter(row["status"] for row in rows).items()
         )
         best = min((row for row in rows if row["loss"] is not None), key=lambda row: row["loss"], default=None)
         gaps = [row["theory_gap"] for row in rows if row["theory_gap"] is not None]
         table.add_row(
-            part,
+            escape(part),
             str(len(rows)),
             ends,
             _number(best and best["loss"]),
@@ -255,7 +261,7 @@ def _show_sweep(result: Any) -> None:
             typer.echo(str(path))
 
 
-@app.command()
+@app.command(short_help="Say how this copy was built and what it runs on.")
 def info(context: typer.Context) -> None:
     """Say how this copy of pydln was built and what it runs on."""
     import numpy as np

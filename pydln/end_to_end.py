@@ -117,6 +117,7 @@ def end_to_end_flow(
     pydln.init.balanced : the layers of a network that moves so.
     """
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
+    throw = _validate.flag(throw, "throw")
     return Followed(task, product, t, depth, record, how, stop).recorded("end_to_end_flow", throw, progress)
 
 

@@ -146,6 +146,7 @@ def gradient_descent(
         and at a step that was broken off the records made until then. It is answered within a tenth of a second of
         work, however long a step takes, and what it takes to recover the weights of members that were reduced.
     """
+    throw = _validate.flag(throw, "throw")
     prepared = prepare(
         task,
         weights,
@@ -230,8 +231,7 @@ def prepare(
     if "test_loss" in names and task.test is None:
         raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
     threads = _backend.threads(n_threads)
-    if not isinstance(nesterov, bool):
-        raise TypeError(f"nesterov: expected True or False, got {nesterov!r}")
+    nesterov = _validate.flag(nesterov, "nesterov")
     wanted, because = _wanted(reduce, names, drawn)
     if drawn is not None and drawn.first + batch > 2**32:
         raise ValueError(f"noise.first: expected at most 2^32 members, got {batch} from {drawn.first} on")
@@ -506,7 +506,7 @@ class _Schedule:
         if at is not None:
             if record_every is not None:
                 raise ValueError("record_every: expected None when `at` is given, got both")
-            if isinstance(at, Sized):
+            if isinstance(at, Sized) and not _validate.is_single(at):
                 _validate.fits_in_memory(32 * len(at), f"at: a schedule of {len(at)} times", "record at fewer times")
             if isinstance(at, range):
                 at = np.arange(at.start, at.stop, at.step)

@@ -148,7 +148,7 @@ def gradient_flow(
     if "test_loss" in names and task.test is None:
         raise ValueError("record: expected a task with held-out covariances for test_loss, got one whose test is None")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, dtype)
-    threads = _backend.threads(n_threads)
+    threads, throw = _backend.threads(n_threads), _validate.flag(throw, "throw")
     wanted = reductions.asked(reduce, also=("balanced",))
     if "kernel_distance" in names:
         if isinstance(wanted, tuple):
@@ -231,7 +231,7 @@ class _Integrator:
             raise ValueError(f"rtol: expected at least {4 * eps:.2g} in {dtype} where atol is 0, got {self.rtol:g}")
         self.step = None if step is None else _validate.number(step, "step", above=0)
         self.max_step = None if max_step is None else _validate.number(max_step, "max_step", above=0)
-        self.max_steps = _validate.integer(max_steps, "max_steps", at_least=1)
+        self.max_steps = _validate.integer(max_steps, "max_steps", at_least=1, at_most=2**62)
         if not len(self.method.error) and self.step is None:
             raise ValueError(f"step: expected the length of the steps of {method}, got None")
 

@@ -104,6 +104,7 @@ def mode_flow(
         }
     )
     depth, times, threads = a.shape[-1], _times(t), _backend.threads(n_threads)
+    throw = _validate.flag(throw, "throw")
     if not batch * modes * depth:
         raise ValueError(f"layer_strengths: expected a mode and a layer at least, got {a.shape}")
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))

@@ -158,7 +158,7 @@ def check(noise: object, task: Task, dtype: np.dtype[Any]) -> Checked | None:
                 raise ValueError(
                     "noise.samples: expected the number of samples that have labels, for the task does not know it"
                 )
-            std = std / np.sqrt(_validate.integer(count, "noise.samples", at_least=1))
+            std = std / np.sqrt(_validate.integer(count, "noise.samples", at_least=1, at_most=2**62))
         arrays["root"] = input_root(task)
     else:
         most = 2**31 // (task.n_in + task.n_out)
@@ -172,7 +172,7 @@ def check(noise: object, task: Task, dtype: np.dtype[Any]) -> Checked | None:
         settings["noise.label_noise"] = std
         if isinstance(noise, Minibatch):
             _minibatch(noise, task, whole, arrays)
-            settings["noise.replace"] = noise.replace
+            settings["noise.replace"] = bool(noise.replace)
         else:
             arrays["root"] = input_root(task)
             arrays["labels"] = task.sigma_yx if task.whitened else _labels(task)
@@ -195,8 +195,7 @@ def check(noise: object, task: Task, dtype: np.dtype[Any]) -> Checked | None:
 
 
 def _minibatch(noise: Minibatch, task: Task, whole: dict[str, Any], arrays: dict[str, Any]) -> None:
-    if not isinstance(noise.replace, bool):
-        raise TypeError(f"noise.replace: expected True or False, got {noise.replace!r}")
+    replace = _validate.flag(noise.replace, "noise.replace")
     if task.data is None:
         raise ValueError(
             "noise: expected a task that keeps its samples for Minibatch, as Task.from_data(X, Y, keep_samples=True) "
@@ -206,11 +205,11 @@ def _minibatch(noise: Minibatch, task: Task, whole: dict[str, Any], arrays: dict
     count = task.data.X.shape[-2]
     if count >= 2**31:
         raise ValueError(f"noise: expected fewer than {2**31} samples, got {count}")
-    if not noise.replace and noise.size > count:
+    if not replace and noise.size > count:
         raise ValueError(
             f"noise.size: expected at most the task's {count} samples without replacement, got {noise.size}"
         )
-    whole["samples"], whole["replace"] = count, noise.replace
+    whole["samples"], whole["replace"] = count, replace
     if task.normalize == "sum":
         whole["scale"] = count / noise.size
 

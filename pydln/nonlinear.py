@@ -173,7 +173,7 @@ def train_nonlinear(
         steps,
     )
     steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62 // batch)
-    threads = _backend.threads(n_threads)
+    threads, throw = _backend.threads(n_threads), _validate.flag(throw, "throw")
     schedule = _Schedule.of(steps, at, record_every)
     _refuse_too_large(names, weights, batch, schedule.count, count)
     drawn = _minibatch(batch_size, seed, replace, first, samples=samples, mean=mean, batch=batch)
@@ -291,11 +291,10 @@ def _minibatch(
     """Minibatches as the kernel takes them, but for the samples."""
     seed = _validate.integer(seed, "seed", at_least=0, at_most=2**64 - 1)
     first = _validate.integer(first, "first", at_least=0, at_most=2**32 - batch)
-    if not isinstance(replace, bool):
-        raise TypeError(f"replace: expected True or False, got {replace!r}")
+    replace = _validate.flag(replace, "replace")
     if size is None:
         return None
-    size = _validate.integer(size, "batch_size", at_least=1, at_most=2**31)
+    size = _validate.integer(size, "batch_size", at_least=1, at_most=2**31 - 1)
     if not replace and size > samples:
         raise ValueError(f"batch_size: expected at most the {samples} samples without replacement, got {size}")
     if samples >= 2**31:

@@ -182,6 +182,7 @@ def singular_flow(
         As `end_to_end_flow`.
     """
     how = _Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
+    throw = _validate.flag(throw, "throw")
     run = Followed(task, product, t, _validate.number(depth, "depth", at_least=2), record, how, stop)
     k, times = min(task.n_in, task.n_out), len(run.times)
     _validate.fits_in_memory(

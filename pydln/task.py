@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -219,10 +218,7 @@ class Task:
         """Member number `member` of a batched task."""
         if self.batch is None:
             raise TypeError("task: expected a batched task to take a member of, got a single one")
-        try:
-            i = operator.index(member)
-        except TypeError:
-            raise TypeError(f"member: expected an integer, got {member!r}") from None
+        i = _validate.integer(member, "member")
         if not -self.batch <= i < self.batch:
             raise IndexError(f"member: expected an integer from {-self.batch} to {self.batch - 1}, got {i}")
         return self._picked(i)
@@ -326,8 +322,7 @@ class Task:
             given, absent = ("X_test", "Y_test") if Y_test is None else ("Y_test", "X_test")
             raise ValueError(f"{absent}: expected an array to go with {given}, got None")
         cutoff = _validate.number(rtol, "rtol", at_least=0, below=1)
-        if not isinstance(keep_samples, bool):
-            raise TypeError(f"keep_samples: expected True or False, got {keep_samples!r}")
+        whiten, keep_samples = _validate.flag(whiten, "whiten"), _validate.flag(keep_samples, "keep_samples")
         held_out = None
         if X_test is not None and Y_test is not None:
             x_test = _samples(X_test, "X_test", columns=(x.shape[1], "X"))
@@ -548,6 +543,7 @@ class Task:
             Sums over items, as in the papers: the one-hot inputs are then whitened. With averages Sigma_xx = I/items.
         """
         n_levels, n_branch, p, n_out, how = _tree(levels, branching, flip, features, normalize)
+        population = _validate.flag(population, "population")
         rng = np.random.default_rng(_validate.integer(seed, "seed", at_least=0))
         items = n_branch**n_levels
         # Beside maps of outputs by items: their modes and, where they are needed, the items' covariances or contrasts.
@@ -701,6 +697,7 @@ class Task:
         reasonable time, and should not: held out, that optimum has a loss of 1.43, where a zero map has 0.5.
         """
         how = _normalize(normalize)
+        whiten, center = _validate.flag(whiten, "whiten"), _validate.flag(center, "center")
         cutoff = _validate.number(rtol, "rtol", at_least=0, below=1)
         if _validate.integer(samples, "samples") not in (50000, 60000):
             raise ValueError(f"samples: expected 50000 or 60000, got {samples}")
@@ -737,9 +734,9 @@ class Task:
         All must have the same widths, number of modes and normalisation, and all or none a held-out task. Sigma_xx is
         kept once when it is the same for all; samples are kept if all tasks keep equally many.
         """
-        if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
-            raise TypeError(f"tasks: expected a sequence of tasks, got {type(tasks).__name__}")
-        members = list(tasks)
+        if isinstance(tasks, Task):
+            raise TypeError("tasks: expected a sequence of tasks, got Task")
+        members = _validate.sequence(tasks, "tasks", "tasks")
         if not members:
             raise ValueError("tasks: expected at least one task, got none")
         for i, task in enumerate(members):
@@ -933,8 +930,8 @@ def _tree_contrasts(levels: int, branching: int) -> FloatArray:
 def _tree(
     levels: object, branching: object, flip: object, features: object, normalize: object
 ) -> tuple[int, int, float, int, Normalize]:
-    n_levels = _validate.integer(levels, "levels", at_least=1)
-    n_branch = _validate.integer(branching, "branching", at_least=2)
+    n_levels = _validate.integer(levels, "levels", at_least=1, at_most=62)
+    n_branch = _validate.integer(branching, "branching", at_least=2, at_most=2**62)
     if n_levels > 16 or n_branch**n_levels > 2**16:
         raise ValueError(f"levels: expected at most 65536 items, got {n_branch}**{n_levels}")
     p = _validate.number(flip, "flip", at_least=0, at_most=0.5)

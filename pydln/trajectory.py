@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import math
 import os
-import secrets
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate
+from pydln import _archives, _files, _validate
 from pydln.errors import FileDamaged, MissingExtra, NotRecorded
 from pydln.weights import MemberIndex, Weights, member_index
 
@@ -184,11 +184,11 @@ class Trajectory:
                 self._records[name] = _locked(value, f"records[{name!r}]")
                 _expect(f"records[{name!r}]", self._records[name], (batch, times, *QUANTITIES[name].axes))
         if final is not None and (not isinstance(final, Weights) or final.batch != batch):
-            raise ValueError(f"final: expected Weights of {batch} members, got {final!r}")
+            raise ValueError(f"final: expected Weights of {batch} members, got {_validate.short(final)}")
         self.final = final
         self.settings = _settings({} if settings is None else settings, batch)
         if not isinstance(source, str):
-            raise TypeError(f"source: expected text, got {source!r}")
+            raise TypeError(f"source: expected text, got {_validate.short(source)}")
         self.source = source
         self._reduced: dict[str, NDArray[np.bool_]] = {}
         for name, members in (reduced or {}).items():
@@ -482,17 +482,9 @@ class Trajectory:
             "reduced": list(self._reduced),
             "entries": list(arrays),
         }
-        # Readers see the old file or the new one, also when the disk fills up or the process is killed half-way.
-        unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with open(unfinished, "xb") as file:
-                np.savez(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, target)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        _files.remove_orphans(target.parent)
+        with _files.replacing(target) as file:
+            np.savez(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
         return target
 
     @classmethod
@@ -509,7 +501,8 @@ class Trajectory:
         FileNotFoundError
             There is no such file.
         FileDamaged
-            The file is truncated, corrupted, of another kind, or written in another format version.
+            The file is truncated, corrupted, of another kind, or written in another format version. Found before
+            anything is unpacked: entries of another size than they say, compressed ones, Python objects.
         """
         source = _npz(path)
         if not source.exists():
@@ -540,6 +533,10 @@ def _read(file: Any) -> Trajectory:
     if start[:2] != b"PK":
         raise _UnreadableError("a file of another kind (no npz)")
     with zipfile.ZipFile(file) as archive:
+        try:
+            _archives.unpacked_size(archive, file.seek(0, os.SEEK_END), stored=True)
+        except _archives.UnsoundError as error:
+            raise _UnreadableError(f"a damaged file ({error})") from None
         bad = archive.testzip()  # every checksum; NumPy alone would miss damage in an npy header
         if bad is not None:
             raise _UnreadableError(f"a damaged file (the checksum of {bad} does not match)")
@@ -558,13 +555,18 @@ def _read(file: Any) -> Trajectory:
         missing = [name for name in header["entries"] if name not in entries.files]
         if missing:
             raise _UnreadableError(f"a damaged file (without {', '.join(missing[:5])})")
-        arrays = {name: entries[name] for name in header["entries"]}
+        arrays = {name: _native(entries[name]) for name in header["entries"]}
+    text = [name for name, a in arrays.items() if a.dtype.kind not in "fiub"]
+    if text:
+        raise _UnreadableError(f"a damaged file ({text[0]} is {arrays[text[0]].dtype})")
 
     def layers(prefix: str) -> list[NDArray[Any]]:
         count = sum(name.startswith(prefix) for name in arrays)
         return [arrays[f"{prefix}{k}"] for k in range(count)]
 
     final = layers("final/")
+    if final and not _fit_together(final):
+        raise _UnreadableError("a damaged file (its final weights are no layers)")
     return Trajectory(
         t=arrays["t"],
         steps=arrays.get("steps"),
@@ -578,6 +580,20 @@ def _read(file: Any) -> Trajectory:
     )
 
 
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` in this machine's byte order."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _fit_together(layers: list[NDArray[Any]]) -> bool:
+    """Whether arrays are layers that follow each other, whatever numbers a run that diverged left in them."""
+    return (
+        all(w.ndim == 3 and w.dtype == layers[0].dtype and len(w) == len(layers[0]) for w in layers)
+        and layers[0].dtype in (np.float32, np.float64)
+        and all(after.shape[2] == before.shape[1] for before, after in itertools.pairwise(layers))
+    )
+
+
 def _npz(path: str | os.PathLike[str]) -> Path:
     given = Path(path)
     if not given.name:
@@ -586,14 +602,19 @@ def _npz(path: str | os.PathLike[str]) -> Path:
 
 
 def _locked(value: Any, name: str, dtype: Any = None) -> NDArray[Any]:
+    _validate.unmasked(value, name)
     try:
-        view = np.asarray(value, dtype=dtype).view()
-        sound = view.dtype.kind in "fiub"
-    except (TypeError, ValueError):
+        given = np.asarray(value)
+        sound = given.dtype.kind in "fiub"
+        with np.errstate(invalid="ignore"):  # what no integer holds differs from it afterwards
+            view = given.astype(dtype if sound and dtype else given.dtype, copy=False).view()
+    except (TypeError, ValueError, RecursionError):
         sound = False
     if not sound:
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else _short(value)
         raise TypeError(f"{name}: expected an array of numbers, got {got}")
+    if dtype is np.int64 and (view != given).any():
+        raise ValueError(f"{name}: expected whole numbers within 64 bits, got others")
     view.flags.writeable = False
     return view
 
@@ -613,6 +634,7 @@ def _settings(given: Mapping[str, Any], batch: int) -> dict[str, Any]:
     for key, value in given.items():
         if not isinstance(key, str):
             raise TypeError(f"settings: expected names as keys, got {key!r}")
+        _validate.unmasked(value, f"settings[{key!r}]")
         if isinstance(value, np.ndarray) and value.ndim:
             if len(value) != batch or value.dtype.kind not in "fiub":
                 raise ValueError(
@@ -621,7 +643,10 @@ def _settings(given: Mapping[str, Any], batch: int) -> dict[str, Any]:
                 )
             settings[key] = _locked(value, f"settings[{key!r}]")
         else:
-            settings[key] = _plain(value, f"settings[{key!r}]")
+            try:
+                settings[key] = _plain(value, f"settings[{key!r}]")
+            except RecursionError:
+                raise TypeError(f"settings[{key!r}]: expected lists that end, got one nested without end") from None
     return settings
 
 

@@ -33,10 +33,14 @@ def member_index(index: MemberIndex, batch: int) -> slice | NDArray[Any]:
     TypeError
         Anything else: text, a tuple, numbers that are not integers.
     """
+    _validate.unmasked(index, "index")
     if isinstance(index, slice):
         return index
     if isinstance(index, Sequence | np.ndarray) and not isinstance(index, str | tuple):
-        chosen = np.asarray(index)
+        try:
+            chosen = np.asarray(index)
+        except ValueError:
+            raise TypeError("index: expected a mask or a 1-D array of integers, got a ragged sequence") from None
         if chosen.size == 0 and chosen.dtype.kind != "b":
             chosen = chosen.astype(np.intp)
         if chosen.ndim == 1 and chosen.dtype.kind in "iub":
@@ -55,7 +59,7 @@ def member_index(index: MemberIndex, batch: int) -> slice | NDArray[Any]:
         number = operator.index(index)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
-            f"index: expected an integer, a slice, a mask or a 1-D array of integers, got {index!r}"
+            f"index: expected an integer, a slice, a mask or a 1-D array of integers, got {_validate.short(index)}"
         ) from None
     if not -batch <= number < batch:
         raise IndexError(f"index: expected a member among {batch}, got {number}")
@@ -94,9 +98,11 @@ class Weights:
     _layers: tuple[NDArray[Any], ...]
 
     def __init__(self, layers: Sequence[Any]) -> None:
+        _validate.unmasked(layers, "weights")
         if isinstance(layers, np.ndarray):
             raise TypeError(f"weights: expected a sequence of layers, W_1 first, got one array of shape {layers.shape}")
-        if isinstance(layers, Weights | str | bytes) or not isinstance(layers, Iterable):
+        single = isinstance(layers, Weights | str | bytes) or _validate.is_single(layers)
+        if single or not isinstance(layers, Iterable):
             raise TypeError(f"weights: expected a sequence of layers, W_1 first, got {type(layers).__name__}")
         given = list(layers)
         if not given:
@@ -110,7 +116,7 @@ class Weights:
     def _adopt(cls, layers: Iterable[NDArray[Any]]) -> Weights:
         """Weights that take over `layers`, three-dimensional arrays known to be sound, without copying them."""
         self = cls.__new__(cls)
-        self._layers = tuple(_locked(np.ascontiguousarray(w)) for w in layers)
+        self._layers = tuple(_locked(np.require(w, requirements=("C", "A"))) for w in layers)
         return self
 
     @classmethod
@@ -139,7 +145,8 @@ class Weights:
                 raise ValueError(f"module[{place}]: expected a Linear layer without bias, got one with bias=True")
             tensor = layer.weight.detach().cpu()
             if str(tensor.dtype).rpartition(".")[2] not in ("float32", "float64"):
-                raise TypeError(f"module[{place}].weight: expected float32 or float64, got {tensor.dtype}")
+                got = f"{tensor.dtype}: pass module.float()"
+                raise TypeError(f"module[{place}].weight: expected float32 or float64, got {got}")
             layers.append(tensor.numpy())
         if not layers:
             raise ValueError("module: expected at least one Linear layer, got none")
@@ -148,7 +155,7 @@ class Weights:
     @classmethod
     def concatenate(cls, parts: Sequence[Weights]) -> Weights:
         """One ensemble holding the members of `parts` in order; all of the same widths and dtype."""
-        parts = list(parts)
+        parts = _validate.sequence(parts, "parts", "Weights")
         if not parts:
             raise ValueError("parts: expected at least one Weights, got none")
         for place, part in enumerate(parts):

@@ -16,6 +16,7 @@ import pytest
 
 import pydln
 
+typer = pytest.importorskip("typer")
 typer_testing = pytest.importorskip("typer.testing")
 
 from pydln import __main__, _backend, reproduce  # noqa: E402
@@ -129,6 +130,53 @@ def test_info_tells_what_would_be_faster(best: str, told: bool, monkeypatch: pyt
 def test_info_with_a_wrong_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYDLN_NUM_THREADS", "many")
     assert_mistake(Call("info"), "PYDLN_NUM_THREADS: expected an integer >= 1, got 'many'")
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+def commands() -> dict[tuple[str, ...], Any]:
+    """The command and its subcommands, as click has them."""
+    root = typer.main.get_command(app)
+    return {(): root, **{(name,): one for name, one in root.commands.items()}}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_shows_every_word_that_is_written(words: tuple[str, ...]) -> None:
+    """Markup takes words in brackets for styles and drops them."""
+    command = commands()[words]
+    call = Call(*words, "--help")
+    assert call.code == 0
+    shown = " ".join(call.out.split())
+    texts = [command.help, *(one.help for one in command.params if getattr(one, "help", None))]
+    if not words:
+        texts += [one.short_help for one in command.commands.values()]
+    for text in texts:
+        for word in (text or "").split():
+            assert word in shown, f"{word!r} of {text!r}"
+    assert words != ("run",) or "[output] dir by default" in shown
+
+
+@pytest.mark.parametrize("text", ["[output]", "[/]", "[bold]x[/bold]", "a\\[b]", "[link=x]"])
+def test_messages_show_brackets_as_they_are(file: Path, tmp_path: Path, text: str, figures: Any) -> None:
+    assert_mistake(Call("run", f"{text}.toml"), f"{text}.toml: there is no such file")
+    figures(lambda name: Report(name, text, (Check.show(text, measured=1.0, note=text),), (Path(text),), {}))
+    call = Call("reproduce", "fig3")
+    assert call.code == 0, call.err
+    assert call.out.count(text) == 3
+    assert text in Call("run", file, "--out", tmp_path / "results" / text.replace("/", "")).out or "/" in text
+
+
+@pytest.mark.parametrize("count", [2**31, 2**63, 10**30])
+def test_numbers_of_threads_that_no_int_holds(file: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in (Call("run", file, "--threads", count), Call("reproduce", "fig3", "--threads", count)):
+        assert call.code == 2
+        assert "2147483647" in call.err
+    monkeypatch.setenv("PYDLN_NUM_THREADS", str(count))
+    assert_mistake(Call("info"), f"PYDLN_NUM_THREADS: expected an integer <= 2147483647, got '{count}'")
+
+
+def test_too_little_memory_is_a_sentence(figures: Any) -> None:
+    figures(raises(MemoryError("Unable to allocate 1 TB")))
+    assert_mistake(Call("reproduce", "fig3"), "not enough memory (Unable to allocate 1 TB)")
 
 
 # --- pydln run -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,9 @@ import json
 import math
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -349,3 +352,72 @@ def test_out_dir_must_not_be_a_file(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(ValueError, match="out_dir: expected a directory, got the file"):
         reproduce("fig3", file)
+
+
+AT_ONCE = """
+import os, signal, sys, time, types
+from pathlib import Path
+from pydln.reproduce import registry
+from pydln.reproduce.checks import Check
+from pydln.reproduce.report import blank, directory, write
+
+def run(out_dir, *, full, seed, progress, n_threads):
+    folder = directory(out_dir)
+    time.sleep(0.2)
+    figure = blank(1, 1)
+    checks = [Check.show("seed", measured=seed)]
+    own = {"seed": seed}
+    return write(folder, sys.argv[1], "A title", figure=figure, numbers=own, checks=checks, settings=own)
+
+registry._module = lambda name: types.SimpleNamespace(run=run, TITLE="A title", __doc__="About.")
+real, written = os.replace, 0
+def replace(*paths):
+    global written
+    written += 1
+    if written == int(sys.argv[4]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*paths)
+os.replace = replace
+registry.reproduce(sys.argv[1], sys.argv[2], seed=int(sys.argv[3]))
+"""
+
+
+def started(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", AT_ONCE, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> int:
+    _, err = process.communicate(timeout=240)
+    assert not err, err
+    return process.returncode
+
+
+def test_several_runs_into_one_directory_at_once(tmp_path: Path) -> None:
+    """Different figures and the same one: every file is of the run that its record names, and the page has all."""
+    runs = [("fig2", 1), ("fig3", 2), ("fig2", 3), ("fig3", 4), ("fig4", 5)]
+    processes = [started(name, tmp_path / "out", seed, 0) for name, seed in runs]
+    assert [ended(process) for process in processes] == [0] * len(runs)
+    page = (tmp_path / "out" / "index.html").read_text()
+    for name in ("fig2", "fig3", "fig4"):
+        record = Record.load(tmp_path / "out", name)
+        assert record is not None
+        with np.load(tmp_path / "out" / f"{name}.npz") as numbers:
+            assert numbers["seed"] == record.request.seed
+        assert f"- seed: {record.request.seed}" in (tmp_path / "out" / f"{name}.md").read_text()
+        assert f"--seed {record.request.seed}" in page
+    kinds = {path.name.partition(".")[2] for path in (tmp_path / "out").iterdir()}
+    assert kinds == {"png", "svg", "npz", "md", "json", "html"}
+
+
+@pytest.mark.parametrize("writes", [2, 5, 6])
+def test_a_killed_run_leaves_no_record_of_files_that_are_not_its_own(tmp_path: Path, writes: int) -> None:
+    assert ended(started("fig2", tmp_path, 1, 0)) == 0
+    assert ended(started("fig2", tmp_path, 2, writes)) == -signal.SIGKILL
+    record = Record.load(tmp_path, "fig2")
+    if record is not None:  # killed while the page was written
+        with np.load(tmp_path / "fig2.npz") as numbers:
+            assert numbers["seed"] == record.request.seed == 2
+    assert (record is None) == (writes < 6)
+    assert any(path.suffix == ".tmp" for path in tmp_path.iterdir())
+    assert ended(started("fig2", tmp_path, 2, 0)) == 0
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".tmp", ".lock")]

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
+import math
+import re
+import signal
+import subprocess
 import sys
+import time
 import tomllib
+import tracemalloc
+import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +24,7 @@ import numpy as np
 import pytest
 
 import pydln
+from pydln import _files
 from pydln.sweep import RunFile, SweepResult, read_run_file, run_sweep
 from pydln.sweep import run as run_module
 from pydln.sweep.config import Grid
@@ -344,6 +355,273 @@ def test_files_that_are_no_text(tmp_path: Path, write: Callable[[Path], object],
         read_run_file(path)
 
 
+# --- what else a run file can hold -----------------------------------------------------------------------------------
+def refused(make: Make, text: str) -> str:
+    """The one sentence of a run file that is refused in little memory."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            run_sweep(make(text), out="never-written")
+        assert tracemalloc.get_traced_memory()[1] < 200_000_000
+    finally:
+        tracemalloc.stop()
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert "\x1b" not in sentence
+    assert len(sentence) < 700
+    assert re.search(r"sweep\.toml(:\d+)?: ", sentence), sentence
+    assert not Path("never-written").exists()
+    return sentence
+
+
+def test_the_mark_and_the_line_ends_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + BASE.replace("\n", "\r\n").encode())
+    assert read_run_file(path).grid == read_run_file_of(tmp_path, BASE).grid
+    path.write_bytes(b"\xef\xbb\xbf" + BASE.replace("seeds = 2", "seeds = -2").replace("\n", "\r\n").encode())
+    with pytest.raises(ValueError, match=r"sweep\.toml:15: grid.seeds: expected an integer >= 1, got -2"):
+        read_run_file(path)
+
+
+def read_run_file_of(folder: Path, text: str) -> RunFile:
+    (folder / "plain.toml").write_text(text)
+    return read_run_file(folder / "plain.toml")
+
+
+@pytest.mark.parametrize("count", [30, 3_000, 100_000])
+@pytest.mark.parametrize(
+    "nested",
+    [
+        lambda n: "a = " + "[" * n + "]" * n,
+        lambda n: "a = " + "{a = " * n + "1" + "}" * n,
+        lambda n: "a = " + "[{a = " * n + "1" + "}]" * n,
+        lambda n: "[" + ".".join("a" * n) + "]",
+        lambda n: "[[" + " . ".join("a" * n) + "]]",
+        lambda n: ".".join("a" * n) + " = 1",
+        lambda n: '"b"' + '."a"' * n + " = 1",
+        lambda n: "'b'" + ".'a'" * n + " = 1",
+        lambda n: "a = " + "[" * n,
+        lambda n: "a = " + "\n[" * n,
+    ],
+)
+def test_nesting_of_thousands(make: Make, nested: Callable[[int], str], count: int) -> None:
+    sentence = refused(make, BASE + nested(count))
+    assert "expected at most 20 tables or lists in each other, got more" in sentence
+
+
+def test_brackets_in_texts_and_comments_are_no_nesting(make: Make) -> None:
+    deep = "[" * 100 + "." * 100
+    made = make(BASE + f'[output]\nname = "x"\n# {deep}\n').name
+    assert made == "x"
+    assert "unknown key" in refused(make, BASE + f'"{deep}" = 1\n')
+    for text in (f'"""{deep}\n{deep}"""', f"'''{deep}'''", f"'{deep}'", f'"{deep}"'):
+        assert "output.dir" not in str(make(BASE + f"[output]\ndir = {text}\n").out)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("depth = [1, 2]", "depth = 1_000_000_000", ":11: grid.depth: training 8 members of depth 1000000000"),
+        ("depth = [1, 2]", "depth = [1, 1_000_000_000_000_000]", "memory are free"),
+        ("width = 5", "width = 1_000_000_000", "memory are free"),
+        ("depth = [1, 2]\nwidth = 5", "depth = 1_000_000_000\nwidth = 1", "memory are free"),
+        ("seeds = 2", "seeds = 1_000_000\n", ""),
+        ("seeds = 2", "seeds = [1, 18446744073709551616]", ":15: grid.seeds: expected a number of seeds or a list"),
+        ("seeds = 2", f"seeds = {'9' * 5000}", "an integer of more digits than Python reads"),
+        ("seeds = 2", f"seeds = 0x{'f' * 5000}", ":15: grid.seeds: expected an integer <= 1000000, got an integer of"),
+        ("steps = 20", f"steps = 0x{'f' * 5000}", ":18: run.steps: expected an integer <= "),
+        ("lr = [0.01, 0.02]", f"lr = 0x{'f' * 5000}", ":13: grid.lr: expected numbers > 0, got an integer of"),
+        ("lr = [0.01, 0.02]", "lr = 1e400", ":13: grid.lr: expected numbers > 0, got inf"),
+        ("lr = [0.01, 0.02]", f"lr = {['x'] * 30000}", ":13: grid.lr: expected numbers > 0, got 'x'"),
+        ("lr = [0.01, 0.02]", "lr = 1979-05-27", ":13: grid.lr: expected numbers > 0, got datetime.date(1979, 5, 27)"),
+        ("lr = [0.01, 0.02]", "lr = { geomspace = [1, 2, 1_000_000_000] }", "(count): expected an integer <= 1000000"),
+        ("d_in = 4", "d_in = 1_000_000_000_000", "sweep.toml:4"),
+        ('kind = "gaussian"', f'kind = "{"x" * 10000}"', ":8: start.kind: expected one of"),
+        ('kind = "gaussian"', 'kind = "\\u001b[2J"', ":8: start.kind: expected one of"),
+        ("[run]", f'"\\u001b[2J{"y" * 1000}" = 1\n[run]', "unknown key"),
+        ("[run]", '[task.kind.x]\n[run]', "sweep.toml"),
+        ("[grid]", "[[grid]]", "grid: expected a table, got"),
+        ("steps = 20", "steps = 20\nat = [5, 5]", "run.at: expected increasing steps"),
+        ("steps = 20", "steps = 20\nrecord = [[['loss']]]", "run.record"),
+        ("steps = 20", "steps = 20\nstop = 3", "run.stop: expected a table, got 3"),
+        ("steps = 20", "steps = 1_000_000_000\nrecord_every = 1\nrecord = 'weights'", "memory are free"),
+        ("steps = 20", 'steps = 20\n[output]\ndir = "\\u0000"', "output.dir: expected a text"),
+    ],
+)  # fmt: skip
+def test_numbers_and_texts_of_any_size(make: Make, old: str, new: str, sentence: str) -> None:
+    if sentence:
+        assert sentence in refused(make, BASE.replace(old, new))
+    else:
+        make(BASE.replace(old, new))
+
+
+def test_more_parts_than_can_be_run(make: Make) -> None:
+    text = BASE.replace("[1, 2]", str(list(range(1, 1001)))).replace("width = 5", f"width = {list(range(1, 1001))}")
+    assert "grid: expected at most 100000 pairs of depth and width, got 1000000" in refused(make, text)
+
+
+def test_files_that_are_too_large_to_be_run_files(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    with path.open("wb") as file:
+        file.truncate(2**34)
+    with pytest.raises(ValueError, match=r"sweep\.toml: expected a run file of at most 16 MB, got a larger file"):
+        read_run_file(path)
+
+
+def test_time_to_read_grows_as_the_file(make: Make) -> None:
+    """Of rates, seeds, tables or keys: four times as many take about four times as long, not sixteen times."""
+
+    def seconds(text: str) -> float:
+        best = math.inf
+        for _ in range(2):
+            begun = time.process_time()
+            with suppress(ValueError):
+                make(text)
+            best = min(best, time.process_time() - begun)
+        return best
+
+    for many in (
+        lambda n: BASE.replace("[0.01, 0.02]", str([0.01 + 1e-6 * k for k in range(n)])),
+        lambda n: BASE.replace("seeds = 2", f"seeds = {list(range(n))}"),
+        lambda n: BASE + "".join(f"key{k} = {k}\n" for k in range(n)),
+        lambda n: BASE + "".join(f"[table{k}]\n" for k in range(n)),
+    ):
+        assert seconds(many(12_000)) < 9 * seconds(many(3_000))
+
+
+def bomb(path: Path, shape: tuple[int, ...]) -> None:
+    """An archive of some kilobytes whose arrays claim to be large; 16 MB of each are there when it is unpacked."""
+    written = io.BytesIO()
+    np.lib.format.write_array_header_1_0(written, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("X", "Y"):
+            archive.writestr(f"{name}.npy", written.getvalue() + bytes(min(8 * math.prod(shape), 2**24)))
+
+
+def test_archives_that_claim_more_than_they_hold(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in ((2**47,), (2**20, 2**40)):
+        bomb(tmp_path / "task.npz", shape)
+        assert "is not of the size that its header says" in refused(make, from_file("data"))
+    monkeypatch.setattr(pydln._validate, "free_memory", lambda: 2**20)
+    bomb(tmp_path / "task.npz", (2**20, 2))
+    assert "unpacking it needs 33.6 MB and 1.05 MB of memory are free" in refused(make, from_file("data"))
+
+
+# --- several runs in one folder --------------------------------------------------------------------------------------
+def command(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def listing(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_two_runs_into_one_folder_at_once(tmp_path: Path) -> None:
+    """Of the same file and of another one, whose parts have the same names: each ends as it does alone."""
+    pytest.importorskip("typer")
+    files = {"one": BASE, "other": BASE.replace("[0.01, 0.02]", "[0.03, 0.04]")}
+    for name, text in files.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+        run_sweep(read_run_file(tmp_path / f"{name}.toml"), out=tmp_path / name)
+    names = ("one", "other", "one")
+    together = [command("-m", "pydln", "run", tmp_path / f"{name}.toml", "--out", tmp_path / "both") for name in names]
+    for process in together:
+        out, err = process.communicate(timeout=240)
+        assert (process.returncode, err) == (0, ""), (out, err)
+    for name in files:
+        assert (tmp_path / "both" / f"{name}.csv").read_text() == (tmp_path / name / f"{name}.csv").read_text()
+    assert listing(tmp_path / "both") == listing(tmp_path / "one") | listing(tmp_path / "other")
+
+
+def test_another_sweep_s_files_of_the_same_names_are_not_taken_for_one_s_own(
+    make: Make, tmp_path: Path, no_picture: None, calls: list[int]
+) -> None:
+    one, other = make(name="one.toml"), make(BASE.replace("[0.01, 0.02]", "[0.03, 0.04]"), name="other.toml")
+    for file, made in ((one, 2), (other, 2), (one, 2), (one, 0)):
+        calls.clear()
+        result = run_sweep(file, out=tmp_path / "both")
+        assert len(calls) == made
+        for row in result.rows:
+            run = pydln.Trajectory.load(tmp_path / "both" / row["file"])
+            assert run.settings["lr"][row["member"]] == row["lr"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pydln import sweep, _files
+written = 0
+real = os.replace
+def killed(*paths):
+    global written
+    written += 1
+    if written == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*paths)
+os.replace = killed
+sweep.run_sweep(sweep.read_run_file(sys.argv[1]), out=sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("writes", [1, 2, 3, 4, 5])
+def test_a_killed_run_leaves_nothing_to_the_next(tmp_path: Path, writes: int, no_picture: None) -> None:
+    """Killed at each of its writes: what was half-written is removed, and what was finished is kept."""
+    (tmp_path / "sweep.toml").write_text(BASE)
+    file = read_run_file(tmp_path / "sweep.toml")
+    alone = run_sweep(file, out=tmp_path / "alone")
+    process = command("-c", KILLED, tmp_path / "sweep.toml", tmp_path / "killed", writes)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, err
+    assert any(name.endswith(".tmp") for name in listing(tmp_path / "killed"))
+    again = run_sweep(file, out=tmp_path / "killed")
+    assert again.rows == alone.rows
+    assert again.skipped == (writes > 2) + (writes > 5)
+    assert listing(tmp_path / "killed") == listing(tmp_path / "alone")
+
+
+def test_files_that_are_being_written_are_no_orphans(tmp_path: Path) -> None:
+    foreign = [tmp_path / ".pydln-of-mine.tmp", tmp_path / "pydln-0123456789abcdef.tmp", tmp_path / ".a.tmp"]
+    for path in foreign:
+        path.write_text("")
+    (tmp_path / ".pydln-0123456789abcdef.tmp").mkdir()
+    orphan = tmp_path / ".pydln-00112233445566aa.tmp"
+    orphan.write_text("half")
+    with _files.replacing(tmp_path / "whole") as file:
+        file.write(b"wh")
+        _files.remove_orphans(tmp_path)
+        assert len(listing(tmp_path)) == len(foreign) + 2
+        file.write(b"ole")
+    assert (tmp_path / "whole").read_bytes() == b"whole"
+    assert not orphan.exists()
+    with pytest.raises(ZeroDivisionError), _files.replacing(tmp_path / "whole"):
+        _ = 1 / 0
+    assert (tmp_path / "whole").read_bytes() == b"whole"
+    assert len(listing(tmp_path)) == len(foreign) + 2
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """Forty threads on a counter in a file, each waiting for its turn; no lock file stays."""
+    counter, waited = tmp_path / "folder" / "counter", []
+
+    def add() -> None:
+        with _files.locked(tmp_path / "folder" / ".lock", lambda: waited.append(1)):
+            count = int(counter.read_text()) if counter.exists() else 0
+            time.sleep(0.002)
+            counter.write_text(str(count + 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: add(), range(40)))
+    assert counter.read_text() == "40"
+    assert waited
+    assert listing(tmp_path / "folder") == {"counter"}
+    with pytest.raises(ZeroDivisionError), _files.locked(tmp_path / "new" / ".lock"):
+        _ = 1 / 0
+    assert not (tmp_path / "new").exists()
+
+
 # --- tasks and starts from files -------------------------------------------------------------------------------------
 def from_file(kind: str, extra: str = "") -> str:
     return BASE.replace(
@@ -396,7 +674,7 @@ def save_one(path: Path) -> None:
         (lambda path: np.savez(path, X=np.eye(2), Y=np.eye(3)), "task.path: Y: expected"),
         (
             lambda path: np.savez(path, X=np.array([None]), Y=np.eye(3)),
-            "task.path: expected an .npz file of numbers, got task.npz (Object ",
+            "task.path: expected an .npz file of numbers, got task.npz (X.npy holds Python objects",
         ),
     ],
 )
@@ -611,7 +889,16 @@ def test_a_part_whose_file_is_gone_or_cut_is_run_again(
     assert calls == [1, 2, 1]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "of something else", "parts": {}}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{}", "[1]", "[" * 100_000, '{"format": "of something else", "parts": {}}', "\xff", "null", "1" * 5000),
+        *(f'{{"format": "pydln sweep 1", "parts": {parts}}}' for parts in ("[]", "3", '{"a": 3}', '{"a": {}}')),
+        '{"format": "pydln sweep 1", "parts": {"a": {"fingerprint": "x", "files": [], "rows": []}}}',
+        '{"format": "pydln sweep 1", "parts": {"a": {"fingerprint": "x", "files": {}, "rows": [1]}}}',
+    ],
+    ids=lambda text: text[:70],
+)
 def test_a_foreign_index_is_not_overwritten(run: Callable[..., SweepResult], tmp_path: Path, text: str) -> None:
     (tmp_path / "results").mkdir()
     index = tmp_path / "results" / "sweep.json"

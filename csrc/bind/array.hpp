@@ -39,6 +39,17 @@ py::array_t<T> checked(const py::handle& object, const std::string& name, const 
   return a;
 }
 
+// A dictionary that comes with a call: an entry that is not there is a ValueError like any other wrong argument.
+class Dict : public py::dict {
+ public:
+  PYBIND11_OBJECT_DEFAULT(Dict, py::dict, PyDict_Check)
+  py::object operator[](const char* key) const {
+    if (!contains(key)) throw py::value_error(std::string(key) + ": expected it among the entries of a dictionary");
+    return py::dict::operator[](key);
+  }
+};
+
+// Pointers of arrays that may be absent, None, and of those that may not.
 template <class T>
 const T* input(const py::handle& object, const std::string& name, const Shape& shape) {
   return object.is_none() ? nullptr : checked<T>(object, name, shape).data();
@@ -49,10 +60,27 @@ T* output(const py::handle& object, const std::string& name, const Shape& shape)
   return object.is_none() ? nullptr : checked<T>(object, name, shape).mutable_data();
 }
 
+template <class T>
+const T* needed_input(const py::handle& object, const std::string& name, const Shape& shape) {
+  if (object.is_none()) throw py::value_error(name + ": expected an array, got None");
+  return input<T>(object, name, shape);
+}
+
+template <class T>
+T* needed_output(const py::handle& object, const std::string& name, const Shape& shape) {
+  if (object.is_none()) throw py::value_error(name + ": expected an array, got None");
+  return output<T>(object, name, shape);
+}
+
+// A size of an array that no kernel can be without.
+inline void expect_some(std::int64_t size, const std::string& what) {
+  if (size < 1) throw py::value_error(what + ": expected at least one, got " + std::to_string(size));
+}
+
 // One Status per member.
 inline Status* statuses(const py::handle& object, std::int64_t batch) {
   static_assert(sizeof(Status) == sizeof(std::int64_t));
-  return reinterpret_cast<Status*>(output<std::int64_t>(object, "status", {batch}));
+  return reinterpret_cast<Status*>(needed_output<std::int64_t>(object, "status", {batch}));
 }
 
 // An input that all members share (no leading axis) or of which each has its own (leading axis `batch`).

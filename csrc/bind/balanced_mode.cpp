@@ -7,45 +7,45 @@
 namespace pydln::bind {
 namespace {
 
-ops::Branch branch(const py::dict& given, const std::string& name, std::int64_t rows) {
+ops::Branch branch(const Dict& given, const std::string& name, std::int64_t rows) {
   ops::Branch b;
   b.begin = given["begin"].cast<std::int64_t>();
   b.cells = given["cells"].cast<std::int64_t>();
   b.first = given["first"].cast<std::int64_t>();
   b.origin = given["origin"].cast<double>();
   b.direction = given["direction"].cast<double>();
-  if (b.begin < 0 || b.cells < 1 || b.begin + b.cells > rows) throw py::value_error(name + ": no rows of the table");
-  b.bounds = input<double>(given["bounds"], name + ".bounds", {b.cells + 1});
+  if (b.begin < 0 || b.cells < 1 || b.cells > rows - b.begin) throw py::value_error(name + ": no rows of the table");
+  b.bounds = needed_input<double>(given["bounds"], name + ".bounds", {b.cells + 1});
   return b;
 }
 
 std::int64_t length(const py::array& a) { return static_cast<std::int64_t>(a.size()); }
 
 // Returns whether Ctrl-C ended the run.
-bool balanced_mode(const py::dict& given, const py::object& which, const py::array& u0, const py::array& s,
+bool balanced_mode(const Dict& given, const py::object& which, const py::array& u0, const py::array& s,
                    const py::array& rate, const py::array& t, const py::array& u, const py::object& gap, int threads,
                    const std::string& isa) {
   ops::BalancedMode op;
   const auto rows = given["rows"].cast<py::array>();
   op.rows = length(rows) / ops::kRow;
-  op.table = input<double>(rows, "table.rows", {op.rows, ops::kRow});
+  op.table = needed_input<double>(rows, "table.rows", {op.rows, ops::kRow});
   if (reinterpret_cast<std::uintptr_t>(op.table) % 64 != 0)
     throw py::value_error("table.rows: expected an array aligned to 64 bytes");
-  op.early = branch(given["early"].cast<py::dict>(), "table.early", op.rows);
-  op.late = branch(given["late"].cast<py::dict>(), "table.late", op.rows);
+  op.early = branch(given["early"].cast<Dict>(), "table.early", op.rows);
+  op.late = branch(given["late"].cast<Dict>(), "table.late", op.rows);
   op.middle = given["middle"].cast<double>();
   op.late_is_gap = given["late_is_gap"].cast<bool>();
   op.last = given["last"].cast<double>();
 
   const std::int64_t entries = length(u0);
-  op.u0 = input<double>(u0, "u0", {entries});
-  op.s = input<double>(s, "s", {entries});
-  op.rate = input<double>(rate, "rate", {entries});
+  op.u0 = needed_input<double>(u0, "u0", {entries});
+  op.s = needed_input<double>(s, "s", {entries});
+  op.rate = needed_input<double>(rate, "rate", {entries});
   op.times = t.ndim() > 0 ? t.shape(t.ndim() - 1) : 0;
   const bool own = t.ndim() == 2;
-  op.t = input<double>(t, "t", own ? Shape{entries, op.times} : Shape{op.times});
+  op.t = needed_input<double>(t, "t", own ? Shape{entries, op.times} : Shape{op.times});
   op.t_stride = own ? op.times : 0;
-  op.u = output<double>(u, "u", {entries, op.times});
+  op.u = needed_output<double>(u, "u", {entries, op.times});
   op.gap = output<double>(gap, "gap", {entries, op.times});
   op.modes = entries;
   if (!which.is_none()) {

@@ -13,10 +13,10 @@ namespace {
 
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
 template <class T>
-bool descent(const py::list& weights, const py::dict& task, const py::object& test, const py::object& root,
+bool descent(const py::list& weights, const Dict& task, const py::object& test, const py::object& root,
              const py::object& lr, const py::object& momentum, const py::object& decay, bool nesterov,
-             const py::object& noise, std::int64_t steps, const py::dict& stop, const py::array& record_at,
-             const py::dict& records, const py::object& status, const py::object& stopped_at, int threads,
+             const py::object& noise, std::int64_t steps, const Dict& stop, const py::array& record_at,
+             const Dict& records, const py::object& status, const py::object& stopped_at, int threads,
              const py::object& memory, const std::string& isa, const std::string& layout, const py::object& tick) {
   const Layers<T> given(weights);
   const std::int64_t batch = given.batch, in = given.widths.front(), out = given.widths.back();
@@ -24,13 +24,13 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   ops::Descent<T> op;
   set_training(op, given, task, stop, status);
   op.root = per_member<T>(root, "root", batch, {in, in});
-  if (!noise.is_none()) op.noise = noise_of<T>(noise.cast<py::dict>(), batch, out, in);
+  if (!noise.is_none()) op.noise = noise_of<T>(noise.cast<Dict>(), batch, out, in);
   for (const auto& p : {op.root, op.noise.root, op.noise.labels}) op.task_per_member |= p.stride != 0;
 
   op.lr = per_member<T>(lr, "lr", batch, {});
   op.momentum = per_member<T>(momentum, "momentum", batch, {});
   op.decay = per_member<T>(decay, "weight_decay", batch, {});
-  if (steps < 0) throw py::value_error("steps: expected an integer >= 0");
+  expect_steps(steps, batch);
   op.nesterov = nesterov;
   op.steps = steps;
 
@@ -40,9 +40,9 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   op.kernel_distance = output<T>(records["kernel_distance"], "kernel_distance", {batch, op.records});
   if (op.kernel_distance && !op.root && !op.train.plain())
     throw py::value_error("kernel_distance: expected the root of sigma_xx");
-  op.stopped_at = output<std::int64_t>(stopped_at, "stopped_at", {batch});
+  op.stopped_at = needed_output<std::int64_t>(stopped_at, "stopped_at", {batch});
 
-  if (!op.lr || !op.stopped_at) throw py::value_error("descent: incomplete");
+  if (!op.lr) throw py::value_error("descent: incomplete");
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
   const Layout arrangement = cpu::choose_layout(layout, op.chain, batch, chosen.vectors<T>());
@@ -51,11 +51,19 @@ bool descent(const py::list& weights, const py::dict& task, const py::object& te
   });
 }
 
+// Widths of networks that there may be: their squares are counted in 64 bits.
+void expect_widths(const Shape& widths) {
+  if (widths.size() < 2) throw py::value_error("widths: expected two or more");
+  for (const std::int64_t width : widths)
+    if (width < 1 || width > (1 << 24)) throw py::value_error("widths: expected integers within 1 ... 2^24");
+}
+
 // How the kernel would run `batch` networks of these widths: what pydln.plan tells.
 template <class T>
 py::dict plan(const Shape& widths, std::int64_t batch, bool whitened, const std::string& isa,
               const std::string& layout) {
-  if (widths.size() < 2 || batch < 1) throw py::value_error("plan: expected two widths and a member, or more");
+  expect_widths(widths);
+  expect_some(batch, "batch");
   ops::Descent<T> op;
   op.chain = {static_cast<std::int64_t>(widths.size()) - 1, widths.data()};
   op.batch = batch;
@@ -98,6 +106,7 @@ void add_descent(py::module_& m) {
   m.def("plan_f64", &plan<double>);
   m.def("plan_f32", &plan<float>);
   m.def("step_flops", [](const Shape& widths, bool whitened) {
+    expect_widths(widths);
     return cpu::step_flops({static_cast<std::int64_t>(widths.size()) - 1, widths.data()}, whitened);
   });
 }

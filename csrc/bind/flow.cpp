@@ -13,9 +13,9 @@ namespace {
 
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
 template <class T>
-bool flow(const py::list& weights, const py::dict& task, const py::object& test, const py::dict& method, double rtol,
+bool flow(const py::list& weights, const Dict& task, const py::object& test, const Dict& method, double rtol,
           double atol, double step, double max_step, std::int64_t max_steps, const py::array& record_at,
-          const py::dict& stop, const py::dict& records, const py::object& status, const py::object& stopped_at,
+          const Dict& stop, const Dict& records, const py::object& status, const py::object& stopped_at,
           const py::object& accepted, const py::object& rejected, int threads, const py::object& memory,
           const std::string& isa, const std::string& layout, const py::object& tick) {
   const Layers<T> given(weights);

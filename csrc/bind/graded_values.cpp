@@ -16,12 +16,13 @@ bool graded_values(const py::array& matrices, const py::array& exponents, std::i
   op.batch = matrices.shape(0);
   op.rows = matrices.shape(1);
   op.cols = matrices.shape(2);
-  if (op.rows < 1 || op.cols < 1 || most_sweeps < 1) throw py::value_error("matrices: expected rows and columns");
+  for (const std::int64_t size : {op.batch, op.rows, op.cols}) expect_some(size, "matrices");
+  expect_some(most_sweeps, "most_sweeps");
   op.most_sweeps = most_sweeps;
-  op.matrices = input<double>(matrices, "matrices", {op.batch, op.rows, op.cols});
-  op.exponents = input<std::int64_t>(exponents, "exponents", {op.batch, op.rows});
-  op.values = output<double>(values, "values", {op.batch, op.rows});
-  op.exponents_out = output<std::int64_t>(exponents_out, "exponents_out", {op.batch, op.rows});
+  op.matrices = needed_input<double>(matrices, "matrices", {op.batch, op.rows, op.cols});
+  op.exponents = needed_input<std::int64_t>(exponents, "exponents", {op.batch, op.rows});
+  op.values = needed_output<double>(values, "values", {op.batch, op.rows});
+  op.exponents_out = needed_output<std::int64_t>(exponents_out, "exponents_out", {op.batch, op.rows});
   op.status = statuses(status, op.batch);
 
   const cpu::Isa& chosen = cpu::isa_named(isa);

@@ -8,7 +8,7 @@ namespace pydln::bind {
 namespace {
 
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
-bool modes(const py::array& layer_strengths, const py::array& s, const py::array& variances, const py::dict& method,
+bool modes(const py::array& layer_strengths, const py::array& s, const py::array& variances, const Dict& method,
            double rtol, double atol, double step, double max_step, std::int64_t max_steps, const py::array& record_at,
            const py::array& strengths, const py::object& status, const py::object& stopped_at,
            const py::object& accepted, const py::object& rejected, int threads, const py::object& memory,
@@ -18,16 +18,17 @@ bool modes(const py::array& layer_strengths, const py::array& s, const py::array
   ops::Modes op;
   op.batch = layer_strengths.shape(0);
   op.depth = layer_strengths.shape(1);
+  expect_some(op.batch, "layer_strengths");
+  expect_some(op.depth, "layer_strengths");
   set_stepping(op, method, rtol, atol, step, max_step, max_steps, record_at, op.batch, stopped_at, accepted, rejected);
   op.together = strengths.shape(2);
-  if (op.depth < 1 || op.together < 1 || op.batch % op.together)
-    throw py::value_error("modes: expected layers, and networks of as many modes as strengths has");
-  op.layer_strengths = input<double>(layer_strengths, "layer_strengths", {op.batch, op.depth});
-  op.s = input<double>(s, "s", {op.batch});
-  op.variances = input<double>(variances, "variances", {op.batch});
-  op.strengths = output<double>(strengths, "strengths", {op.batch / op.together, op.times, op.together});
+  if (op.together < 1 || op.batch % op.together)
+    throw py::value_error("modes: expected networks of as many modes as strengths has");
+  op.layer_strengths = needed_input<double>(layer_strengths, "layer_strengths", {op.batch, op.depth});
+  op.s = needed_input<double>(s, "s", {op.batch});
+  op.variances = needed_input<double>(variances, "variances", {op.batch});
+  op.strengths = needed_output<double>(strengths, "strengths", {op.batch / op.together, op.times, op.together});
   op.status = statuses(status, op.batch);
-  if (!op.status) throw py::value_error("modes: incomplete");
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
   return polled(tick, op.times * op.batch, [&](Control& control, const auto& poll) {

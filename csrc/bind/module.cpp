@@ -15,6 +15,14 @@ namespace py = pybind11;
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of pydln; reached through pydln._backend only.";
+  // An entry of a dictionary that is no number.
+  py::register_local_exception_translator([](std::exception_ptr error) {
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const py::cast_error& wrong) {
+      py::set_error(PyExc_ValueError, wrong.what());
+    }
+  });
   pydln::bind::add_balanced_mode(m);
   pydln::bind::add_descent(m);
   pydln::bind::add_flow(m);

@@ -16,24 +16,25 @@ ops::Activation activation_of(std::int64_t number) {
 }
 
 template <class T>
-ops::Samples<T> samples_of(const py::dict& given, const std::string& name, std::int64_t batch, std::int64_t out,
+ops::Samples<T> samples_of(const Dict& given, const std::string& name, std::int64_t batch, std::int64_t out,
                            std::int64_t in) {
   ops::Samples<T> s;
   s.count = given["count"].cast<std::int64_t>();
+  expect_some(s.count, name);
   s.x = per_member<T>(given["x"], name + ".x", batch, {s.count, in});
   s.y = per_member<T>(given["y"], name + ".y", batch, {s.count, out});
   s.scale = given["scale"].template cast<T>();
-  if (s.count < 1 || !s.x || !s.y) throw py::value_error(name + ": incomplete");
+  if (!s.x || !s.y) throw py::value_error(name + ": incomplete");
   return s;
 }
 
 // Returns whether Ctrl-C ended the run. Everything else comes back in the arrays handed in.
 template <class T>
-bool nonlinear(const py::list& weights, std::int64_t activation, const py::dict& train, const py::object& test,
-               const py::dict& modes, const py::object& lr, const py::object& noise, std::int64_t steps,
-               const py::dict& stop, const py::array& record_at, const py::dict& records, const py::object& status,
-               const py::object& stopped_at, int threads, const py::object& memory, const std::string& isa,
-               const std::string& layout, const py::object& tick) {
+bool nonlinear(const py::list& weights, std::int64_t activation, const Dict& train, const py::object& test,
+               const Dict& modes, const py::object& lr, const py::object& noise, std::int64_t steps, const Dict& stop,
+               const py::array& record_at, const Dict& records, const py::object& status, const py::object& stopped_at,
+               int threads, const py::object& memory, const std::string& isa, const std::string& layout,
+               const py::object& tick) {
   const Layers<T> given(weights);
   const Shape& widths = given.widths;
   const std::int64_t batch = given.batch, in = widths.front(), out = widths.back();
@@ -45,17 +46,17 @@ bool nonlinear(const py::list& weights, std::int64_t activation, const py::dict&
   op.weights = given.pointers.data();
   op.activation = activation_of(activation);
   op.train = samples_of<T>(train, "train", batch, out, in);
-  if (!test.is_none()) op.test = samples_of<T>(test.cast<py::dict>(), "test", batch, out, in);
+  if (!test.is_none()) op.test = samples_of<T>(test.cast<Dict>(), "test", batch, out, in);
   op.modes = modes["count"].cast<std::int64_t>();
   op.mode_u = per_member<T>(modes["u"], "modes.u", batch, {out, op.modes});
   op.mode_x = per_member<T>(modes["x"], "modes.x", batch, {op.train.count, op.modes});
   for (const auto& p : {op.train.x, op.train.y, op.test.x, op.test.y, op.mode_u, op.mode_x})
     op.samples_per_member |= p.stride != 0;
   op.lr = per_member<T>(lr, "lr", batch, {});
-  if (!noise.is_none()) op.noise = noise_of<T>(noise.cast<py::dict>(), batch, out, in);
+  if (!noise.is_none()) op.noise = noise_of<T>(noise.cast<Dict>(), batch, out, in);
   if (op.noise.kind != ops::NoiseKind::none && op.noise.kind != ops::NoiseKind::minibatch)
     throw py::value_error("noise: expected a minibatch or none");
-  if (steps < 0) throw py::value_error("steps: expected an integer >= 0");
+  expect_steps(steps, batch);
   op.steps = steps;
   set_stop(op, stop);
   set_schedule(op, record_at);
@@ -68,8 +69,8 @@ bool nonlinear(const py::list& weights, std::int64_t activation, const py::dict&
   const auto weight_records = layers<T>(records["weights"], "weights", widths, {batch, times});
   op.weight_records = weight_records.empty() ? nullptr : weight_records.data();
   op.status = statuses(status, batch);
-  op.stopped_at = output<std::int64_t>(stopped_at, "stopped_at", {batch});
-  if (!op.lr || !op.status || !op.stopped_at || !op.mode_u || !op.mode_x || (op.test_loss && !op.test.x))
+  op.stopped_at = needed_output<std::int64_t>(stopped_at, "stopped_at", {batch});
+  if (!op.lr || !op.mode_u || !op.mode_x || (op.test_loss && !op.test.x))
     throw py::value_error("nonlinear: incomplete");
 
   const cpu::Isa& chosen = cpu::isa_named(isa);
@@ -84,9 +85,9 @@ template <class T>
 void activate(std::int64_t activation, const py::array& x, const py::object& value, const py::object& derivative,
               const std::string& isa) {
   const std::int64_t count = x.size();
-  cpu::isa_named(isa).kernels<T>().activate(activation_of(activation), input<T>(x, "x", {count}),
-                                            output<T>(value, "value", {count}),
-                                            output<T>(derivative, "derivative", {count}), count);
+  cpu::isa_named(isa).kernels<T>().activate(activation_of(activation), needed_input<T>(x, "x", {count}),
+                                            needed_output<T>(value, "value", {count}),
+                                            needed_output<T>(derivative, "derivative", {count}), count);
 }
 
 template <class T>

@@ -17,10 +17,11 @@ bool singular_values(const py::array& matrices, std::int64_t most_steps, const p
   op.batch = matrices.shape(0);
   op.rows = matrices.shape(1);
   op.cols = matrices.shape(2);
-  if (op.rows < 1 || op.cols < 1 || most_steps < 1) throw py::value_error("matrices: expected rows and columns");
+  for (const std::int64_t size : {op.batch, op.rows, op.cols}) expect_some(size, "matrices");
+  expect_some(most_steps, "most_steps");
   op.most_steps = most_steps;
-  op.matrices = input<double>(matrices, "matrices", {op.batch, op.rows, op.cols});
-  op.values = output<double>(values, "values", {op.batch, std::min(op.rows, op.cols)});
+  op.matrices = needed_input<double>(matrices, "matrices", {op.batch, op.rows, op.cols});
+  op.values = needed_output<double>(values, "values", {op.batch, std::min(op.rows, op.cols)});
   op.status = statuses(status, op.batch);
 
   const cpu::Isa& chosen = cpu::isa_named(isa);

@@ -8,25 +8,25 @@
 
 namespace pydln::bind {
 
-inline ops::Tableau tableau(const py::dict& given) {
+inline ops::Tableau tableau(const Dict& given) {
   ops::Tableau t;
   t.stages = given["stages"].cast<std::int64_t>();
   t.extra = given["extra"].cast<std::int64_t>();
   t.errors = given["errors"].cast<std::int64_t>();
   t.powers = given["powers"].cast<std::int64_t>();
   t.exponent = given["exponent"].cast<double>();
-  const std::int64_t all = t.stages + t.extra;
-  if (t.stages < 3 || t.extra < 0 || all > ops::kMostStages || t.errors < 0 || t.errors > 2 || t.powers < 1 ||
-      t.powers > ops::kMostStages || !(t.exponent > 0))
+  if (t.stages < 3 || t.stages > ops::kMostStages || t.extra < 0 || t.extra > ops::kMostStages - t.stages ||
+      t.errors < 0 || t.errors > 2 || t.powers < 1 || t.powers > ops::kMostStages || !(t.exponent > 0))
     throw py::value_error("method: incomplete");
-  t.a = input<double>(given["a"], "method.a", {all, all});
-  t.error = input<double>(given["error"], "method.error", {t.errors, t.stages});
-  t.dense = input<double>(given["dense"], "method.dense", {all, t.powers});
+  const std::int64_t all = t.stages + t.extra;
+  t.a = needed_input<double>(given["a"], "method.a", {all, all});
+  t.error = needed_input<double>(given["error"], "method.error", {t.errors, t.stages});
+  t.dense = needed_input<double>(given["dense"], "method.dense", {all, t.powers});
   return t;
 }
 
-inline void set_stepping(ops::Stepping& op, const py::dict& method, double rtol, double atol, double step,
-                         double max_step, std::int64_t max_steps, const py::array& record_at, std::int64_t batch,
+inline void set_stepping(ops::Stepping& op, const Dict& method, double rtol, double atol, double step, double max_step,
+                         std::int64_t max_steps, const py::array& record_at, std::int64_t batch,
                          const py::object& stopped_at, const py::object& accepted, const py::object& rejected) {
   op.method = tableau(method);
   op.rtol = rtol;
@@ -35,16 +35,15 @@ inline void set_stepping(ops::Stepping& op, const py::dict& method, double rtol,
   op.max_step = max_step;
   op.max_steps = max_steps;
   op.times = record_at.size();
-  op.record_at = input<double>(record_at, "record_at", {op.times});
-  if (op.times < 1) throw py::value_error("record_at: expected a time");
+  op.record_at = needed_input<double>(record_at, "record_at", {op.times});
+  expect_some(op.times, "record_at");
   for (std::int64_t k = 0; k < op.times; ++k)
     if (!(op.record_at[k] >= 0) || !std::isfinite(op.record_at[k]) || (k && !(op.record_at[k] > op.record_at[k - 1])))
       throw py::value_error("record_at: expected increasing times >= 0");
-  op.stopped_at = output<double>(stopped_at, "stopped_at", {batch});
-  op.accepted = output<std::int64_t>(accepted, "accepted", {batch});
-  op.rejected = output<std::int64_t>(rejected, "rejected", {batch});
-  if (!op.stopped_at || !op.accepted || !op.rejected || (op.method.errors == 0 && !(step > 0)))
-    throw py::value_error("stepping: incomplete");
+  op.stopped_at = needed_output<double>(stopped_at, "stopped_at", {batch});
+  op.accepted = needed_output<std::int64_t>(accepted, "accepted", {batch});
+  op.rejected = needed_output<std::int64_t>(rejected, "rejected", {batch});
+  if (op.method.errors == 0 && !(step > 0)) throw py::value_error("step: expected a number > 0 of fixed steps");
 }
 
 }  // namespace pydln::bind

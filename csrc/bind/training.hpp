@@ -22,14 +22,14 @@ std::vector<T*> layers(const py::handle& object, const std::string& name, const 
     Shape shape = leading;
     shape.push_back(widths[l + 1]);
     shape.push_back(widths[l]);
-    pointers.push_back(output<T>(list[l], name, shape));
+    pointers.push_back(needed_output<T>(list[l], name, shape));
   }
   return pointers;
 }
 
 // target - Omega map out of a dictionary that has these under such names; as many columns as the map has.
 template <class T>
-ops::Residual<T> residual(const py::dict& task, const std::string& name, const char* map, const char* diagonal,
+ops::Residual<T> residual(const Dict& task, const std::string& name, const char* map, const char* diagonal,
                           const char* target, std::int64_t batch, std::int64_t out, std::int64_t in) {
   ops::Residual<T> r;
   r.columns = in;
@@ -47,7 +47,7 @@ ops::Residual<T> residual(const py::dict& task, const std::string& name, const c
 
 // F of a task and its floor.
 template <class T>
-ops::Residual<T> squares(const py::dict& task, const std::string& name, std::int64_t batch, std::int64_t out,
+ops::Residual<T> squares(const Dict& task, const std::string& name, std::int64_t batch, std::int64_t out,
                          std::int64_t in, PerMember<const T>& floor) {
   floor = per_member<T>(task["floor"], name + ".floor", batch, {});
   if (!floor) throw py::value_error(name + ": incomplete");
@@ -73,15 +73,23 @@ struct Layers {
       widths.push_back(a.shape(1));
     }
     if (widths.size() < 2) throw py::value_error("weights: expected at least one layer");
+    expect_some(batch, "weights");
+    for (const std::int64_t width : widths) expect_some(width, "weights");
     pointers = layers<T>(weights, "weights", widths, {batch});
   }
 };
+
+// Steps whose number times that of the members, which progress counts, is one of 64 bits.
+inline void expect_steps(std::int64_t steps, std::int64_t batch) {
+  if (steps < 0 || steps >= INT64_MAX / batch)
+    throw py::value_error("steps: expected an integer >= 0 below 2^63 / batch");
+}
 
 // Steps at which things are recorded.
 template <class Op>
 void set_schedule(Op& op, const py::array& record_at) {
   op.records = record_at.size();
-  op.record_at = input<std::int64_t>(record_at, "record_at", {op.records});
+  op.record_at = needed_input<std::int64_t>(record_at, "record_at", {op.records});
   for (std::int64_t k = 0; k < op.records; ++k)
     if (op.record_at[k] < (k ? op.record_at[k - 1] + 1 : 0) || op.record_at[k] > op.steps)
       throw py::value_error("record_at: expected increasing steps within 0 ... steps");
@@ -90,11 +98,11 @@ void set_schedule(Op& op, const py::array& record_at) {
 // What is recorded, under the names of the package, at so many steps or times; `layer_records` takes the pointers to records of
 // weights and must outlive the operation.
 template <class T, class Op>
-void set_recording(Op& op, const Layers<T>& given, const py::object& test, const py::dict& records, std::int64_t times,
+void set_recording(Op& op, const Layers<T>& given, const py::object& test, const Dict& records, std::int64_t times,
                    std::vector<T*>& layer_records) {
   const std::int64_t in = given.widths.front(), out = given.widths.back(), batch = op.batch, depth = op.chain.depth;
   if (!test.is_none()) {
-    op.test = squares<T>(test.cast<py::dict>(), "test", batch, out, in, op.test_floor);
+    op.test = squares<T>(test.cast<Dict>(), "test", batch, out, in, op.test_floor);
     if (!op.test) throw py::value_error("test: incomplete");
   }
   op.task_per_member |= op.test.own();
@@ -110,7 +118,7 @@ void set_recording(Op& op, const Layers<T>& given, const py::object& test, const
 }
 
 template <class Op>
-void set_stop(Op& op, const py::dict& stop) {
+void set_stop(Op& op, const Dict& stop) {
   using T = std::remove_const_t<std::remove_pointer_t<decltype(op.stop_loss.data)>>;
   op.stop_loss = per_member<T>(stop["loss"], "stop.loss", op.batch, {});
   op.stop_strengths = per_member<T>(stop["strengths"], "stop.strengths", op.batch, {op.modes});
@@ -118,7 +126,7 @@ void set_stop(Op& op, const py::dict& stop) {
 }
 
 template <class T>
-void set_training(ops::Training<T>& op, const Layers<T>& given, const py::dict& task, const py::dict& stop,
+void set_training(ops::Training<T>& op, const Layers<T>& given, const Dict& task, const Dict& stop,
                   const py::object& status) {
   const std::int64_t in = given.widths.front(), out = given.widths.back(), batch = given.batch;
   op.chain = {static_cast<std::int64_t>(given.widths.size()) - 1, given.widths.data()};
@@ -134,7 +142,7 @@ void set_training(ops::Training<T>& op, const Layers<T>& given, const py::dict& 
   op.task_per_member |= op.train.own() || op.squares.own() || (op.mode_u.stride | op.mode_v.stride) != 0;
   set_stop(op, stop);
   op.status = statuses(status, batch);
-  if (!op.mode_u || !op.mode_v || !op.status) throw py::value_error("training: incomplete");
+  if (!op.mode_u || !op.mode_v) throw py::value_error("training: incomplete");
 }
 
 }  // namespace pydln::bind

@@ -43,7 +43,7 @@ def escape_time(u0: ArrayLike, s: ArrayLike, *, depth: float, fraction: float = 
     ndarray
         Time in units of tau = 1/lr (tau/D for infinite depth); infinity if it is never passed, NaN for a start beyond.
     """
-    part = float(_validate.array(fraction, "fraction", above=0, below=1))
+    part = _validate.number(fraction, "fraction", above=0, below=1)
     first, target = _validate.array(u0, "u0"), _validate.array(s, "s")
     time = time_to_reach(first, part * target, target, depth=depth)
     beyond = (target != 0) & (first * np.sign(target) > part * np.abs(target))
@@ -69,7 +69,7 @@ def sharpness(s: ArrayLike, *, depth: float) -> Floats:
     -------
     (...) array
     """
-    D = float(_validate.array(depth, "depth", at_least=1))
+    D = _validate.number(depth, "depth", at_least=1)
     strengths = np.abs(_validate.array(s, "s"))
     if strengths.ndim == 0:
         strengths = strengths[None]
@@ -113,8 +113,10 @@ def iterations_to_learn(v0: ArrayLike, v: ArrayLike, *, depth: ArrayLike, rate: 
     """
     first = _validate.array(v0, "v0", above=0, below=1)
     last = _validate.array(v, "v", above=0, below=1)
-    speed = float(_validate.array(rate, "rate", above=0))
-    depths = np.asarray(depth, dtype=np.float64)
+    speed = _validate.number(rate, "rate", above=0)
+    depths = _validate.array(depth, "depth", at_least=1, finite=False)
+    if depths.size == 0:
+        raise ValueError(f"depth: expected at least one depth, got an array of shape {depths.shape}")
 
     def steps(D: float) -> Floats:
         return np.asarray((1.0 if np.isinf(D) else D) * time_to_reach(first, last, 1.0, depth=D) / speed)
@@ -184,4 +186,4 @@ def saddle_to_saddle(u0: ArrayLike, s: ArrayLike, *, depth: float, floor: float 
     left = 0.5 * target[order] ** 2
     remaining = np.concatenate([np.cumsum(left[::-1])[::-1], [0.0]])
     learned = int(np.isfinite(times).sum())
-    return Saddles(times, order, float(_validate.array(floor, "floor", at_least=0)) + remaining[: learned + 1])
+    return Saddles(times, order, _validate.number(floor, "floor", at_least=0) + remaining[: learned + 1])

@@ -15,6 +15,8 @@ __all__ = ["Arguments", "agree", "arguments", "fits", "hidden_widths", "member_k
 
 FloatArray = NDArray[np.float64]
 
+_BYTES_OF_LAYER = 500  # of Python's own, beside its entries
+
 
 class Arguments(NamedTuple):
     """What every start of given widths takes, checked.
@@ -58,8 +60,8 @@ def work(widths: Sequence[int], *, batch: int | None = None, **_: Any) -> float:
 
 def whole_widths(widths: Sequence[int]) -> list[int]:
     """n_0 … n_D, checked, however large."""
-    if isinstance(widths, str | bytes) or not isinstance(widths, Sequence | np.ndarray):
-        raise TypeError(f"widths: expected a sequence of integers, input first, got {widths!r}")
+    if isinstance(widths, str | bytes) or not isinstance(widths, Sequence | np.ndarray) or _validate.is_single(widths):
+        raise TypeError(f"widths: expected a sequence of integers, input first, got {_validate.short(widths)}")
     dims = [_validate.integer(n, f"widths[{place}]", at_least=1) for place, n in enumerate(widths)]
     if len(dims) < 2:
         raise ValueError(f"widths: expected at least two, input and output, got {len(dims)}")
@@ -109,9 +111,14 @@ def hidden_widths(
     width: int | Sequence[int] | None, depth: int, at_least: int, why: str, default: int | None = None
 ) -> list[int]:
     """n_1 … n_{D-1}, none below `at_least`."""
+    _validate.fits_in_memory(_BYTES_OF_LAYER * depth, f"depth: a list of {depth} layers", "take fewer")
     if width is None:
         return [at_least if default is None else default] * (depth - 1)
-    if isinstance(width, Sequence | np.ndarray) and not isinstance(width, str | bytes):
+    if (
+        isinstance(width, Sequence | np.ndarray)
+        and not isinstance(width, str | bytes)
+        and not _validate.is_single(width)
+    ):
         if len(width) != depth - 1:
             raise ValueError(f"width: expected {depth - 1} hidden widths for depth {depth}, got {len(width)}")
         widths = [_validate.integer(n, f"width[{place}]", at_least=1) for place, n in enumerate(width)]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydln import _validate
 from pydln.plot import style
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
@@ -116,6 +115,7 @@ def _against_depth(
 ) -> Axes:
     x = _validate.array(depth, "depth", shape=(None,), above=0)
     y = _validate.array(values, name, shape=(len(x),), finite=False)
+    courses = _courses(theory)
     line_kw = style.line_options(line_kw)
     ax = style.axes(ax)
     measured: dict[str, Any] = {
@@ -127,8 +127,27 @@ def _against_depth(
     }
     ax.plot(x, y, **(measured | line_kw))
     dashes = itertools.cycle(("--", ":", "-."))
-    for label, (at, curve) in (theory or {}).items():
+    for label, (at, curve) in courses.items():
         ax.plot(at, curve, **(style.THEORY | {"linestyle": next(dashes), "label": label}))
     ax.set_xlabel("depth $D$ (weight matrices)")
     ax.legend(frameon=False, fontsize="small")
     return ax
+
+
+def _courses(theory: Any) -> dict[str, tuple[Any, Any]]:
+    """The curves of a theory by their names, checked."""
+    if not isinstance({} if theory is None else theory, Mapping):
+        raise TypeError(f"theory: expected a mapping of names to pairs of arrays, got {_validate.short(theory)}")
+    checked = {}
+    for label, pair in ({} if theory is None else theory).items():
+        name = f"theory[{label!r}]"
+        both = [
+            _validate.array(a, name, shape=(None,), finite=False)
+            for a in _validate.sequence(pair, name, "two arrays, depths and values")
+        ]
+        if len(both) != 2 or both[0].shape != both[1].shape:
+            raise ValueError(
+                f"{name}: expected two arrays of one length, got {len(both)} of lengths {[*map(len, both)]}"
+            )
+        checked[label] = (both[0], both[1])
+    return checked

@@ -60,7 +60,9 @@ def phase_portrait(
     """
     s = _validate.number(s, "s", above=0)
     end = _validate.number(reach, "reach", above=0) * np.sqrt(s)
-    courses = [_course(path, f"paths[{i}]") for i, path in enumerate(paths)]
+    courses = [
+        _course(path, f"paths[{i}]") for i, path in enumerate(_validate.sequence(paths, "paths", "pairs of arrays"))
+    ]
     line_kw = style.line_options(line_kw)
     ax = style.axes(ax)
     grey: dict[str, Any] = {"color": "0.72", "linewidth": 0.8, "zorder": 1}

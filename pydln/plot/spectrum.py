@@ -62,6 +62,7 @@ def spectrum(
     shown = values[np.isfinite(values)]
     if shown.size == 0:
         raise ValueError("log_values: expected at least one finite value, got none")
+    squared = _validate.flag(squared, "squared")
     bins = _validate.integer(bins, "bins", at_least=1, at_most=100_000)
     ends = np.array([shown.min(), shown.max()]) if span is None else _validate.array(span, "span", shape=("ends",))
     if ends.size != 2 or ends[1] < ends[0]:
@@ -119,9 +120,10 @@ def eigenvalues(
     -------
     Axes
     """
+    _validate.unmasked(values, "values")
     try:
         points = np.asarray(values, dtype=complex).ravel()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise TypeError(f"values: expected an array of complex numbers, got {type(values).__name__}") from None
     if points.size == 0 or not np.isfinite(points).all():
         raise ValueError("values: expected finite complex numbers, at least one")

@@ -114,7 +114,9 @@ def pick_modes(modes: int | Sequence[int] | None, total: int) -> list[int]:
         if total <= _MOST_MODES:
             return list(range(total))
         return [round(i * (total - 1) / 7) for i in range(8)]
-    asked = modes if hasattr(modes, "__iter__") else [modes]
+    _validate.unmasked(modes, "modes")
+    single = not hasattr(modes, "__iter__") or _validate.is_single(modes)
+    asked = [modes] if single else _validate.sequence(modes, "modes", "integers")
     chosen = [_validate.integer(m, f"modes[{i}]", at_least=-total, at_most=total - 1) for i, m in enumerate(asked)]
     if not chosen:
         raise ValueError("modes: expected at least one mode, got none")

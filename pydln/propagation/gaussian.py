@@ -114,7 +114,11 @@ def gaussian_mean(f: Function, variance: ArrayLike, *, kinks: Sequence[float] = 
     (0.0, True)
     """
     q = _validate.array(variance, "variance", at_least=0)
-    where = [_validate.number(kink, f"kinks[{i}]") for i, kink in enumerate(kinks)]
+    if not callable(f):
+        raise TypeError(f"f: expected a function of an array, got {_validate.short(f)}")
+    where = [
+        _validate.number(kink, f"kinks[{i}]") for i, kink in enumerate(_validate.sequence(kinks, "kinks", "numbers"))
+    ]
     sd = np.sqrt(q.reshape(-1))
     value, error = np.empty_like(sd), np.full_like(sd, np.inf)
     narrow = np.flatnonzero(sd <= _HERMITE_SD)
@@ -142,7 +146,9 @@ def gaussian_mean(f: Function, variance: ArrayLike, *, kinks: Sequence[float] = 
 
 def evaluated(f: Function, x: Floats) -> Floats:
     """f(x), which must have the shape of x and be finite."""
-    values = np.asarray(f(x), dtype=np.float64)
+    values = f(x)
+    _validate.unmasked(values, "f")
+    values = np.asarray(values, dtype=np.float64)
     if values.shape != x.shape:
         raise ValueError(f"f: expected an array of shape {x.shape} back, got {values.shape}")
     if not np.isfinite(values).all():

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from pydln._patience import patiently
 from pydln.reduce.decay import Decay
 from pydln.reduce.growth import alone
 from pydln.reduce.orthogonal import orthonormal

@@ -203,6 +203,11 @@ def find(
     ValueError
         A reduction that was asked for by name does not hold for a member.
     """
+    _validate.instance(ensemble, "ensemble", Ensemble)
+    if needs is not None:
+        _validate.instance(needs, "needs", Needs)
+    steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62)
+    stops, steady = _validate.flag(stops, "stops"), _validate.flag(steady, "steady")
     needs = (
         Needs(product=True, strengths=True, test=ensemble.task.test is not None, drift=True) if needs is None else needs
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from pydln import _files
 from pydln.reproduce.checks import Check, cells
 from pydln.reproduce.record import Record
 
@@ -30,6 +31,11 @@ footer { margin: 3rem 0; color: var(--dim); font-size: .85rem; }
 def write_page(out_dir: str | os.PathLike[str], names: Iterable[str]) -> Path:
     """Write ``index.html`` into `out_dir`, about those of the figures `names` that are finished there."""
     folder = Path(out_dir)
+    with _files.locked(folder / ".index.lock"):  # of two figures finished at once, the later page has both
+        return _write(folder, names)
+
+
+def _write(folder: Path, names: Iterable[str]) -> Path:
     records = [record for record in (Record.load(folder, name) for name in names) if record is not None]
     title = "Saxe, McClelland &amp; Ganguli (2013): every figure, theory against measurement"
     paper = "“Exact solutions to the nonlinear dynamics of learning in deep linear neural networks”"
@@ -45,7 +51,8 @@ def write_page(out_dir: str | os.PathLike[str], names: Iterable[str]) -> Path:
         "</body></html>",
     ]
     path = folder / "index.html"
-    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    with _files.replacing(path) as file:
+        file.write(("\n".join(parts) + "\n").encode())
     return path
 
 

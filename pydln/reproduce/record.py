@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pydln import _files
 from pydln.reproduce.checks import Check
 from pydln.reproduce.report import Report
 
@@ -93,10 +94,8 @@ class Record:
             "files": [file.name for file in report.files],
             "about": self.about,
         }
-        path = _path(out_dir, report.name)
-        part = path.with_suffix(".json.part")
-        part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        with _files.replacing(_path(out_dir, report.name)) as file:
+            file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
     @classmethod
     def load(cls, out_dir: Path, figure: str) -> Record | None:
@@ -107,7 +106,7 @@ class Record:
             files = tuple(out_dir / name for name in content["files"])
             report = Report(content["name"], content["title"], checks, files, content["settings"])
             record = cls(Request(**content["request"]), report, content["seconds"], content["about"])
-        except (OSError, ValueError, KeyError, TypeError):  # absent, or of another version: to be made again
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # absent, or foreign: to be made again
             return None
         return record if all(file.is_file() for file in files) else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydln import _backend, _validate
+from pydln import _backend, _files, _validate
 from pydln.reproduce.page import write_page
 from pydln.reproduce.record import Record, Request
 from pydln.reproduce.report import Progress, Report, blas_threads
@@ -53,7 +53,8 @@ def reproduce(
     name : str
         One of `FIGURES`.
     out_dir : path
-        Directory for the files, made if it is not there; files of an earlier run are replaced.
+        Directory for the files, made if it is not there; files of an earlier run are replaced. Another run that makes
+        the same figure there is waited for.
     full : bool
         The paper's own sizes instead of quick ones.
     seed : int
@@ -80,21 +81,34 @@ def reproduce(
         matplotlib is not installed.
     """
     run = _module(name).run
+    _backend.threads(n_threads)
+    full, keep = _validate.flag(full, "full"), _validate.flag(keep, "keep")
     known = takes(name)
     for option in options:
         if option not in known:
             raise TypeError(f"{option}: {name} does not take it; its own options are {', '.join(known) or 'none'}")
-    request = Request(name, bool(full), _validate.integer(seed, "seed", at_least=0), options, _backend.version())
-    found = Record.load(Path(out_dir), name) if keep else None
-    if found is not None and found.request == request:
-        write_page(out_dir, FIGURES)
-        return found.report
-    began = time.perf_counter()
-    # Threads of BLAS make small matrices slower: fig7 20 times where another program had one of two processors.
-    with blas_threads(n_threads if full else 1):
-        report: Report = run(out_dir, full=full, seed=seed, progress=progress, n_threads=n_threads, **options)
-    Record(request, report, time.perf_counter() - began, inspect.getdoc(_module(name)) or "").save(Path(out_dir))
-    write_page(out_dir, FIGURES)
+    request = Request(name, full, _validate.integer(seed, "seed", at_least=0), options, _backend.version())
+    folder = Path(out_dir)
+    if not _files.may_be_folder(folder):
+        raise ValueError(f"out_dir: expected a directory, got the file {folder}")
+
+    def waiting() -> None:
+        if progress:
+            progress(0, 1, f"waiting for another run that makes {name} in {folder}")
+
+    with _files.locked(folder / f".{name}.lock", waiting):
+        _files.remove_orphans(folder)
+        found = Record.load(folder, name) if keep else None
+        if found is not None and found.request == request:
+            report = found.report
+        else:
+            began = time.perf_counter()
+            # Threads of BLAS make small matrices slower: fig7 20 times where another program had one of two processors.
+            with blas_threads(n_threads if full else 1):
+                report = run(folder, full=full, seed=seed, progress=progress, n_threads=n_threads, **options)
+            about = inspect.getdoc(_module(name)) or ""
+            Record(request, report, time.perf_counter() - began, about).save(folder)
+    write_page(folder, FIGURES)
     return report
 
 

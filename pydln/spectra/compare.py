@@ -60,7 +60,7 @@ def compare(empirical: ArrayLike, law: Law, *, log: bool = False, rounding: floa
     """
     _validate.instance(law, "law", Law)
     values = np.sort(_validate.array(empirical, "empirical", finite=False), axis=None)
-    rounding = _validate.number(rounding, "rounding", at_least=0)
+    rounding, log = _validate.number(rounding, "rounding", at_least=0), _validate.flag(log, "log")
     if values.size == 0:
         raise ValueError("empirical: expected at least one value, got none")
     if np.isnan(values).any() or (values == np.inf).any() or (not log and (values == -np.inf).any()):

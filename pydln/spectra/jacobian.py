@@ -88,7 +88,7 @@ class JacobianLaw(Law):
         from pydln.activations import ACTIVATIONS
 
         self.activation = _validate.choice(activation, "activation", ACTIVATIONS)
-        self.depth = _validate.integer(depth, "depth", at_least=1)
+        self.depth = _validate.integer(depth, "depth", at_least=1, at_most=2**31 - 1)
         self.sigma_w = _validate.number(sigma_w, "sigma_w", at_least=_LEAST, at_most=1 / _LEAST)
         self.weights = _validate.choice(weights, "weights", ("gaussian", "orthogonal"))
         self.q = None if q is None else _validate.number(q, "q", at_least=0)

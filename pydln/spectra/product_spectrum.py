@@ -104,6 +104,7 @@ def product_spectrum(
         Eigenvalues spread over more than 2^950 without a gap.
     """
     threads = _backend.threads(n_threads)
+    singular_values, eigenvalues = _asked(singular_values, eigenvalues)
     layers = _factors(factors)
     n_in, n_out = layers[0].shape[2], layers[-1].shape[1]
     if eigenvalues and n_in != n_out:
@@ -159,12 +160,13 @@ def random_product_spectrum(
     """
     kind = _validate.choice(kind, "kind", ("gaussian", "orthogonal"))  # type: ignore[assignment]
     n = _validate.integer(n, "n", at_least=1)
-    depth = _validate.integer(depth, "depth", at_least=1)
+    depth = _validate.integer(depth, "depth", at_least=1, at_most=2**31 - 1)
     gain = _validate.number(scale, "scale", above=0)
     batch = _validate.integer(batch, "batch", at_least=1)
     _validate.fits_in_memory(
         8 * n * (4 * batch + 8 * n), f"batch: {batch} products of {n} x {n} matrices", "take fewer, numbered by `first`"
     )
+    singular_values, eigenvalues = _asked(singular_values, eigenvalues)
     first = _validate.integer(first, "first", at_least=0)
     seed = _validate.integer(seed, "seed", at_least=0)
     threads = _backend.threads(n_threads)
@@ -186,6 +188,10 @@ def random_product_spectrum(
             basis = np.array([_haar(n, draw) for draw in draws]) if eigenvalues else None
         parts.append(_spectrum(carried, basis if eigenvalues else None, n, threads if singular_values else None))
     return _joined(parts)
+
+
+def _asked(singular_values: bool, eigenvalues: bool) -> tuple[bool, bool]:
+    return _validate.flag(singular_values, "singular_values"), _validate.flag(eigenvalues, "eigenvalues")
 
 
 def _identity(count: int, n: int) -> Graded:

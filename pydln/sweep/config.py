@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,12 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from pydln import _validate
+from pydln import _archives, _validate
 from pydln.sweep.schema import GRIDS, OUTPUT, RUN, STARTS, STOP, TABLES, TASKS
 from pydln.sweep.source import Source
 from pydln.task import Task
 
 __all__ = ["Grid", "RunFile", "read_run_file"]
+
+_LARGEST = 2**24  # bytes of a run file
+_MOST_PARTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,18 @@ def _arrays(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = (
     """Named arrays of an npz file; ValueError in one sentence when it is not what is needed."""
     try:
         with path.open("rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
+            if opened.read(6) == np.lib.format.MAGIC_PREFIX:
                 raise ValueError("a single array")
+            with zipfile.ZipFile(opened) as archive:
+                size = _archives.unpacked_size(archive, opened.seek(0, os.SEEK_END))
+            _validate.fits_in_memory(size, f"{path.name}: unpacking it", "keep the second moments instead")
+            opened.seek(0)
+            file = np.load(opened, allow_pickle=False)
             arrays = {name: file[name] for name in (*required, *optional) if name in file.files}
             there = ", ".join(file.files)
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, _archives.UnsoundError) as error:
         raise ValueError(f"expected an .npz file of numbers, got {path.name} ({error})") from None
     if not arrays.keys() >= set(required):
         raise ValueError(f"expected arrays {', '.join(required)} in {path.name}, got {there or 'none'}")
@@ -155,6 +163,9 @@ def _grid(source: Source, start: str) -> Grid:
     needs_width = start not in ("aligned", "balanced") and max(given["depth"]) > 1
     if needs_width and "width" not in given:
         raise source.mistake(("grid",), f"grid.width: missing; a start of kind {start!r} needs the hidden width")
+    count = len(given["depth"]) * len(given.get("width", (None,)))
+    if count > _MOST_PARTS:
+        raise source.mistake(("grid",), f"grid: expected at most {_MOST_PARTS} pairs of depth and width, got {count}")
     return Grid(
         depth=given["depth"],
         width=given.get("width", (None,)),
@@ -177,6 +188,15 @@ def _run(source: Source) -> tuple[dict[str, Any], dict[str, Any], bool]:
     return run, source.read(("run", "stop"), STOP), run.pop("theory", False)
 
 
+def _text(path: Path) -> str:
+    """The text of a file, at most so much of it that a run file can have; Windows' mark of UTF-8 is no part of it."""
+    with path.open("rb") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ValueError(f"{path}: expected a run file of at most {_LARGEST >> 20} MB, got a larger file")
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
+
+
 def read_run_file(path: str | PathLike[str]) -> RunFile:
     """Read a run file, check all of it and build its task.
 
@@ -196,7 +216,7 @@ def read_run_file(path: str | PathLike[str]) -> RunFile:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
     except IsADirectoryError:

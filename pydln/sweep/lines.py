@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 
-__all__ = ["KeyPath", "key_lines"]
+__all__ = ["KeyPath", "key_lines", "too_deep"]
 
 KeyPath = tuple[str, ...]
 
@@ -18,10 +18,32 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SCALAR = re.compile(r"[^,\]}#\n]*")
 
 
+_TOKEN = re.compile(_STRING.pattern + r"|#[^\n]*|[\[{]|[\]}]|\.|[A-Za-z0-9_ \t-]+|.", re.DOTALL)
+
+
+def too_deep(text: str, deepest: int) -> int | None:
+    """The line where brackets, braces or dotted keys of `text`, TOML or not, are first nested deeper than `deepest`."""
+    depth = dots = 0
+    for found in _TOKEN.finditer(text):
+        token = found.group()
+        if token in ("[", "{"):
+            depth += 1
+        elif token in ("]", "}"):
+            depth = max(depth - 1, 0)
+        if token == ".":
+            dots += 1
+        elif not (token[0] in "\"'" or token[0].isalnum() or token[0] in "_- \t"):
+            dots = 0
+        if max(depth, dots) > deepest:
+            return text.count("\n", 0, found.start()) + 1
+    return None
+
+
 class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
+        self.counted, self.line = 0, 1
         self.lines: dict[KeyPath, int] = {}
 
     def skip(self, pattern: re.Pattern[str]) -> str:
@@ -36,7 +58,8 @@ class _Scanner:
 
     def key(self, prefix: KeyPath) -> KeyPath:
         """A key, dotted or not, below `prefix`; it and the tables it implies get this line."""
-        line = self.text.count("\n", 0, self.at) + 1
+        self.line += self.text.count("\n", self.counted, self.at)
+        line, self.counted = self.line, self.at
         path = prefix
         while True:
             self.skip(_BLANK)

@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from pydln import plot
+from pydln import _files, plot
 from pydln.trajectory import Status, Trajectory
 
 __all__ = ["quick_look"]
 
 _MOST_PANELS = 12
 _MOST_NAMED = 6
+_MOST_VALUES = 60  # lines of each panel that can be told apart, and are drawn in no time
 
 
 def quick_look(parts: list[tuple[str, Path, list[dict[str, Any]]]], axis: str, path: Path) -> bool:
     """Draw the loss of every member that did not diverge, and dashed the test loss if there is one, to `path`.
+
+    Of an axis with more than sixty values, sixty spread over it are drawn.
 
     Parameters
     ----------
@@ -54,7 +57,10 @@ def quick_look(parts: list[tuple[str, Path, list[dict[str, Any]]]], axis: str, p
         distinct = np.unique(values[healthy])
         named = distinct if len(distinct) <= _MOST_NAMED else distinct[[0, -1]]
         lost = np.count_nonzero(~healthy)
-        for i, value in enumerate(distinct):
+        for i in (
+            np.unique(np.linspace(0, len(distinct) - 1, _MOST_VALUES).round().astype(int)) if len(distinct) else ()
+        ):
+            value = distinct[i]
             color = matplotlib.colors.to_hex(viridis(0.92 * i / max(1, len(distinct) - 1)))
             label = f"{axis} {value:g}" if value in named else None
             for quantity, style in zip(quantities, ("-", "--"), strict=False):
@@ -65,5 +71,6 @@ def quick_look(parts: list[tuple[str, Path, list[dict[str, Any]]]], axis: str, p
             ax.set_ylabel("loss, and dashed test loss")
     for ax in panels.flat[len(runs) :]:
         ax.remove()
-    figure.savefig(path, dpi=150)
+    with _files.replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
     return True

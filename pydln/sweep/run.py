@@ -19,7 +19,7 @@ from pydln.flow import Stop, gradient_descent
 from pydln.sweep.config import Grid, RunFile
 from pydln.sweep.quick_look import quick_look
 from pydln.sweep.starts import start_weights
-from pydln.sweep.store import Store
+from pydln.sweep.store import Store, opened
 from pydln.task import Task
 from pydln.trajectory import Status, Trajectory
 from pydln.weights import Weights
@@ -30,6 +30,9 @@ Progress = Callable[[float, int, str], object]
 
 # `gradient_descent` records at about 200 steps unless told, at most this many.
 _MOST_DEFAULT_TIMES = 400
+
+_BYTES_OF_LAYER = 500  # of a start's list of arrays
+_BYTES_OF_ROW = 2000  # of a dictionary of sixteen entries
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,15 @@ def _times(run: Mapping[str, Any]) -> int:
     return int(min(run["steps"] + 1, _MOST_DEFAULT_TIMES))
 
 
+def _bytes_of_member(task: Task, part: Part) -> int:
+    """What a member of a part takes, apart from its records; without a list of its layers, which may be too many."""
+    hidden = part.width or min(task.n_in, task.n_out)
+    inner = hidden * (task.n_in + task.n_out) + (part.depth - 2) * hidden**2
+    weights = task.n_in * task.n_out if part.depth == 1 else inner
+    # The starts, their copies for every lr, and the weights that move; Python's own of each layer; a line of the table.
+    return 3 * 8 * weights + _BYTES_OF_LAYER * part.depth + _BYTES_OF_ROW
+
+
 def _check(file: RunFile, parts: Iterable[Part]) -> None:
     """Refuse what cannot run, by running every part of it with its first start for no step."""
     grid = file.grid
@@ -119,17 +131,19 @@ def _check(file: RunFile, parts: Iterable[Part]) -> None:
             ("run", "at"), f"run.at: expected steps up to run.steps = {steps}, got {max(file.run['at'])}"
         )
     members = math.prod(map(len, grid.members.values()))
+    extremes = sorted({grid.size[0], min(grid.size), max(grid.size)})
+    rates = np.unique([min(grid.lr), max(grid.lr)])
     for part in parts:
-        hidden = [part.width or min(file.task.n_in, file.task.n_out)] * (part.depth - 1)
-        widths = (file.task.n_in, *hidden, file.task.n_out)
-        # The starts, their copies for every lr, and the weights that move.
-        own = 3 * members * 8 * sum(n * m for n, m in itertools.pairwise(widths))
+        own = members * _bytes_of_member(file.task, part)
         with file.source.blame(("grid",)):
-            _validate.fits_in_memory(own, f"width: training {members} members of {part}", "split the grid")
-            weights = start_weights(file, part.depth, part.width, [(grid.size[0], grid.seeds[0])])
+            key = "depth" if part.width is None or part.depth > part.width else "width"
+            _validate.fits_in_memory(own, f"{key}: training {members} members of {part}", "split the grid")
+            weights = start_weights(file, part.depth, part.width, [(size, grid.seeds[0]) for size in extremes])[:1]
         with file.source.blame(("run",)):
-            small = {key: value for key, value in _settings(file).items() if key not in ("at", "record_every", "lr")}
-            run = gradient_descent(file.task, weights, **{**small, "steps": 0}, lr=min(grid.lr), throw=False)
+            small = {**file.run, "stop": Stop(**file.stop) if file.stop else None, "steps": 0}
+            for key in ("at", "record_every"):
+                small.pop(key, None)
+            run = gradient_descent(file.task, weights, **small, lr=rates, throw=False)
             records = [run.weights if name == "weights" else (getattr(run, name),) for name in run.names]
             recorded = sum(a.nbytes for arrays in records for a in arrays) // run.batch
             _validate.fits_in_memory(
@@ -204,7 +218,8 @@ def run_sweep(
 
     A part is one depth and width; its members, lr x scale (or strength) x seed with the seed fastest, are one batch.
     Parts that an earlier call finished in the same folder are not run again, provided the settings, the data files and
-    the version of pydln are the same. Members that diverge are in the table with that status.
+    the version of pydln are the same. Members that diverge are in the table with that status. A run waits while another
+    one writes into the same folder.
 
     Parameters
     ----------
@@ -230,12 +245,24 @@ def run_sweep(
     Interrupted
         Ctrl-C. Finished parts are on disk, and what the running one got to is beside them as ``.partial.npz``.
     """
-    if n_threads is not None:
-        _validate.integer(n_threads, "n_threads", at_least=1)
-    grid = file.grid
-    parts = expand(grid)
+    n_threads = _backend.threads(n_threads)
+    parts = expand(file.grid)
     _check(file, parts)
-    store = Store(Path(file.out if out is None else out), file.name)
+    folder = Path(file.out if out is None else out)
+
+    def waiting() -> None:
+        if progress:
+            progress(0, len(parts), f"waiting for another run in {folder}")
+
+    with opened(folder, file.name, waiting) as store:
+        return _run(file, parts, store, n_threads, progress)
+
+
+def _run(
+    file: RunFile, parts: tuple[Part, ...], store: Store, n_threads: int, progress: Progress | None
+) -> SweepResult:
+    """Runs what the store does not have."""
+    grid = file.grid
     rows: list[dict[str, Any]] = []
     skipped = 0
     for done, part in enumerate(parts):
@@ -275,6 +302,7 @@ def run_sweep(
     store.write_table(rows, _columns(grid))
     picture = store.folder / f"{file.name}.png"
     axis = next((name for name, values in grid.members.items() if len(values) > 1), "lr")
-    panels = [(str(part), store.file(part.stem), [row for row in rows if row["part"] == part.stem]) for part in parts]
+    by_part = {stem: list(members) for stem, members in itertools.groupby(rows, key=lambda row: row["part"])}
+    panels = [(str(part), store.file(part.stem), by_part[part.stem]) for part in parts]
     drawn = quick_look(panels, axis, picture)
     return SweepResult(rows, store.table, picture if drawn else None, skipped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,22 +35,22 @@ def _number(**bounds: float) -> Check:
     return check
 
 
-def _integer(at_least: int) -> Check:
+def _integer(at_least: int, at_most: int | None = None) -> Check:
     def check(value: object, name: str) -> int:
-        return _validate.integer(value, name, at_least=at_least)
+        return _validate.integer(value, name, at_least=at_least, at_most=at_most)
 
     return check
 
 
 def _flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected true or false, got {value!r}")
+        raise TypeError(f"{name}: expected true or false, got {_validate.short(value)}")
     return value
 
 
 def _text(value: object, name: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise TypeError(f"{name}: expected a text, got {value!r}")
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise TypeError(f"{name}: expected a text, got {_validate.short(value)}")
     return value
 
 
@@ -89,10 +90,12 @@ def _spaced(value: Mapping[str, Any], name: str) -> list[float]:
     """``{ geomspace = [first, last, count] }`` or the same with linspace."""
     shapes: dict[str, Callable[[float, float, int], Any]] = {"geomspace": np.geomspace, "linspace": np.linspace}
     if len(value) != 1 or next(iter(value)) not in shapes:
-        raise ValueError(f"{name}: expected {{ geomspace = [first, last, count] }} or linspace, got {dict(value)}")
+        raise ValueError(
+            f"{name}: expected {{ geomspace = [first, last, count] }} or linspace, got {_validate.short(dict(value))}"
+        )
     [(shape, ends)] = value.items()
     if not isinstance(ends, list) or len(ends) != 3:
-        raise ValueError(f"{name}.{shape}: expected [first, last, count], got {ends!r}")
+        raise ValueError(f"{name}.{shape}: expected [first, last, count], got {_validate.short(ends)}")
     first, last = (_number()(end, f"{name}.{shape}") for end in ends[:2])
     count = _validate.integer(ends[2], f"{name}.{shape} (count)", at_least=1, at_most=MAX_AXIS)
     if shape == "geomspace" and first * last <= 0:
@@ -114,10 +117,11 @@ def _axis(one: Check, expected: str) -> Check:
             try:
                 checked.append(one(entry, name))
             except (TypeError, ValueError):
-                raise ValueError(f"{name}: expected {expected}, got {entry!r}") from None
-        for i, entry in enumerate(checked):
-            if entry in checked[:i]:
-                raise ValueError(f"{name}: expected distinct values, got {entry!r} twice")
+                raise ValueError(f"{name}: expected {expected}, got {_validate.short(entry)}") from None
+        counts = Counter(checked)
+        if len(counts) < len(checked):
+            twice = next(entry for entry in checked if counts[entry] > 1)
+            raise ValueError(f"{name}: expected distinct values, got {_validate.short(twice)} twice")
         return tuple(checked)
 
     return check
@@ -125,7 +129,9 @@ def _axis(one: Check, expected: str) -> Check:
 
 def _seeds(value: object, name: str) -> tuple[int, ...]:
     if isinstance(value, list):
-        return tuple(_axis(_integer(0), "a number of seeds or a list of integers >= 0")(value, name))
+        return tuple(
+            _axis(_integer(0, 2**64 - 1), "a number of seeds or a list of integers >= 0 and below 2^64")(value, name)
+        )
     return tuple(range(_validate.integer(value, name, at_least=1, at_most=MAX_AXIS)))
 
 
@@ -135,10 +141,10 @@ def _names(value: object, name: str) -> tuple[str, ...]:
 
 def _steps(value: object, name: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
-        raise TypeError(f"{name}: expected a list of steps, got {value!r}")
+        raise TypeError(f"{name}: expected a list of steps, got {_validate.short(value)}")
     steps = tuple(_validate.integer(one, name, at_least=0) for one in value)
     if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
-        raise ValueError(f"{name}: expected increasing steps, got {value!r}")
+        raise ValueError(f"{name}: expected increasing steps, got {_validate.short(value)}")
     return steps
 
 
@@ -205,7 +211,7 @@ GRIDS: dict[str, Section] = {
 }
 
 RUN = _section(
-    {"steps": _integer(1)},
+    {"steps": _integer(1, 2**40)},
     {
         "record": _names,
         "record_every": _integer(1),

@@ -9,11 +9,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from pydln import _validate
 from pydln.errors import PydlnError
-from pydln.sweep.lines import KeyPath, key_lines
+from pydln.sweep.lines import KeyPath, key_lines, too_deep
 from pydln.sweep.schema import Section, home
 
 __all__ = ["Source"]
+
+
+_DEEPEST = 20
+_BARE = re.compile(r"[\w-]+")
+
+
+def _dotted(where: KeyPath) -> str:
+    """The key as a sentence shows it: what is not bare in quotes, without line breaks or anything else unprintable."""
+    return ".".join(key if _BARE.fullmatch(key) and len(key) <= 60 else _validate.short(key) for key in where)
 
 
 class Source:
@@ -23,6 +33,10 @@ class Source:
         self.label = label
         self.lines: dict[KeyPath, int] = {}
         self.last = max(1, len(text.splitlines()))
+        # Before it is read: reading takes stack for each level, and time as the square of the dots of a key.
+        deep = too_deep(text, _DEEPEST)
+        if deep is not None:
+            raise ValueError(f"{label}:{deep}: expected at most {_DEEPEST} tables or lists in each other, got more")
         try:
             self.document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -32,6 +46,8 @@ class Source:
                 raise ValueError(f"{label}:{line}: not TOML: {message} (column {column})") from None
             message = re.sub(r" \(at end of document\)$", " at the end of the file", str(error))
             raise ValueError(f"{label}:{self.last}: not TOML: {message}") from None
+        except ValueError:  # of Python's int()
+            raise ValueError(f"{label}: expected numbers, got an integer of more digits than Python reads") from None
         self.lines = key_lines(text)
 
     def mistake(self, where: KeyPath, sentence: str) -> ValueError:
@@ -59,9 +75,9 @@ class Source:
         """The table at `where`, empty if it is not in the file."""
         value: Any = self.document
         for key in where:
-            value = value.get(key, {})
+            value = value.get(key, {}) if isinstance(value, dict) else value
         if not isinstance(value, dict):
-            raise self.mistake(where, f"{'.'.join(where)}: expected a table, got {value!r}")
+            raise self.mistake(where, f"{_dotted(where)}: expected a table, got {_validate.short(value)}")
         return value
 
     def unknown(self, where: KeyPath, known: tuple[str, ...], kind: str = "") -> ValueError:
@@ -75,7 +91,7 @@ class Source:
             hint = f"did you mean {near[0]}?"
         else:
             hint = f"expected one of {', '.join(known)}"
-        return self.mistake(where, f"{'.'.join(where)}: unknown key{kind}; {hint}")
+        return self.mistake(where, f"{_dotted(where)}: unknown key{kind}; {hint}")
 
     def kind(self, table: str, kinds: Mapping[str, Section]) -> str:
         """The key `kind` of `table`: one of `kinds`."""
@@ -86,10 +102,10 @@ class Source:
             raise self.mistake((table,), f"{table}.kind: missing; expected one of {', '.join(kinds)}")
         value = values["kind"]
         if not isinstance(value, str) or value not in kinds:
-            near = difflib.get_close_matches(str(value), kinds, n=1)
+            near = difflib.get_close_matches(value, kinds, n=1) if isinstance(value, str) else []
             hint = f"; did you mean {near[0]}?" if near else ""
             raise self.mistake(
-                (table, "kind"), f"{table}.kind: expected one of {', '.join(kinds)}, got {value!r}{hint}"
+                (table, "kind"), f"{table}.kind: expected one of {', '.join(kinds)}, got {_validate.short(value)}{hint}"
             )
         return value
 

@@ -3,45 +3,77 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydln import _files
 from pydln.errors import FileDamaged
 from pydln.trajectory import Trajectory
 
-__all__ = ["Store"]
+__all__ = ["Store", "opened"]
 
 _FORMAT = "pydln sweep 1"
 
 
 def _write(path: Path, text: str) -> None:
-    """Write `path` so that readers see the old text or the new one, whatever stops the program."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    with _files.replacing(path) as file:
+        file.write(text.encode())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parts_of(index: Path) -> dict[str, Any]:
+    """What an index says of each part."""
     try:
-        unfinished.write_text(text, encoding="utf-8", newline="")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        found = json.loads(index.read_text(encoding="utf-8"))
+        if found["format"] != _FORMAT:
+            raise KeyError
+        parts = found["parts"]
+        sound = isinstance(parts, dict) and all(
+            isinstance(part["fingerprint"], str)
+            and isinstance(part["files"], dict)
+            and all(isinstance(row, dict) for row in part["rows"])
+            for part in parts.values()
+        )
+        if not sound:
+            raise KeyError
+    except (UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError):
+        raise FileDamaged(f"{index} is not the index of a pydln sweep: remove it, or write elsewhere") from None
+    return dict(parts)
+
+
+@contextmanager
+def opened(folder: Path, name: str, waiting: Callable[[], object]) -> Iterator[Store]:
+    """The folder of a sweep for one run at a time; `waiting` is called before waiting for another one to end.
+
+    What runs that were killed left half-written is removed.
+    """
+    if not _files.may_be_folder(folder):
+        raise ValueError(f"out: expected a folder, got {folder}, where a file stands")
+    with _files.locked(folder / ".pydln.lock", waiting):
+        _files.remove_orphans(folder)
+        yield Store(folder, name)
 
 
 class Store:
-    """The folder of one sweep.
+    """The folder of one sweep, which no other run writes to meanwhile: see `opened`.
 
     Parameters
     ----------
     folder : Path
-        Made if it is not there.
     name : str
         Stem of the index and of the table.
 
     Raises
     ------
-    ValueError
-        A file stands where the folder belongs.
     FileDamaged
         A file stands where the index belongs and is none.
     """
@@ -50,21 +82,7 @@ class Store:
         self.folder = folder
         self.index = folder / f"{name}.json"
         self.table = folder / f"{name}.csv"
-        self._parts: dict[str, Any] = {}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise ValueError(f"out: expected a folder, got {folder}, where a file stands") from None
-        if self.index.exists():
-            try:
-                found = json.loads(self.index.read_text(encoding="utf-8"))
-                if found["format"] != _FORMAT:
-                    raise KeyError
-                self._parts = found["parts"]
-            except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
-                raise FileDamaged(
-                    f"{self.index} is not the index of a pydln sweep: remove it, or write elsewhere"
-                ) from None
+        self._parts: dict[str, Any] = _parts_of(self.index) if self.index.exists() else {}
 
     def file(self, stem: str, suffix: str = "") -> Path:
         """Where the trajectory `stem` belongs."""
@@ -75,9 +93,10 @@ class Store:
         part = self._parts.get(stem)
         if part is None or part["fingerprint"] != fingerprint:
             return None
+        # By what is in them: another sweep in the same folder has files of the same names, and maybe the same sizes.
         whole = all(
-            (self.folder / name).is_file() and (self.folder / name).stat().st_size == size
-            for name, size in part["files"].items()
+            (self.folder / name).is_file() and _digest(self.folder / name) == digest
+            for name, digest in part["files"].items()
         )
         return list(part["rows"]) if whole else None
 
@@ -90,11 +109,11 @@ class Store:
         self.file(stem, ".partial").unlink(missing_ok=True)
         self._parts[stem] = {
             "fingerprint": fingerprint,
-            "files": {path.name: path.stat().st_size for path in files},
+            "files": {path.name: _digest(path) for path in files},
             "rows": rows,
         }
         index = {"format": _FORMAT, "run_file": text, "parts": self._parts}
-        _write(self.index, json.dumps(index, indent=1) + "\n")
+        _write(self.index, json.dumps(index) + "\n")
 
     def keep_partial(self, stem: str, trajectory: Trajectory) -> Path:
         """Write what an interrupted part got to; the next run starts the part again."""
