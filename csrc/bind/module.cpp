@@ -8,6 +8,7 @@
 #include "bind/graded_values.hpp"
 #include "bind/modes.hpp"
 #include "bind/nonlinear.hpp"
+#include "bind/riccati.hpp"
 #include "bind/singular_values.hpp"
 #include "cpu/isa.hpp"
 
@@ -21,6 +22,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   pydln::bind::add_graded_values(m);
   pydln::bind::add_modes(m);
   pydln::bind::add_nonlinear(m);
+  pydln::bind::add_riccati(m);
   pydln::bind::add_singular_values(m);
   m.def("usable_isas", [] {
     std::vector<std::string> names;

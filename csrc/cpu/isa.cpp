@@ -64,7 +64,8 @@ bool halves_64_bytes() { return false; }
    isa::modes,                                                                                   \
    isa::graded_values,                                                                           \
    isa::singular_values,                                                                         \
-   isa::balanced_mode}
+   isa::balanced_mode,                                                                           \
+   isa::riccati}
 
 std::vector<Isa> find() {
   if (!runs_baseline()) throw std::runtime_error("this processor lacks x86-64-v2 (SSE4.2), the least that pydln needs");

@@ -33,6 +33,7 @@ struct Isa {
   GradedValuesBody (*graded_values)();
   SingularValuesBody (*singular_values)();
   void (*balanced_mode)(const ops::BalancedMode&, Control&);
+  RiccatiBody (*riccati)();
 
   template <class T>
   const Kernels<T>& kernels() const {

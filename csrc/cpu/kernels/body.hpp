@@ -15,6 +15,7 @@ namespace pydln {
 namespace ops {
 struct BalancedMode;
 struct GradedValues;
+struct Riccati;
 struct SingularValues;
 }  // namespace ops
 
@@ -36,6 +37,7 @@ template <class T>
 using NonlinearBody = Body<ops::Nonlinear<T>>;
 using ModesBody = Body<ops::Modes>;
 using GradedValuesBody = Body<ops::GradedValues>;
+using RiccatiBody = Body<ops::Riccati>;
 using SingularValuesBody = Body<ops::SingularValues>;
 
 // The instruction sets, each a namespace; those compiled in are said by definitions PYDLN_HAVE_....
@@ -56,6 +58,7 @@ using SingularValuesBody = Body<ops::SingularValues>;
   ModesBody modes();                                                                           \
   void balanced_mode(const ops::BalancedMode&, Control&);                                      \
   GradedValuesBody graded_values();                                                            \
+  RiccatiBody riccati();                                                                       \
   SingularValuesBody singular_values();                                                        \
   }
 PYDLN_DECLARE_KERNELS(baseline)
