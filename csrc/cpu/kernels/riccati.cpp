@@ -23,16 +23,18 @@ using V = Doubles;
 using ops::kNodes;
 constexpr int64_t kLanes = lanes_of<double>;
 constexpr int64_t kVectors = kNodes / kLanes;  // that hold the nodes of a step
+constexpr int64_t kBlock = 4;                  // columns or rows at a time
 
 // h times the last coefficients of omega: some thirty times what the rotation lacks.
 constexpr double kTail = 3e-14;
 // Entries of a basis, beyond which its pivots are chosen anew; and that let it be looked at.
 constexpr double kLargest = 30, kLarge = 3;
 constexpr int64_t kMostSweeps = 40;
-constexpr double kSettled = 1e-15;
+constexpr double kSettled = 1e-14;  // of the last sweep but one: each leaves a tenth
 constexpr double kLongest = 4, kShortest = 0.1;  // ratios of steps
 constexpr double kLast = 0x1.fffffffffffffp1023;
 
+typedef double Lane __attribute__((may_alias));
 typedef double Loose __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias, aligned(8)));
 PYDLN_INLINE V load(const double* p) { return *reinterpret_cast<const Loose*>(p); }
 
@@ -59,8 +61,6 @@ class Work {
         n_(op.cols),
         rows_(op.rows),
         all_(op.rows + op.cols),
-        pairs_(n_ * (n_ - 1) / 2),
-        small_(op.modes + (op.outside_in > op.outside_out ? op.outside_in : op.outside_out)),
         ratios_(arena.take<double>(all_ * n_)),
         left_(arena.take<double>(all_ * n_)),
         other_(arena.take<double>(all_ * n_)),
@@ -72,14 +72,17 @@ class Work {
         column_of_(arena.take<int64_t>(all_)),
         closed_(arena.take<int64_t>(all_)),
         ended_(arena.take<int64_t>(n_)),
+        free_(arena.take<int64_t>(all_)),
         root_(arena.take<V>(all_)),
         inverse_(arena.take<V>(n_)),
         basis_(arena.take<V>(all_ * n_)),
         triangle_(arena.take<V>(n_ * n_)),
         diagonal_(arena.take<V>(n_)),
         before_(arena.take<V>(all_ * n_)),
-        parts_(arena.take<V>((small_ > n_ ? small_ : n_) * n_)),
-        omega_(arena.take<V>(kVectors * pairs_)),
+        parts_(arena.take<V>(rows_ * n_)),
+        block_(arena.take<V>(n_ * kBlock)),
+        omega_(arena.take<V>(kVectors * n_ * n_)),
+
         turn_(arena.take<V>(kVectors * n_ * n_)),
         slope_(arena.take<V>(kVectors * n_ * n_)),
         course_(arena.take<double>(kNodes * n_ * n_)) {}
@@ -190,6 +193,8 @@ class Work {
     for (int64_t j = 0; j < n_; ++j) pivot_[j] = candidate_[j];
     for (int64_t i = 0; i < all_; ++i) column_of_[i] = -1;
     for (int64_t j = 0; j < n_; ++j) column_of_[pivot_[j]] = j;
+    for (int64_t i = 0, k = 0; i < all_; ++i)
+      if (column_of_[i] < 0) free_[k++] = i;
     for (int64_t i = 0; i < all_; ++i)
       for (int64_t j = 0; j < n_; ++j) ratios_[i * n_ + j] = m[i * n_ + j] / m[pivot_[j] * n_ + j];
     known_ = true;
@@ -261,17 +266,15 @@ class Work {
         most = size <= most ? most : size;
       }
     }
-    // T T^T = B^TB, row by row.
-    for (int64_t i = 0; i < n_; ++i)
-      for (int64_t j = 0; j <= i; ++j) triangle_[i * n_ + j] = splat(i == j ? 1.0 : 0.0);
-    for (int64_t k = 0; k < all_; ++k) {
-      if (column_of_[k] >= 0) continue;
-      const V* row = basis_ + k * n_;
-      for (int64_t i = 0; i < n_; ++i) {
-        if (ratios_[k * n_ + i] == 0) continue;
-        for (int64_t j = 0; j <= i; ++j) triangle_[i * n_ + j] = fma(row[i], row[j], triangle_[i * n_ + j]);
+    // T T^T = B^TB, of which the pivot rows are the identity.
+    for (int64_t i = 0; i < n_; i += 2)
+      for (int64_t j = 0; j <= i + 1; j += kBlock) {
+        const int64_t high = i + 2 <= n_ ? 2 : 1, wide = j + kBlock <= n_ ? kBlock : n_ - j;
+        if (high == 2 && wide == kBlock)
+          gram<2, kBlock>(i, j);
+        else
+          for (int64_t q = 0; q < high * wide; ++q) gram<1, 1>(i + q / wide, j + q % wide);
       }
-    }
     for (int64_t i = 0; i < n_; ++i)
       for (int64_t j = 0; j <= i; ++j) {
         V sum = triangle_[i * n_ + j];
@@ -282,13 +285,76 @@ class Work {
     return most;
   }
 
-  // T^-1 of a row, in place.
-  PYDLN_INLINE void solve(V* x) const {
-    for (int64_t i = 0; i < n_; ++i) {
-      V sum = x[i];
-      for (int64_t k = 0; k < i; ++k) sum = fma(-triangle_[i * n_ + k], x[k], sum);
-      x[i] = sum * diagonal_[i];
+  template <int64_t High, int64_t Wide>
+  PYDLN_INLINE void gram(int64_t i, int64_t j) {
+    V sums[High][Wide];
+#pragma GCC unroll 8
+    for (int64_t p = 0; p < High; ++p)
+#pragma GCC unroll 8
+      for (int64_t q = 0; q < Wide; ++q) sums[p][q] = splat(i + p == j + q ? 1.0 : 0.0);
+    for (int64_t k = 0; k < rows_; ++k) {
+      const V* row = basis_ + free_[k] * n_;
+#pragma GCC unroll 8
+      for (int64_t p = 0; p < High; ++p)
+#pragma GCC unroll 8
+        for (int64_t q = 0; q < Wide; ++q) sums[p][q] = fma(row[i + p], row[j + q], sums[p][q]);
     }
+#pragma GCC unroll 8
+    for (int64_t p = 0; p < High; ++p)
+#pragma GCC unroll 8
+      for (int64_t q = 0; q < Wide; ++q) triangle_[(i + p) * n_ + j + q] = sums[p][q];
+  }
+
+  // T^-1 of rows one after the other, in place: some at once, for each waits for its own sums.
+  PYDLN_INLINE void solve(V* x, int64_t count) const {
+    int64_t row = 0;
+    for (; row + kBlock <= count; row += kBlock) solve_rows<kBlock>(x + row * n_);
+    for (; row < count; ++row) solve_rows<1>(x + row * n_);
+  }
+  template <int64_t Rows>
+  PYDLN_INLINE void solve_rows(V* x) const {
+    for (int64_t i = 0; i < n_; ++i) {
+      V sums[Rows];
+#pragma GCC unroll 8
+      for (int64_t p = 0; p < Rows; ++p) sums[p] = x[p * n_ + i];
+      for (int64_t k = 0; k < i; ++k) {
+        const V factor = -triangle_[i * n_ + k];
+#pragma GCC unroll 8
+        for (int64_t p = 0; p < Rows; ++p) sums[p] = fma(factor, x[p * n_ + k], sums[p]);
+      }
+#pragma GCC unroll 8
+      for (int64_t p = 0; p < Rows; ++p) x[p * n_ + i] = sums[p] * diagonal_[i];
+    }
+  }
+
+  // c = a b, b a square, columns of b by blocks that stay in the first cache.
+  void product(const V* a, const V* b, V* c, int64_t rows) {
+    for (int64_t j = 0; j < n_; j += kBlock) {
+      const int64_t wide = j + kBlock <= n_ ? kBlock : n_ - j;
+      for (int64_t k = 0; k < n_; ++k)
+        for (int64_t q = 0; q < wide; ++q) block_[k * kBlock + q] = b[k * n_ + j + q];
+      for (int64_t i = 0; i < rows; i += 2) {
+        const int64_t high = i + 2 <= rows ? 2 : 1;
+        if (high == 2 && wide == kBlock)
+          cell<2, kBlock>(a + i * n_, block_, c + i * n_ + j);
+        else
+          for (int64_t q = 0; q < high * wide; ++q)
+            cell<1, 1>(a + (i + q / wide) * n_, block_ + q % wide, c + (i + q / wide) * n_ + j + q % wide);
+      }
+    }
+  }
+  template <int64_t High, int64_t Wide>
+  PYDLN_INLINE void cell(const V* a, const V* b, V* c) const {
+    V sums[High][Wide] = {};
+    for (int64_t k = 0; k < n_; ++k)
+#pragma GCC unroll 8
+      for (int64_t p = 0; p < High; ++p)
+#pragma GCC unroll 8
+        for (int64_t q = 0; q < Wide; ++q) sums[p][q] = fma(a[p * n_ + k], b[k * kBlock + q], sums[p][q]);
+#pragma GCC unroll 8
+    for (int64_t p = 0; p < High; ++p)
+#pragma GCC unroll 8
+      for (int64_t q = 0; q < Wide; ++q) c[p * n_ + q] = sums[p][q];
   }
 
   // e^{wt} / sqrt(g) of a row.
@@ -314,12 +380,15 @@ class Work {
       const V factor = fade(begin + i, t);
       for (int64_t j = 0; j < n_; ++j) parts_[count * n_ + j] = factor * basis_[(begin + i) * n_ + j];
     }
-    for (int64_t p = 0; p < pairs_; ++p) omega[p] = V{};
-    for (int64_t k = 0; k < count; ++k) {
-      V* row = parts_ + k * n_;
-      solve(row);
-      for (int64_t i = 1, p = 0; i < n_; ++i)
-        for (int64_t j = 0; j < i; ++j, ++p) omega[p] = fma(-row[i], row[j], omega[p]);
+    solve(parts_, count);
+    for (int64_t i = 0; i < n_; ++i) {
+      omega[i * n_ + i] = V{};
+      for (int64_t j = 0; j < i; ++j) {
+        V sum{};
+        for (int64_t k = 0; k < count; ++k) sum = fma(parts_[k * n_ + i], parts_[k * n_ + j], sum);
+        omega[i * n_ + j] = -sum;
+        omega[j * n_ + i] = sum;
+      }
     }
   }
 
@@ -349,67 +418,75 @@ class Work {
           return -1;
         }
       }
-      rotation(t, omega_ + v * pairs_);
+      rotation(t, omega_ + v * n_ * n_);
     }
     largest_ = most;
     double tail = 0;
-    for (int64_t p = 0; p < pairs_; ++p)
-      for (int64_t degree = kNodes - 2; degree < kNodes; ++degree) {
-        const double size = __builtin_fabs(coefficient(degree, omega_ + p, pairs_));
-        tail = size <= tail ? tail : size;
-      }
+    for (int64_t i = 0; i < n_; ++i)
+      for (int64_t j = 0; j < i; ++j)
+        for (int64_t degree = kNodes - 2; degree < kNodes; ++degree) {
+          const double size = __builtin_fabs(coefficient(degree, omega_ + i * n_ + j, n_ * n_));
+          tail = size <= tail ? tail : size;
+        }
     return tail * step;
   }
 
   // Collocation at the nodes, by iteration: O_i = I + h sum_j A_ij omega_j O_j. Whether it settles.
   bool turn(double step) {
-    for (int64_t v = 0; v < kVectors; ++v)
-      for (int64_t i = 0; i < n_ * n_; ++i) turn_[v * n_ * n_ + i] = splat(i % (n_ + 1) == 0 ? 1.0 : 0.0);
+    for (int64_t i = 0; i < kVectors * n_ * n_; ++i) {
+      omega_[i] *= step;
+      slope_[i] = omega_[i];
+      turn_[i] = splat(i % (n_ * n_) % (n_ + 1) == 0 ? 1.0 : 0.0);
+    }
     for (int64_t sweep = 0; sweep < kMostSweeps; ++sweep) {
-      slopes(step);
-      if (n_ == 1) return true;
-      V change{};
-      for (int64_t i = 0; i < n_ * n_; ++i) {
-        V sums[kVectors];
-        for (int64_t v = 0; v < kVectors; ++v) sums[v] = splat(i % (n_ + 1) == 0 ? 1.0 : 0.0);
-        for (int64_t node = 0; node < kNodes; ++node) {
-          const double of = slope_[node / kLanes * n_ * n_ + i][node % kLanes];
-          const double* to = op_.integrals + node * kNodes;
-#pragma GCC unroll 8
-          for (int64_t v = 0; v < kVectors; ++v) sums[v] = fma(splat(of), V(load(to + v * kLanes)), sums[v]);
-        }
-        for (int64_t v = 0; v < kVectors; ++v) {
-          V& x = turn_[v * n_ * n_ + i];
-          const V size = magnitude(V(sums[v] - x));
-          change = size <= change ? change : size;
-          x = sums[v];
-        }
-      }
-      const double most = largest_lane(change);
-      if (most <= kSettled) {
-        slopes(step);
-        return true;
-      }
-      if (!(most < 2)) return false;
+      const double change = integrate();
+      slopes();
+      if (change <= kSettled) return true;
+      if (!(change < 2)) return false;
     }
     return false;
   }
 
-  // h omega O at the nodes.
-  void slopes(double step) {
-    for (int64_t v = 0; v < kVectors; ++v) {
-      const V *omega = omega_ + v * pairs_, *O = turn_ + v * n_ * n_;
-      V* to = slope_ + v * n_ * n_;
-      for (int64_t i = 0; i < n_ * n_; ++i) to[i] = V{};
-      for (int64_t i = 1, p = 0; i < n_; ++i)
-        for (int64_t k = 0; k < i; ++k, ++p) {
-          const V factor = step * omega[p];
-          for (int64_t j = 0; j < n_; ++j) {
-            to[i * n_ + j] = fma(factor, O[k * n_ + j], to[i * n_ + j]);
-            to[k * n_ + j] = fma(-factor, O[i * n_ + j], to[k * n_ + j]);
-          }
-        }
+  // O at the nodes from its slopes there; how far it has moved.
+  double integrate() {
+    V change{};
+    int64_t i = 0;
+    for (; i + kBlock <= n_ * n_; i += kBlock) integrate_entries<kBlock>(i, change);
+    for (; i < n_ * n_; ++i) integrate_entries<1>(i, change);
+    return largest_lane(change);
+  }
+  template <int64_t Count>
+  PYDLN_INLINE void integrate_entries(int64_t first, V& change) {
+    V sums[Count][kVectors];
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < Count; ++i)
+#pragma GCC unroll 8
+      for (int64_t v = 0; v < kVectors; ++v) sums[i][v] = splat((first + i) % (n_ + 1) == 0 ? 1.0 : 0.0);
+    for (int64_t node = 0; node < kNodes; ++node) {
+      const auto* slope = reinterpret_cast<const Lane*>(slope_ + node / kLanes * n_ * n_ + first) + node % kLanes;
+      const double* to = op_.integrals + node * kNodes;
+#pragma GCC unroll 8
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const V weight = load(to + v * kLanes);
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < Count; ++i) sums[i][v] = fma(splat(double(slope[i * kLanes])), weight, sums[i][v]);
+      }
     }
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < Count; ++i)
+#pragma GCC unroll 8
+      for (int64_t v = 0; v < kVectors; ++v) {
+        V& x = turn_[v * n_ * n_ + first + i];
+        const V size = magnitude(V(sums[i][v] - x));
+        change = size <= change ? change : size;
+        x = sums[i][v];
+      }
+  }
+
+  // omega O at the nodes.
+  void slopes() {
+    for (int64_t v = 0; v < kVectors; ++v)
+      product(omega_ + v * n_ * n_, turn_ + v * n_ * n_, slope_ + v * n_ * n_, n_);
   }
 
   // Z at the end of the step.
@@ -444,10 +521,8 @@ class Work {
 
   // The orthonormal basis B T^-T of [Y; I].
   void orthonormalize(V* to) {
-    for (int64_t i = 0; i < all_; ++i) {
-      for (int64_t j = 0; j < n_; ++j) to[i * n_ + j] = basis_[i * n_ + j];
-      solve(to + i * n_);
-    }
+    for (int64_t i = 0; i < all_ * n_; ++i) to[i] = basis_[i];
+    solve(to, all_);
   }
 
   // From the basis in before_ to that in basis_, both orthonormal.
@@ -476,15 +551,14 @@ class Work {
       turn_at((time - now) / (end - now));
       const int64_t count = next - k < kLanes ? next - k : kLanes;
       for (int64_t row = 0; row < rows_; ++row) {
-        V* x = parts_;
         const V factor = fade(row, time);
-        for (int64_t j = 0; j < n_; ++j) x[j] = factor * basis_[row * n_ + j];
-        solve(x);
-        for (int64_t j = 0; j < n_; ++j) {
-          V sum{};
-          for (int64_t i = 0; i < n_; ++i) sum = fma(x[i], before_[i * n_ + j], sum);
-          for (int64_t i = 0; i < count; ++i) out(k + i)[row * n_ + j] = sum[i];
-        }
+        for (int64_t j = 0; j < n_; ++j) basis_[row * n_ + j] *= factor;
+      }
+      solve(basis_, rows_);
+      product(basis_, before_, parts_, rows_);
+      for (int64_t i = 0; i < count; ++i) {
+        double* to = out(k + i);
+        for (int64_t j = 0; j < rows_ * n_; ++j) to[j] = parts_[j][i];
       }
     }
   }
@@ -514,10 +588,10 @@ class Work {
   }
 
   const ops::Riccati& op_;
-  const int64_t n_, rows_, all_, pairs_, small_;
+  const int64_t n_, rows_, all_;
   double *const ratios_, *const left_, *const other_, *const Z_, *const turned_, *const scale_;
-  int64_t *const pivot_, *const candidate_, *const column_of_, *const closed_, *const ended_;
-  V *const root_, *const inverse_, *const basis_, *const triangle_, *const diagonal_, *const before_, *const parts_;
+  int64_t *const pivot_, *const candidate_, *const column_of_, *const closed_, *const ended_, *const free_;
+  V *const root_, *const inverse_, *const basis_, *const triangle_, *const diagonal_, *const before_, *const parts_, *const block_;
   V *const omega_, *const turn_, *const slope_;
   double* const course_;
 
