@@ -35,7 +35,15 @@ struct Riccati {
   const double* integrals = nullptr;
   const double* coefficients = nullptr;
 
+  // W_1^T = inputs Q and W_2 = outputs Q
+  std::int64_t n_in = 0, n_out = 0;
+  const double* inputs = nullptr;   // (batch, n_in, rows)
+  const double* outputs = nullptr;  // (batch, n_out, rows)
+
+  // null: not wanted
   double* out = nullptr;     // (batch, times, rows, cols)
+  double* first = nullptr;   // (batch, times, cols, n_in)
+  double* second = nullptr;  // (batch, times, n_out, cols)
   Status* status = nullptr;  // (batch)  step_limit: the times that were not reached are NaN
 };
 

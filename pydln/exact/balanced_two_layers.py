@@ -52,7 +52,7 @@ class BalancedTwoLayers(Solution):
             _alike([kappa, -kappa, _repeated(-half, self.beside_in), _repeated(half, self.beside_out)]), axis=1
         )
         self.flow = riccati.Flow(
-            self.w, self._rates(half, kappa), self.X, self.floor, *self._smaller(half), rest_in.shape[1]
+            self.w, self._rates(half, kappa), self.X, self.floor, *self._smaller(half), rest_in.shape[1], *self._halves()
         )
 
     def _rates(self, half: Floats, kappa: Floats) -> Floats:
@@ -90,9 +90,17 @@ class BalancedTwoLayers(Solution):
 
     def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
         """The quantities `names`, from the state."""
+        found: dict[str, Any] = {}
+        if "weights" in names:
+            found["weights"] = riccati.layers(self.flow, t)
+            still = np.broadcast_to(t == 0, found["weights"][0].shape[:2])
+            for k, w in enumerate(found["weights"], 1):
+                np.copyto(w, self.start.layer(k)[:, None], where=still[..., None, None])
+        if not set(names) - {"weights"}:
+            return found
         first, second = self._sides(riccati.states(self.flow, t))
         r = self.s.shape[-1]
-        found: dict[str, Any] = {"strengths": np.sum(first[..., :r, :] * second[..., :r, :], axis=-1)}
+        found["strengths"] = np.sum(first[..., :r, :] * second[..., :r, :], axis=-1)
         if {"loss", "product", "test_loss"} & set(names):
             within = second @ transposed(first)
             if {"product", "test_loss"} & set(names):
@@ -113,9 +121,17 @@ class BalancedTwoLayers(Solution):
                 [transposed(self._inputs @ first), self._outputs @ second],
                 [transposed(self._inputs @ begun[0])[:, 0], (self._outputs @ begun[1])[:, 0]],
             )
-        if "weights" in names:
-            found["weights"] = [transposed(self._inputs @ first), self._outputs @ second]
         return found
+
+    def _halves(self) -> tuple[Floats, Floats]:
+        """What makes W_1ᵀ and W_2 of rows in eigen-coordinates."""
+        r = self.s.shape[-1]
+        upper, lower = self.upper[:, None], self.lower[:, None]
+        V, U = self._inputs[:, 0], self._outputs[:, 0]
+        none_in, none_out = (np.zeros((1, a.shape[1], b.shape[2] - r)) for a, b in ((V, U), (U, V)))
+        first = [V[..., :r] * upper, V[..., :r] * lower, V[..., r:], none_in]
+        second = [U[..., :r] * lower, -U[..., :r] * upper, none_out, U[..., r:]]
+        return np.concatenate(_alike(first), axis=2), np.concatenate(_alike(second), axis=2)
 
     def representations(self, t: ArrayLike) -> tuple[Floats, Floats]:
         """Similarities of the hidden layer's responses, W_1ᵀW_1 of inputs and W_2W_2ᵀ of outputs.

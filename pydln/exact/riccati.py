@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydln import _backend, _validate
 from pydln.trajectory import Status
 
-__all__ = ["Flow", "limit", "states"]
+__all__ = ["Flow", "layers", "limit", "states"]
 
 Floats = NDArray[Any]
 
@@ -54,6 +54,8 @@ class Flow(NamedTuple):
         1 where the second layer is the smaller one.
     outside : int
         Rows outside the modes on the side of inputs.
+    inputs, outputs : (batch, n_0, N) and (batch, n_2, N) arrays
+        W_1ᵀ and W_2 of Q: the two halves of O.
     """
 
     w: Floats
@@ -63,6 +65,8 @@ class Flow(NamedTuple):
     fold: Floats
     outer: NDArray[np.int64]
     outside: int
+    inputs: Floats
+    outputs: Floats
 
 
 @cache
@@ -97,15 +101,30 @@ def states(flow: Flow, t: Floats) -> Floats:
     -------
     (batch, time, N, n) array
     """
+    out = np.empty((max(len(flow.X), len(t)), t.shape[1], *flow.X.shape[1:]))
+    _run(flow, t, out=out)
+    return out
+
+
+def layers(flow: Flow, t: Floats) -> list[Floats]:
+    """W_1 and W_2 at times t, as in `states`: (batch, time, n_1, n_0) and (batch, time, n_2, n_1) arrays."""
+    shape, n = (max(len(flow.X), len(t)), t.shape[1]), flow.X.shape[2]
+    first, second = np.empty((*shape, n, flow.inputs.shape[1])), np.empty((*shape, flow.outputs.shape[1], n))
+    _run(flow, t, first=first, second=second)
+    return [first, second]
+
+
+def _run(
+    flow: Flow, t: Floats, *, out: Floats | None = None, first: Floats | None = None, second: Floats | None = None
+) -> None:
     batch = max(len(flow.X), len(t))
     place = np.argsort(t, axis=1, kind="stable")
 
     def own(a: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(np.broadcast_to(a, (batch, *a.shape[1:])))
 
-    out = np.empty((batch, t.shape[1], *flow.X.shape[1:]))
     status = np.zeros(batch, dtype=np.int64)
-    if out.size and _backend.core.riccati(
+    if batch * t.shape[1] and _backend.core.riccati(
         start=own(flow.X),
         floor=own(flow.floor),
         w=own(flow.w),
@@ -117,7 +136,11 @@ def states(flow: Flow, t: Floats) -> Floats:
         place=own(place),
         rule=_rule(),
         most_steps=MOST_STEPS,
+        inputs=own(flow.inputs),
+        outputs=own(flow.outputs),
         out=out,
+        first=first,
+        second=second,
         status=status,
         threads=_backend.default_threads(),
         memory=_validate.free_memory,
@@ -126,7 +149,6 @@ def states(flow: Flow, t: Floats) -> Floats:
         raise KeyboardInterrupt
     if (status == Status.STEP_LIMIT).any():
         raise ArithmeticError(f"weights: member {int(np.argmax(status))} turns more than {MOST_STEPS} steps can follow")
-    return out
 
 
 def limit(flow: Flow) -> Floats:

@@ -80,7 +80,8 @@ class Work {
         diagonal_(arena.take<V>(n_)),
         before_(arena.take<V>(all_ * n_)),
         parts_(arena.take<V>(rows_ * n_)),
-        block_(arena.take<V>(n_ * kBlock)),
+        block_(arena.take<V>(all_ * kBlock)),
+        layer_(arena.take<V>((op.n_in > op.n_out ? op.n_in : op.n_out) * n_)),
         omega_(arena.take<V>(kVectors * n_ * n_)),
 
         turn_(arena.take<V>(kVectors * n_ * n_)),
@@ -132,17 +133,40 @@ class Work {
     return rough_exp2(rough_log2(splat(x)) * (1.0 / 16))[0];
   }
 
-  double* out(int64_t k) const {
-    return op_.out + (member_ * op_.times + op_.place[member_ * op_.times + k]) * rows_ * n_;
+  // The state in parts_ to its places, for some of the times in order, one a lane: as it is, and as layers.
+  void put(int64_t first, int64_t count) {
+    const auto at = [&](int64_t lane) {
+      return member_ * op_.times + op_.place[member_ * op_.times + first + lane];
+    };
+    if (op_.out)
+      for (int64_t lane = 0; lane < count; ++lane) {
+        double* to = op_.out + at(lane) * rows_ * n_;
+        for (int64_t i = 0; i < rows_ * n_; ++i) to[i] = parts_[i][lane];
+      }
+    if (op_.first) {
+      product(op_.inputs + member_ * op_.n_in * rows_, parts_, layer_, op_.n_in, rows_);
+      for (int64_t lane = 0; lane < count; ++lane) {
+        double* to = op_.first + at(lane) * n_ * op_.n_in;
+        for (int64_t j = 0; j < n_; ++j)
+          for (int64_t i = 0; i < op_.n_in; ++i) *to++ = layer_[i * n_ + j][lane];
+      }
+    }
+    if (op_.second) {
+      product(op_.outputs + member_ * op_.n_out * rows_, parts_, layer_, op_.n_out, rows_);
+      for (int64_t lane = 0; lane < count; ++lane) {
+        double* to = op_.second + at(lane) * n_ * op_.n_out;
+        for (int64_t i = 0; i < op_.n_out * n_; ++i) to[i] = layer_[i][lane];
+      }
+    }
   }
-  void put_start(int64_t k) const {
-    double* to = out(k);
-    for (int64_t i = 0; i < rows_ * n_; ++i) to[i] = start_[i];
+  void put_start(int64_t k) {
+    for (int64_t i = 0; i < rows_ * n_; ++i) parts_[i] = splat(start_[i]);
+    put(k, 1);
   }
-  void give_up(int64_t next) const {
+  void give_up(int64_t next) {
     op_.status[member_] = Status::step_limit;
-    for (; next < op_.times; ++next)
-      for (int64_t i = 0; i < rows_ * n_; ++i) out(next)[i] = __builtin_nan("");
+    for (int64_t i = 0; i < rows_ * n_; ++i) parts_[i] = splat(__builtin_nan(""));
+    for (; next < op_.times; ++next) put(next, 1);
   }
 
   // The fastest that anything can move.
@@ -327,30 +351,34 @@ class Work {
     }
   }
 
-  // c = a b, b a square, columns of b by blocks that stay in the first cache.
-  void product(const V* a, const V* b, V* c, int64_t rows) {
+  // c = a b, b of n columns, these by blocks that stay in the first cache; a of vectors or numbers.
+  template <class A>
+  void product(const A* a, const V* b, V* c, int64_t rows, int64_t inner) {
     for (int64_t j = 0; j < n_; j += kBlock) {
       const int64_t wide = j + kBlock <= n_ ? kBlock : n_ - j;
-      for (int64_t k = 0; k < n_; ++k)
+      for (int64_t k = 0; k < inner; ++k)
         for (int64_t q = 0; q < wide; ++q) block_[k * kBlock + q] = b[k * n_ + j + q];
       for (int64_t i = 0; i < rows; i += 2) {
         const int64_t high = i + 2 <= rows ? 2 : 1;
         if (high == 2 && wide == kBlock)
-          cell<2, kBlock>(a + i * n_, block_, c + i * n_ + j);
+          cell<2, kBlock>(a + i * inner, block_, c + i * n_ + j, inner);
         else
           for (int64_t q = 0; q < high * wide; ++q)
-            cell<1, 1>(a + (i + q / wide) * n_, block_ + q % wide, c + (i + q / wide) * n_ + j + q % wide);
+            cell<1, 1>(a + (i + q / wide) * inner, block_ + q % wide, c + (i + q / wide) * n_ + j + q % wide, inner);
       }
     }
   }
-  template <int64_t High, int64_t Wide>
-  PYDLN_INLINE void cell(const V* a, const V* b, V* c) const {
+  static PYDLN_INLINE V spread(V x) { return x; }
+  static PYDLN_INLINE V spread(double x) { return splat(x); }
+  template <int64_t High, int64_t Wide, class A>
+  PYDLN_INLINE void cell(const A* a, const V* b, V* c, int64_t inner) const {
     V sums[High][Wide] = {};
-    for (int64_t k = 0; k < n_; ++k)
+    for (int64_t k = 0; k < inner; ++k)
 #pragma GCC unroll 8
       for (int64_t p = 0; p < High; ++p)
 #pragma GCC unroll 8
-        for (int64_t q = 0; q < Wide; ++q) sums[p][q] = fma(a[p * n_ + k], b[k * kBlock + q], sums[p][q]);
+        for (int64_t q = 0; q < Wide; ++q)
+          sums[p][q] = fma(spread(a[p * inner + k]), b[k * kBlock + q], sums[p][q]);
 #pragma GCC unroll 8
     for (int64_t p = 0; p < High; ++p)
 #pragma GCC unroll 8
@@ -486,7 +514,7 @@ class Work {
   // omega O at the nodes.
   void slopes() {
     for (int64_t v = 0; v < kVectors; ++v)
-      product(omega_ + v * n_ * n_, turn_ + v * n_ * n_, slope_ + v * n_ * n_, n_);
+      product(omega_ + v * n_ * n_, turn_ + v * n_ * n_, slope_ + v * n_ * n_, n_, n_);
   }
 
   // Z at the end of the step.
@@ -555,11 +583,8 @@ class Work {
         for (int64_t j = 0; j < n_; ++j) basis_[row * n_ + j] *= factor;
       }
       solve(basis_, rows_);
-      product(basis_, before_, parts_, rows_);
-      for (int64_t i = 0; i < count; ++i) {
-        double* to = out(k + i);
-        for (int64_t j = 0; j < rows_ * n_; ++j) to[j] = parts_[j][i];
-      }
+      product(basis_, before_, parts_, rows_, n_);
+      put(k, count);
     }
   }
 
@@ -591,7 +616,8 @@ class Work {
   const int64_t n_, rows_, all_;
   double *const ratios_, *const left_, *const other_, *const Z_, *const turned_, *const scale_;
   int64_t *const pivot_, *const candidate_, *const column_of_, *const closed_, *const ended_, *const free_;
-  V *const root_, *const inverse_, *const basis_, *const triangle_, *const diagonal_, *const before_, *const parts_, *const block_;
+  V *const root_, *const inverse_, *const basis_, *const triangle_, *const diagonal_, *const before_, *const parts_, *const block_,
+      *const layer_;
   V *const omega_, *const turn_, *const slope_;
   double* const course_;
 
