@@ -34,6 +34,7 @@ struct Isa {
   SingularValuesBody (*singular_values)();
   void (*balanced_mode)(const ops::BalancedMode&, Control&);
   RiccatiBody (*riccati)();
+  void (*two_layer_mode)(const ops::TwoLayerMode&, Control&);
 
   template <class T>
   const Kernels<T>& kernels() const {

@@ -48,6 +48,7 @@ class BalancedTwoLayers(Solution):
         self.floor = start.rounding * np.concatenate(
             _alike([both, both, _lengths(rest_in), _lengths(rest_out)]), axis=1
         )
+        self.X, self.hidden = _narrowed(self.X, self.floor)
         self.w = np.concatenate(
             _alike([kappa, -kappa, _repeated(-half, self.beside_in), _repeated(half, self.beside_out)]), axis=1
         )
@@ -92,10 +93,7 @@ class BalancedTwoLayers(Solution):
         """The quantities `names`, from the state."""
         found: dict[str, Any] = {}
         if "weights" in names:
-            found["weights"] = riccati.layers(self.flow, t)
-            still = np.broadcast_to(t == 0, found["weights"][0].shape[:2])
-            for k, w in enumerate(found["weights"], 1):
-                np.copyto(w, self.start.layer(k)[:, None], where=still[..., None, None])
+            found["weights"] = self._layers(t)
         if not set(names) - {"weights"}:
             return found
         first, second = self._sides(riccati.states(self.flow, t))
@@ -122,6 +120,17 @@ class BalancedTwoLayers(Solution):
                 [transposed(self._inputs @ begun[0])[:, 0], (self._outputs @ begun[1])[:, 0]],
             )
         return found
+
+    def _layers(self, t: Floats) -> list[Floats]:
+        """W_1 and W_2; at time 0 what was given."""
+        first, second = riccati.layers(self.flow, t)
+        if self.hidden is not None:
+            frame = self.hidden[:, None]
+            first, second = frame @ first, second @ transposed(frame)
+        still = np.broadcast_to(t == 0, first.shape[:2])[..., None, None]
+        for k, w in enumerate((first, second), 1):
+            np.copyto(w, self.start.layer(k)[:, None], where=still)
+        return [first, second]
 
     def _halves(self) -> tuple[Floats, Floats]:
         """What makes W_1ᵀ and W_2 of rows in eigen-coordinates."""
@@ -257,6 +266,21 @@ def _lengths(rows: Floats) -> Floats:
 def _alike(arrays: list[Floats]) -> list[Floats]:
     batch = max(len(a) for a in arrays)
     return [np.broadcast_to(a, (batch, *a.shape[1:])) for a in arrays]
+
+
+def _narrowed(X: Floats, floor: Floats) -> tuple[Floats, Floats | None]:
+    """The hidden directions in which some row has more than rounding may have left in it: X in them, and these columns.
+
+    A hidden layer wider than both others is balanced only with a rank that fits into these. None: all directions are.
+    """
+    scaled = np.divide(X, floor[..., None], out=np.zeros_like(X), where=floor[..., None] > 0)
+    _, size, frame = np.linalg.svd(scaled, full_matrices=False)
+    known = size > 1
+    k = max(int(known.sum(axis=1).max(initial=0)), 1)
+    if k >= X.shape[-1]:
+        return X, None
+    hidden = transposed(frame[:, :k]) * known[:, None, :k]
+    return X @ hidden, hidden
 
 
 def _repeated(rate: Floats, directions: Floats) -> Floats:

@@ -17,6 +17,7 @@ struct BalancedMode;
 struct GradedValues;
 struct Riccati;
 struct SingularValues;
+struct TwoLayerMode;
 }  // namespace ops
 
 enum class Layout { interleaved, rows };
@@ -57,6 +58,7 @@ using SingularValuesBody = Body<ops::SingularValues>;
   void activate_all(ops::Activation, const T* x, T* value, T* derivative, std::int64_t count); \
   ModesBody modes();                                                                           \
   void balanced_mode(const ops::BalancedMode&, Control&);                                      \
+  void two_layer_mode(const ops::TwoLayerMode&, Control&);                                     \
   GradedValuesBody graded_values();                                                            \
   RiccatiBody riccati();                                                                       \
   SingularValuesBody singular_values();                                                        \

@@ -14,7 +14,7 @@
 #include "ops/riccati.hpp"
 
 #include "cpu/kernels/body.hpp"
-#include "cpu/kernels/rough.hpp"
+#include "cpu/kernels/decay.hpp"
 
 namespace pydln::PYDLN_ISA {
 namespace {
@@ -38,20 +38,10 @@ typedef double Lane __attribute__((may_alias));
 typedef double Loose __attribute__((vector_size(PYDLN_VECTOR_BYTES), may_alias, aligned(8)));
 PYDLN_INLINE V load(const double* p) { return *reinterpret_cast<const Loose*>(p); }
 
-PYDLN_INLINE V minimum(V a, V b) { return a < b ? a : b; }
 PYDLN_INLINE double largest_lane(V x) {
   double most = 0;
   for (int64_t i = 0; i < kLanes; ++i) most = x[i] <= most ? most : x[i];  // NaN is the largest
   return most;
-}
-
-// (1 - e^-x) / x t for x = rate t >= 0.
-PYDLN_INLINE V integral_of_decay(double rate, V t) {
-  const auto g = elementary::grown<double>(elementary::at_least<double>(-rate * t, -700.0), V{});
-  const V power = elementary::power_of_two<double>(elementary::word_of<double>(g.whole) -
-                                                   elementary::word_of<double>(splat(elementary::kWhole)));
-  const V gone = fma(g.rest, power, power - 1.0);
-  return rate * t > 1e-290 ? -gone / rate : t;
 }
 
 class Work {
@@ -200,7 +190,7 @@ class Work {
       if (i < rows_ && !(most > floor[i]))
         for (int64_t j = 0; j < n_; ++j) m[i * n_ + j] = 0;
       constexpr double kPerLn2 = 1.442695040888963407360;
-      const double root = i < rows_ ? integral_of_decay(2 * __builtin_fabs(w_[i]), splat(t))[0] : 1.0;
+      const double root = i < rows_ ? decay(splat(2 * __builtin_fabs(w_[i])), splat(t)).integral[0] : 1.0;
       scale_[i] = root > 0 ? rate_of(i) * (t < 1e290 ? t : 1e290) * kPerLn2 + 0.5 * rough_log2(splat(root))[0] : -1e300;
       closed_[i] = 0;
     }
@@ -270,7 +260,7 @@ class Work {
   // B and T at times t; the largest entry of B.
   V frame(V t) {
     for (int64_t i = 0; i < rows_; ++i)
-      root_[i] = square_root(integral_of_decay(2 * __builtin_fabs(w_[i]), t));
+      root_[i] = square_root(decay(splat(2 * __builtin_fabs(w_[i])), t).integral);
     for (int64_t i = rows_; i < all_; ++i) root_[i] = splat(1.0);
     for (int64_t j = 0; j < n_; ++j) inverse_[j] = 1.0 / root_[pivot_[j]];
     V most = splat(1.0);
