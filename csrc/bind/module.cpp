@@ -8,7 +8,9 @@
 #include "bind/graded_values.hpp"
 #include "bind/modes.hpp"
 #include "bind/nonlinear.hpp"
+#include "bind/riccati.hpp"
 #include "bind/singular_values.hpp"
+#include "bind/two_layer_mode.hpp"
 #include "cpu/isa.hpp"
 
 namespace py = pybind11;
@@ -29,7 +31,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   pydln::bind::add_graded_values(m);
   pydln::bind::add_modes(m);
   pydln::bind::add_nonlinear(m);
+  pydln::bind::add_riccati(m);
   pydln::bind::add_singular_values(m);
+  pydln::bind::add_two_layer_mode(m);
   m.def("usable_isas", [] {
     std::vector<std::string> names;
     for (const auto& isa : pydln::cpu::usable_isas()) names.push_back(isa.name);

@@ -12,7 +12,9 @@ namespace {
    isa::modes,                                                                                   \
    isa::graded_values,                                                                           \
    isa::singular_values,                                                                         \
-   isa::balanced_mode}
+   isa::balanced_mode,                                                                           \
+   isa::riccati,                                                                                 \
+   isa::two_layer_mode}
 
 std::vector<Isa> find() {
   if (!runs_baseline()) throw std::runtime_error("this processor lacks x86-64-v2 (SSE4.2), the least that pydln needs");

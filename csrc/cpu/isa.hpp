@@ -31,6 +31,8 @@ struct Isa {
   GradedValuesBody (*graded_values)();
   SingularValuesBody (*singular_values)();
   void (*balanced_mode)(const ops::BalancedMode&, Control&);
+  RiccatiBody (*riccati)();
+  void (*two_layer_mode)(const ops::TwoLayerMode&, Control&);
 
   template <class T>
   const Kernels<T>& kernels() const {

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydln import _backend, _validate
 from pydln._patience import broadcast, interruptible
+from pydln.exact.grid import Grid
 from pydln.exact.mode_legs import Depth, log_ratio, only, power_time
 from pydln.exact.mode_table import table
 
@@ -88,21 +89,9 @@ def balanced_mode_and_gap(u0: Floats, s: Floats, t: Floats, depth: float) -> tup
 
 def _solve(course: Depth, u0: Floats, s: Floats, t: Floats, *, with_gap: bool) -> tuple[Floats, Floats]:
     """u and s - u in the shape that the arguments broadcast to; not asked for, the second is empty."""
-    shape = np.broadcast_shapes(u0.shape, s.shape, t.shape)
-    u0, s, t = (a.reshape((1,) * (len(shape) - a.ndim) + a.shape) for a in (u0, s, t))
-    # Times run along the axes on which neither u0 nor s changes, modes along all others.
-    over_time = [k for k, n in enumerate(shape) if n != 1 and u0.shape[k] == s.shape[k] == 1]
-    over_modes = [k for k in range(len(shape)) if k not in over_time]
-    order = over_modes + over_time
-    modes, times = tuple(shape[k] for k in over_modes), tuple(shape[k] for k in over_time)
-    count, length = math.prod(modes), math.prod(times)
-
-    def rows(a: Floats, to: tuple[int, ...], *flat: int) -> Floats:
-        return np.ascontiguousarray(np.broadcast_to(a.transpose(order), to).reshape(flat))
-
-    first, target = (rows(a, modes + (1,) * len(times), count) for a in (u0, s))
-    shared = all(t.shape[k] == 1 for k in over_modes)
-    when = rows(t, (1,) * len(modes) + times, length) if shared else rows(t, modes + times, count, length)
+    grid = Grid((u0, s), t)
+    (first, target), when, count, length = grid.constants, grid.times, grid.count, grid.length
+    shared = when.ndim == 1
     u, gap = np.empty((count, length)), np.empty((count, length) if with_gap else 0)
     left = _look_up(course, first, target, when, u, gap if with_gap else None)
     for k in range(0, len(left) * length, BLOCK):
@@ -112,9 +101,7 @@ def _solve(course: Depth, u0: Floats, s: Floats, t: Floats, *, with_gap: bool) -
         u[mode, time] = found
         if with_gap:
             gap[mode, time] = rest
-    back = np.argsort(order)
-    u = u.reshape(modes + times).transpose(back)
-    return u, gap.reshape(modes + times).transpose(back) if with_gap else gap
+    return grid.back(u), grid.back(gap) if with_gap else gap
 
 
 def _look_up(course: Depth, u0: Floats, s: Floats, t: Floats, u: Floats, gap: Floats | None) -> Integers:

@@ -48,16 +48,39 @@ class BalancedTwoLayers(Solution):
         self.floor = start.rounding * np.concatenate(
             _alike([both, both, _lengths(rest_in), _lengths(rest_out)]), axis=1
         )
-        batch = len(self.X)
-        rates = [kappa, -kappa, np.repeat(-half, rest_in.shape[1], axis=1), np.repeat(half, rest_out.shape[1], axis=1)]
-        self.w = np.concatenate([np.broadcast_to(r, (batch, r.shape[1])) for r in rates], axis=1)
+        self.X, self.hidden = _narrowed(self.X, self.floor)
+        self.w = np.concatenate(
+            _alike([kappa, -kappa, _repeated(-half, self.beside_in), _repeated(half, self.beside_out)]), axis=1
+        )
+        self.flow = riccati.Flow(
+            self.w, self._rates(half, kappa), self.X, self.floor, *self._smaller(half), rest_in.shape[1], *self._halves()
+        )
+
+    def _rates(self, half: Floats, kappa: Floats) -> Floats:
+        """How fast rows grow, and at the end those of the identity, less |λ|/2: κ - |λ|/2 = s²/(κ + |λ|/2)."""
+        size = np.abs(half)
+        total = kappa + size
+        above = self.s * (self.s / np.where(total > 0, total, 1.0))
+        inner, outer = (
+            _repeated(np.maximum(side, 0.0) - size, directions)
+            for side, directions in ((-half, self.beside_in), (half, self.beside_out))
+        )
+        return np.concatenate(_alike([above, np.broadcast_to(-size, kappa.shape), inner, outer, -size]), axis=1)
+
+    def _smaller(self, half: Floats) -> tuple[Floats, NDArray[np.int64]]:
+        """The layer whose Gram matrix QᵀQ = |λ|I + 2SᵀS holds twice: from rows of κ and -κ, and whether it is W_2."""
+        batch = max(len(half), len(self.X))
+        outer = np.broadcast_to(half[:, 0] < 0, (batch,))
+        upper, lower = (np.broadcast_to(a, (batch, a.shape[1])) for a in (self.upper, self.lower))
+        fold = np.where(outer[:, None, None], np.stack([lower, -upper], axis=1), np.stack([upper, lower], axis=1))
+        return fold, outer.astype(np.int64)
 
     @property
     def working(self) -> int:
-        """Elimination holds about six arrays of (N + n_1) n_1 numbers, and both layers up to a rotation."""
+        """The state in eigenvectors of F and in modes, and both layers."""
         n = int(self.X.shape[-1])
         widths = self.start.weights.widths
-        return 6 * int(self.X.shape[1] + n) * n + 2 * n * (widths[0] + widths[2]) + widths[0] * widths[2]
+        return 2 * int(self.X.shape[1]) * n + 2 * n * (widths[0] + widths[2]) + widths[0] * widths[2]
 
     @classmethod
     def conditions(cls, start: Start) -> Iterator[Condition]:
@@ -68,10 +91,15 @@ class BalancedTwoLayers(Solution):
         yield start.independent
 
     def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
-        """The quantities `names`; all but the weights do not see rotations of the hidden layer."""
-        first, second = self._sides(self._factor(t))
+        """The quantities `names`, from the state."""
+        found: dict[str, Any] = {}
+        if "weights" in names:
+            found["weights"] = self._layers(t)
+        if not set(names) - {"weights"}:
+            return found
+        first, second = self._sides(riccati.states(self.flow, t))
         r = self.s.shape[-1]
-        found: dict[str, Any] = {"strengths": np.sum(first[..., :r, :] * second[..., :r, :], axis=-1)}
+        found["strengths"] = np.sum(first[..., :r, :] * second[..., :r, :], axis=-1)
         if {"loss", "product", "test_loss"} & set(names):
             within = second @ transposed(first)
             if {"product", "test_loss"} & set(names):
@@ -92,10 +120,28 @@ class BalancedTwoLayers(Solution):
                 [transposed(self._inputs @ first), self._outputs @ second],
                 [transposed(self._inputs @ begun[0])[:, 0], (self._outputs @ begun[1])[:, 0]],
             )
-        if "weights" in names:
-            one, two = self._sides(self._rotated(t))
-            found["weights"] = [transposed(self._inputs @ one), self._outputs @ two]
         return found
+
+    def _layers(self, t: Floats) -> list[Floats]:
+        """W_1 and W_2; at time 0 what was given."""
+        first, second = riccati.layers(self.flow, t)
+        if self.hidden is not None:
+            frame = self.hidden[:, None]
+            first, second = frame @ first, second @ transposed(frame)
+        still = np.broadcast_to(t == 0, first.shape[:2])[..., None, None]
+        for k, w in enumerate((first, second), 1):
+            np.copyto(w, self.start.layer(k)[:, None], where=still)
+        return [first, second]
+
+    def _halves(self) -> tuple[Floats, Floats]:
+        """What makes W_1ᵀ and W_2 of rows in eigen-coordinates."""
+        r = self.s.shape[-1]
+        upper, lower = self.upper[:, None], self.lower[:, None]
+        V, U = self._inputs[:, 0], self._outputs[:, 0]
+        none_in, none_out = (np.zeros((1, a.shape[1], b.shape[2] - r)) for a, b in ((V, U), (U, V)))
+        first = [V[..., :r] * upper, V[..., :r] * lower, V[..., r:], none_in]
+        second = [U[..., :r] * lower, -U[..., :r] * upper, none_out, U[..., r:]]
+        return np.concatenate(_alike(first), axis=2), np.concatenate(_alike(second), axis=2)
 
     def representations(self, t: ArrayLike) -> tuple[Floats, Floats]:
         """Similarities of the hidden layer's responses, W_1ᵀW_1 of inputs and W_2W_2ᵀ of outputs.
@@ -110,7 +156,7 @@ class BalancedTwoLayers(Solution):
         (batch, time, n_0, n_0) and (batch, time, n_2, n_2) arrays
         """
         times = _validate.array(t, "t", shape=("time",), at_least=0)
-        first, second = self._sides(self._factor(times[None]))
+        first, second = self._sides(riccati.states(self.flow, times[None]))
         first, second = self._inputs @ first, self._outputs @ second
         return first @ transposed(first), second @ transposed(second)
 
@@ -185,7 +231,7 @@ class BalancedTwoLayers(Solution):
     @cached_property
     def limit(self) -> Floats:
         """The product for t → ∞, (batch, n_2, n_0): the minimum, or the saddle where the flow ends."""
-        first, second = self._sides(riccati.limit(self.w, self.X, self.floor)[:, None])
+        first, second = self._sides(riccati.limit(self.flow)[:, None])
         return np.asarray((self._outputs @ second @ transposed(self._inputs @ first))[:, 0])
 
     @cached_property
@@ -203,9 +249,6 @@ class BalancedTwoLayers(Solution):
     def _outputs(self) -> Floats:
         return np.concatenate(_alike([self.start.modes[0], self.beside_out]), axis=-1)[:, None]
 
-    def _factor(self, t: Floats) -> Floats:
-        return riccati.factor(self.w, self.X, self.floor, t)
-
     def _sides(self, rows: Floats) -> tuple[Floats, Floats]:
         """W_1ᵀ and W_2 in the coordinates of the modes and what is beside them, from eigen-coordinates."""
         r = self.s.shape[-1]
@@ -216,46 +259,6 @@ class BalancedTwoLayers(Solution):
         first = np.concatenate([upper * plus + lower * minus, inner], axis=-2)
         return first, np.concatenate([lower * plus - upper * minus, outer], axis=-2)
 
-    def _rotated(self, t: Floats) -> Floats:
-        """Q itself in eigen-coordinates: Q' = (F - P(t)/2) Q, a linear equation now that P is known.
-
-        Its solution gives the rotation, to 1e-11 or better; QQᵀ = P is then put in exactly.
-        """
-        from scipy.integrate import solve_ivp  # slow to import
-
-        batch = max(len(self.X), len(t))
-        X, w, floor = (np.broadcast_to(a, (batch, *a.shape[1:])) for a in (self.X, self.w, self.floor))
-        exact = self._factor(t)
-        out = np.empty((batch, t.shape[1], *X.shape[1:]))
-        for member in range(batch):
-            one = slice(member, member + 1)
-            own, rates, least = X[one], w[one], floor[one]
-            times = t[member if len(t) > 1 else 0]
-
-            def slope(
-                now: float, flat: Floats, own: Floats = own, rates: Floats = rates, least: Floats = least
-            ) -> Floats:
-                L = riccati.factor(rates, own, least, np.array([[now]]))[0, 0]
-                Q = flat.reshape(L.shape)
-                return np.asarray(rates[0][:, None] * Q - 0.5 * (L @ (L.T @ Q))).ravel()
-
-            order = np.argsort(times, kind="stable")
-            ends = times[order]
-            run = solve_ivp(
-                slope,
-                (0.0, max(ends[-1], 1e-300)),
-                own[0].ravel(),
-                method="DOP853",
-                rtol=1e-12,
-                atol=1e-14,
-                t_eval=ends,
-            )
-            for place, flat in zip(order, run.y.T, strict=True):
-                L = exact[member if len(exact) > 1 else 0, place]
-                left, _, right = np.linalg.svd(L.T @ flat.reshape(L.shape))
-                out[member, place] = L @ (left @ right)
-        return out
-
 
 def _lengths(rows: Floats) -> Floats:
     return np.asarray(np.linalg.norm(rows, axis=-1))
@@ -264,6 +267,26 @@ def _lengths(rows: Floats) -> Floats:
 def _alike(arrays: list[Floats]) -> list[Floats]:
     batch = max(len(a) for a in arrays)
     return [np.broadcast_to(a, (batch, *a.shape[1:])) for a in arrays]
+
+
+def _narrowed(X: Floats, floor: Floats) -> tuple[Floats, Floats | None]:
+    """The hidden directions in which some row has more than rounding may have left in it: X in them, and these columns.
+
+    A hidden layer wider than both others is balanced only with a rank that fits into these. None: all directions are.
+    """
+    scaled = np.divide(X, floor[..., None], out=np.zeros_like(X), where=floor[..., None] > 0)
+    _, size, frame = np.linalg.svd(scaled, full_matrices=False)
+    known = size > 1
+    k = max(int(known.sum(axis=1).max(initial=0)), 1)
+    if k >= X.shape[-1]:
+        return X, None
+    hidden = transposed(frame[:, :k]) * known[:, None, :k]
+    return X @ hidden, hidden
+
+
+def _repeated(rate: Floats, directions: Floats) -> Floats:
+    """(batch, 1) for every one of the directions, columns."""
+    return np.repeat(rate, directions.shape[-1], axis=1)
 
 
 def _beside(frame: Floats, rows: Floats) -> tuple[Floats, Floats]:

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
+from pydln import _backend, _validate
 from pydln._patience import broadcast, interruptible
+from pydln.exact.grid import Grid
 
-__all__ = ["TwoLayerMode", "eigenvectors", "mean_decay", "scalar_mode", "two_layer_mode"]
+__all__ = ["TwoLayerMode", "eigenvectors", "scalar_mode", "two_layer_mode"]
 
 Floats = NDArray[Any]
 
@@ -23,47 +24,30 @@ class TwoLayerMode(NamedTuple):
     gap: Floats
 
 
-def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats) -> TwoLayerMode:
-    """`scalar_mode` on float64 arrays that broadcast, with s - ab as well; nothing is checked.
+def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats, *, with_gap: bool = True) -> TwoLayerMode:
+    """`scalar_mode` on float64 arrays that broadcast, with s - ab as well; nothing is checked. Not asked for, it is empty.
 
     With lambda = b0^2 - a0^2, kappa = sqrt(s^2 + lambda^2/4) and F = [[-lambda/2, s], [s, lambda/2]] = V diag(kappa,
     -kappa) V^T, z = V^T (a0, b0), the solution is (a, b) = e^{Ft}(a0, b0)/sqrt(N),
     N = 1 + sum_i z_i^2 (e^{2 w_i t} - 1)/(2 w_i). Since N' = N (a^2 + b^2), the gap is (s - a0 b0)/N.
     """
-    # (a, b, s) -> (a, -b, -s) is a symmetry, so that s >= 0 from here on.
-    flip = np.where(s < 0, -1.0, 1.0)
-    s, b0 = np.abs(s), b0 * flip
-    half = 0.5 * (b0 - a0) * (b0 + a0)
-    kappa, upper, lower = eigenvectors(half, s)
-    still = kappa == 0
-    safe = np.where(still, 1.0, kappa)
-    opposed = np.sign(a0) * np.sign(b0) < 0
-    # z+ vanishes on the saddle's stable manifold a0 = -b0; that factor taken out, what is left adds like signs only.
-    away = np.where(opposed, a0 + b0, 0.0)
-    along = away * lower + a0 * (away / (2 * safe)) * (a0 - b0) / (upper + lower)
-    plus = np.where(opposed & ~still, along, a0 * upper + b0 * lower)
-    minus = a0 * lower - b0 * upper
-
-    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        k = kappa * t
-        decay = np.exp(-k)
-        integral = np.where(k < 1, t * mean_decay(np.where(k < 1, 2 * k, 0.0)), -np.expm1(-2 * k) / (2 * safe))
-        grown = np.where(plus == 0, 0.0, np.abs(plus) * np.exp(0.5 * k) * np.exp(0.5 * k))
-        # Divide through by the growing exponential once it leads: nothing overflows, and plus = 0 stays an exact zero.
-        scale = np.where(grown > 1, 1 / grown, 1.0)
-        boost = np.where(grown > 1, 1 / np.abs(plus), np.exp(np.minimum(k, 700.0)))
-    lead = np.sign(plus) * np.minimum(grown, 1.0)
-    fade = minus * decay * scale
-    root = np.sqrt(integral)
-    norm = np.hypot(np.hypot(scale, lead * root), minus * scale * root)
-    # Strengths of one sign: the entries of e^{Ft}, all >= 0, act on them without cancellation, from a0 = 0 too. Opposed
-    # ones cancel on the way to the saddle, and there the eigenvectors keep the digits.
-    direct = ~opposed | (k < 0.7)
-    fast, mixed = decay * decay, s * integral
-    a = np.where(direct, (a0 * (upper**2 + fast * lower**2) + b0 * mixed) * boost, upper * lead + lower * fade) / norm
-    b = np.where(direct, (b0 * (lower**2 + fast * upper**2) + a0 * mixed) * boost, lower * lead - upper * fade) / norm
-    gap = (s - a0 * b0) * (scale / norm) ** 2
-    return TwoLayerMode(a, b * flip, gap * flip)
+    grid = Grid((a0, b0, s), t)
+    shape = (grid.count, grid.length)
+    a, b, gap = np.empty(shape), np.empty(shape), np.empty(shape if with_gap else 0)
+    first, second, target = grid.constants
+    if _backend.core.two_layer_mode(
+        a0=first,
+        b0=second,
+        s=target,
+        t=grid.times,
+        a=a,
+        b=b,
+        gap=gap if with_gap else None,
+        threads=_backend.default_threads(),
+        isa=_backend.isa(),
+    ):
+        raise KeyboardInterrupt
+    return TwoLayerMode(grid.back(a), grid.back(b), grid.back(gap) if with_gap else gap)
 
 
 def eigenvectors(half: Floats, s: Floats) -> tuple[Floats, Floats, Floats]:
@@ -75,11 +59,6 @@ def eigenvectors(half: Floats, s: Floats) -> tuple[Floats, Floats, Floats]:
     larger = np.where(still, np.sqrt(0.5), np.sqrt(0.5 * (1.0 + np.abs(half) / safe)))
     smaller = np.where(still, np.sqrt(0.5), 0.5 * (s / safe) / larger)
     return kappa, np.where(half < 0, larger, smaller), np.where(half < 0, smaller, larger)
-
-
-def mean_decay(x: Floats) -> Floats:
-    """(1 - e^{-x})/x, 1 at x = 0."""
-    return np.where(x == 0, 1.0, -np.expm1(-x) / np.where(x == 0, 1.0, x))
 
 
 @interruptible(broadcast)
@@ -121,7 +100,6 @@ def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tup
             f"a0, b0, s, t: expected shapes that broadcast, got {first.shape}, {second.shape}, {target.shape}, "
             f"{times.shape}"
         ) from None
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused as not known
-        mode = two_layer_mode(first, second, target, times)
+    mode = two_layer_mode(first, second, target, times, with_gap=False)
     a, b = (_validate.known(x, "a0, b0, s, t") for x in (mode.a, mode.b))
     return a[()], b[()]

@@ -15,7 +15,9 @@ namespace pydln {
 namespace ops {
 struct BalancedMode;
 struct GradedValues;
+struct Riccati;
 struct SingularValues;
+struct TwoLayerMode;
 }  // namespace ops
 
 enum class Layout { interleaved, rows };
@@ -36,6 +38,7 @@ template <class T>
 using NonlinearBody = Body<ops::Nonlinear<T>>;
 using ModesBody = Body<ops::Modes>;
 using GradedValuesBody = Body<ops::GradedValues>;
+using RiccatiBody = Body<ops::Riccati>;
 using SingularValuesBody = Body<ops::SingularValues>;
 
 // The instruction sets, each a namespace; those compiled in are said by definitions PYDLN_HAVE_....
@@ -55,7 +58,9 @@ using SingularValuesBody = Body<ops::SingularValues>;
   void activate_all(ops::Activation, const T* x, T* value, T* derivative, std::int64_t count); \
   ModesBody modes();                                                                           \
   void balanced_mode(const ops::BalancedMode&, Control&);                                      \
+  void two_layer_mode(const ops::TwoLayerMode&, Control&);                                     \
   GradedValuesBody graded_values();                                                            \
+  RiccatiBody riccati();                                                                       \
   SingularValuesBody singular_values();                                                        \
   }
 PYDLN_DECLARE_KERNELS(baseline)
