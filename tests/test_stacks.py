@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -527,10 +528,12 @@ def consistency() -> None:
 
 @rule("reduce.find")
 def find() -> None:
-    for task, weights in ((tasks(), starts()), (tasks(), two_layers()), (whitened(), aligned())):
-        found = reduce.find(reduce.Ensemble.of(task, weights), steps=10**6)
+    for steps, (task, weights) in itertools.product(
+        (1, 30, 1000, 30_000, 10**6), ((tasks(), starts()), (tasks(), two_layers()), (whitened(), aligned()))
+    ):
+        found = reduce.find(reduce.Ensemble.of(task, weights), steps=steps)
         for i in range(BATCH):
-            alone = reduce.find(reduce.Ensemble.of(task[i], weights[i]), steps=10**6)
+            alone = reduce.find(reduce.Ensemble.of(task[i], weights[i]), steps=steps)
             for name in ("names", "widths", "networks", "whitened", "flops", "reduced_flops"):
                 assert getattr(found[i], name) == getattr(alone[0], name), (name, i)
             for name, condition in found[i].conditions.items():
@@ -615,9 +618,9 @@ def evaluate() -> None:
 def residual() -> None:
     """Rounding of differences: nothing to compare but its size."""
     for name, task, weights in solvable():
-        if "balanced, two layers" in name:
-            task, weights = dln.Task.stack([task[i] for i in (0, 4)]), weights[[0, 4]]
         t = np.array([0.3, 2.0])
+        if "balanced, two layers" in name:  # integrated for each of eight differences
+            task, weights, t = dln.Task.stack([task[4]]), weights[4], t[:1]
         whole = exact.solve(task, weights).residual(t)
         assert whole.shape == (weights.batch, len(t))
         assert (whole < 1e-9).all(), name
