@@ -105,17 +105,19 @@ BOUNDS: dict[str, tuple[Callable[[Any], Any], Any, Any, str]] = {
     "max_step": (lambda v: flow(max_step=v), 1e-3, 0.0, "max_step"),
     "max_steps": (lambda v: flow(max_steps=v), 1, 0, "max_steps"),
     "variances": (lambda v: modes(variances=[1.0, v]), 0.0, BELOW_0, "variances"),
-    "depth of a map": (
-        lambda v: dln.end_to_end_flow(TASK, MAPS, [0.1], depth=v), 2.0, np.nextafter(2, 0), "depth"
-    ),
-    "depth of a map, one layer": (
-        lambda v: dln.end_to_end_flow(TASK, MAPS, [0.1], depth=v), 1.0, BELOW_1, "depth"
-    ),
+    "depth of a map": (lambda v: dln.end_to_end_flow(TASK, MAPS, [0.1], depth=v), 2.0, np.nextafter(2, 0), "depth"),
+    "depth of a map, one layer": (lambda v: dln.end_to_end_flow(TASK, MAPS, [0.1], depth=v), 1.0, BELOW_1, "depth"),
     "depth of a map, above one layer": (
-        lambda v: dln.end_to_end_flow(TASK, MAPS, [0.1], depth=v), 1.0, ABOVE_1, "depth"
+        lambda v: dln.end_to_end_flow(TASK, MAPS, [0.1], depth=v),
+        1.0,
+        ABOVE_1,
+        "depth",
     ),
     "depth of singular values": (
-        lambda v: dln.singular_flow(TASK, MAPS, [0.1], depth=v), 2.0, np.nextafter(2, 0), "depth"
+        lambda v: dln.singular_flow(TASK, MAPS, [0.1], depth=v),
+        2.0,
+        np.nextafter(2, 0),
+        "depth",
     ),
     "depth of rates": (lambda v: dln.singular_rates(TASK, MAPS, depth=v), 1.0, BELOW_1, "depth"),
     "plan: steps": (lambda v: dln.plan(TASK, WEIGHTS, steps=v), 0, -1, "steps"),
@@ -148,9 +150,7 @@ BOUNDS: dict[str, tuple[Callable[[Any], Any], Any, Any, str]] = {
     "exact: depth": (lambda v: exact.balanced_mode(0.1, 1.0, 1.0, depth=v), 1.0, BELOW_1, "depth"),
     "exact: scalar t": (lambda v: exact.scalar_mode(0.1, 0.1, 1.0, v), 0.0, BELOW_0, "t"),
     "exact: fraction": (lambda v: exact.escape_time(0.1, 1.0, depth=2, fraction=v), 1e-9, 0.0, "fraction"),
-    "exact: fraction, above": (
-        lambda v: exact.escape_time(0.1, 1.0, depth=2, fraction=v), BELOW_1, 1.0, "fraction"
-    ),
+    "exact: fraction, above": (lambda v: exact.escape_time(0.1, 1.0, depth=2, fraction=v), BELOW_1, 1.0, "fraction"),
     "exact: v0": (lambda v: exact.iterations_to_learn(v, 0.5, depth=2), 1e-9, 0.0, "v0"),
     "exact: v": (lambda v: exact.iterations_to_learn(0.1, v, depth=2), BELOW_1, 1.0, "v"),
     "exact: rate": (lambda v: exact.iterations_to_learn(0.1, 0.5, depth=2, rate=v), 1e-9, 0.0, "rate"),
@@ -167,7 +167,10 @@ BOUNDS: dict[str, tuple[Callable[[Any], Any], Any, Any, str]] = {
     "task: branching": (lambda v: dln.Task.hierarchy(levels=2, branching=v, features=9), 2, 1, "branching"),
     "task: flip": (lambda v: dln.Task.hierarchy(levels=2, flip=v, features=9), 0.0, BELOW_0, "flip"),
     "task: flip, above": (
-        lambda v: dln.Task.hierarchy(levels=2, flip=v, features=9), 0.5, np.nextafter(0.5, 1), "flip"
+        lambda v: dln.Task.hierarchy(levels=2, flip=v, features=9),
+        0.5,
+        np.nextafter(0.5, 1),
+        "flip",
     ),
     "task: features": (lambda v: dln.Task.hierarchy(levels=2, features=v), 1, 0, "features"),
     "task: rtol": (lambda v: whitened_data(v), 0.0, BELOW_0, "rtol"),
@@ -189,9 +192,7 @@ BOUNDS: dict[str, tuple[Callable[[Any], Any], Any, Any, str]] = {
     "law: teacher": (lambda v: spectra.MarchenkoPastur(1.0).outlier(v), 0.0, BELOW_0, "teacher"),
     "law: Jacobian depth": (lambda v: spectra.JacobianLaw("relu", depth=v, sigma_w=1.0), 1, 0, "depth"),
     "propagation: c": (lambda v: propagation.correlation_map(v, 1.0, "tanh", 1.0, 0.0), 1.0, ABOVE_1, "c"),
-    "propagation: c, below": (
-        lambda v: propagation.correlation_map(v, 1.0, "tanh", 1.0, 0.0), -1.0, -ABOVE_1, "c"
-    ),
+    "propagation: c, below": (lambda v: propagation.correlation_map(v, 1.0, "tanh", 1.0, 0.0), -1.0, -ABOVE_1, "c"),
     "propagation: q": (lambda v: propagation.length_map(v, "tanh", 1.0, 0.0), 0.0, BELOW_0, "q"),
     "propagation: sigma_w": (lambda v: propagation.length_map(1.0, "tanh", v, 0.0), 0.0, BELOW_0, "sigma_w"),
     "propagation: sigma_b": (lambda v: propagation.length_map(1.0, "tanh", 1.0, v), 0.0, BELOW_0, "sigma_b"),

@@ -87,7 +87,15 @@ def test_descent(widths, drawn, dtype, layout) -> None:
         for steps in STEPS:
             for record, at in (((), [0]), (("strengths",), [0]), (("weights",), [steps]), (ALL, [0, steps])):
                 run = dln.gradient_descent(
-                    task, weights, lr=RATES, steps=steps, record=record, at=at, throw=False, reduce="none", **DRAWN[drawn]
+                    task,
+                    weights,
+                    lr=RATES,
+                    steps=steps,
+                    record=record,
+                    at=at,
+                    throw=False,
+                    reduce="none",
+                    **DRAWN[drawn],
                 )
                 lost.append(assert_honest(run, final_loss(task), (steps, record)))
     assert min(lost) < max(lost)
@@ -151,24 +159,22 @@ def flows() -> dict[str, Any]:
     a = np.random.default_rng(1).uniform(1.0, 3.0, size=(3, 2, 4))
 
     def whole(t, record, **how):
-        return dln.gradient_flow(task, weights, t, record=record, reduce="none", throw=False, **how)
+        return dln.gradient_flow(task, weights, t, record=record, reduce="none", **how)
 
     def width(t, record, **how):
         names = tuple(n for n in record if n != "kernel_distance")
-        return dln.gradient_flow(
-            task, starts((4, 12, 3), 3, scale=1.5), t, record=names, reduce="width", throw=False, **how
-        )
+        return dln.gradient_flow(task, starts((4, 12, 3), 3, scale=1.5), t, record=names, reduce="width", **how)
 
     def of_maps(verb, depth):
         def run(t, record, **how):
             names = tuple(n for n in record if n in ("loss", "test_loss", "strengths", "product"))
-            made = verb(task, maps, t, depth=depth, record=names, throw=False, **how)
+            made = verb(task, maps, t, depth=depth, record=names, **how)
             return made if isinstance(made, dln.Trajectory) else made.trajectory
 
         return run
 
     def modes(t, record, **how):
-        return dln.mode_flow([2.0, 1.0], a, t, throw=False, **how)
+        return dln.mode_flow([2.0, 1.0], a, t, **how)
 
     return {
         "gradient_flow": whole,
@@ -182,6 +188,16 @@ def flows() -> dict[str, Any]:
 
 @pytest.mark.parametrize("verb", flows())
 def test_flows_that_may_not_take_the_steps_they_need(verb) -> None:
-    for most in (1, 2, 5):
-        run = flows()[verb]([0.0, 1e-3, 5.0], ("loss",), max_steps=most)
-        assert_honest(run, None, most)
+    """A member that was given up is an error, unless the caller wants the others."""
+    ended = set()
+    for end, most in ((5.0, 1), (5.0, 2), (5.0, 5), (1e4, 100)):
+        t = [0.0, 1e-3, end]
+        run = flows()[verb](t, ("loss",), max_steps=most, throw=False)
+        ended |= set(run.status.tolist())
+        if assert_honest(run, None, most):
+            with pytest.raises(dln.IntegrationError) as error:
+                flows()[verb](t, ("loss",), max_steps=most)
+            np.testing.assert_array_equal(error.value.trajectory.status, run.status)
+        else:
+            flows()[verb](t, ("loss",), max_steps=most)
+    assert dln.Status.STEP_LIMIT in ended

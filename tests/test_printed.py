@@ -172,8 +172,10 @@ def test_every_table_that_names_a_file_is_looked_at() -> None:
 def test_a_changed_file_runs_its_parts_again(table, kind, tmp_path, monkeypatch) -> None:
     """Any array of any file that a run file names; the same numbers written again, or other times, change nothing."""
     monkeypatch.setattr(run_module, "quick_look", lambda *_: False)
-    task = f'kind = "{kind}"\npath = "given.npz"' if table == "task" else (
-        'kind = "spectrum"\ns = [1.0]\nd_in = 3\nd_out = 2'
+    task = (
+        f'kind = "{kind}"\npath = "given.npz"'
+        if table == "task"
+        else ('kind = "spectrum"\ns = [1.0]\nd_in = 3\nd_out = 2')
     )
     start = f'kind = "{kind}"\npath = "given.npz"' if table == "start" else 'kind = "gaussian"'
     (tmp_path / "sweep.toml").write_text(BASE.format(task=task, start=start))

@@ -33,9 +33,7 @@ def mode(a0: float, b0: float, s: float, t: float) -> tuple[mp.mpf, mp.mpf, mp.m
     angle = mp.atan2(s, -half) / 2
     upper, lower = mp.cos(angle), mp.sin(angle)
     along, across = a * upper + b * lower, -a * lower + b * upper
-    root = mp.sqrt(
-        1 + along**2 * mp.expm1(2 * w * t) / (2 * w) - across**2 * mp.expm1(-2 * w * t) / (2 * w)
-    )
+    root = mp.sqrt(1 + along**2 * mp.expm1(2 * w * t) / (2 * w) - across**2 * mp.expm1(-2 * w * t) / (2 * w))
     plus, minus = along * mp.exp(w * t) / root, across * mp.exp(-w * t) / root
     now = plus * upper - minus * lower, plus * lower + minus * upper
     return (*now, s - now[0] * now[1])
@@ -53,7 +51,8 @@ STARTS = {
 def test_layers_and_what_is_left_to_learn_of_a_two_layer_mode(kind) -> None:
     """Every number to its own last digits, but for what the rounding of the exponent w t makes of it."""
     with mp.workdps(DIGITS):
-        for (a0, b0), s, times in itertools.product(STARTS[kind], (1.5, -0.4), (0.0, 1e-13, 1e-3, 0.3, 2.0, 9.0, 30.0)):
+        instants = (0.0, 1e-13, 1e-3, 0.3, 2.0, 9.0, 30.0)
+        for (a0, b0), s, times in itertools.product(STARTS[kind], (1.5, -0.4), instants):
             wanted = mode(a0, b0, s, times)
             found = two_layer_mode(*(np.array([x]) for x in (a0, b0, s, times)))
             w = float(mp.sqrt(mp.mpf(s) ** 2 + (mp.mpf(a0) ** 2 - mp.mpf(b0) ** 2) ** 2 / 4))
@@ -150,7 +149,7 @@ def test_exact_solutions_satisfy_their_equation_to_rounding(depth) -> None:
 
 
 def test_conditions_hold_up_to_their_tolerance_and_no_further() -> None:
-    """Σ_xx = I, λ-balance and alignment to 1e-12, in float32 (but for Σ_xx) to 4e-6: a third holds, thirty times not."""
+    """Σ_xx = I, λ-balance and alignment to 1e-12, in float32 but for Σ_xx to 4e-6: a third holds, thirty times not."""
     base = dln.Task.from_spectrum([2.0, 1.0, 0.5], 3, 3, seed=1)
     product = 0.3 * np.random.default_rng(0).normal(size=(3, 3))
     for dtype, tol in (("f8", 1e-12), ("f4", 4e-6)):
@@ -159,7 +158,8 @@ def test_conditions_hold_up_to_their_tolerance_and_no_further() -> None:
         for part, holds in ((1 / 3, True), (30.0, False)):
             off = np.random.default_rng(1).normal(size=(3, 3))
             off *= part * tol / np.linalg.norm(off)
-            moved = dln.Weights([lam.layers[0], (lam.layers[1] + np.linalg.norm(lam.layers[1]) * off).astype(dtype)])
+            last = lam.layers[1] + np.linalg.norm(lam.layers[1]) * off
+            moved = dln.Weights([lam.layers[0], last.astype(dtype)])
             names = {c.name: c.applies for c in exact.candidates(base, moved)}
             assert names["balanced, two layers"] == holds, (dtype, part)
             moved = dln.Weights([plain.layers[0], (plain.layers[1] + 0.5 * off).astype(dtype)])
@@ -268,7 +268,7 @@ def test_float32_costs_a_start_all_but_seven_digits() -> None:
     assert np.abs(coupled - np.diag(np.diag(coupled))).max() < 1e-7
 
 
-# ---- spectra ----------------------------------------------------------------------------------------------------------
+# ---- spectra --------------------------------------------------------------------------------------------------------
 
 
 def test_singular_values_to_rounding_of_the_largest() -> None:
@@ -280,7 +280,9 @@ def test_singular_values_to_rounding_of_the_largest() -> None:
             wanted = mp.svd_r(mp.matrix(matrix.tolist()), compute_uv=False)
             found = spectra.singular_values(matrix[None])[0]
             largest = max(wanted)
-            worst = max(worst, *(float(abs(mp.mpf(float(f)) - w) / largest) for f, w in zip(found, wanted, strict=True)))
+            worst = max(
+                worst, *(float(abs(mp.mpf(float(f)) - w) / largest) for f, w in zip(found, wanted, strict=True))
+            )
     assert worst < 3e-15
 
 

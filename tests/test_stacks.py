@@ -52,9 +52,7 @@ def rule(name: str) -> Callable[[Callable[[], object]], Callable[[], object]]:
 
 def surface() -> set[str]:
     """Every public function, and the methods of what public functions return that take members."""
-    modules = {"": dln} | {
-        name: module for name in dln.__all__ if inspect.ismodule(module := getattr(dln, name))
-    }
+    modules = {"": dln} | {name: module for name in dln.__all__ if inspect.ismodule(module := getattr(dln, name))}
     found = {
         f"{prefix}.{name}".lstrip(".")
         for prefix, module in modules.items()
@@ -63,9 +61,16 @@ def surface() -> set[str]:
     }
     for owner in (dln.Task, dln.Weights, dln.Trajectory, exact.Solution, *exact.SOLUTIONS):
         for name, thing in vars(owner).items():
-            if not name.startswith("_") and (inspect.isfunction(thing) or isinstance(thing, classmethod | staticmethod)):
+            if not name.startswith("_") and (
+                inspect.isfunction(thing) or isinstance(thing, classmethod | staticmethod)
+            ):
                 base = owner if owner in (dln.Task, dln.Weights, dln.Trajectory) else exact.Solution
-                if name not in ("conditions", "records", "modes", "layer"):  # what a new solution brings, for `Solution` alone
+                if name not in (
+                    "conditions",
+                    "records",
+                    "modes",
+                    "layer",
+                ):  # what a new solution brings, for `Solution` alone
                     found.add(f"{base.__name__}.{name}")
     return found
 
@@ -153,7 +158,7 @@ def starts(dtype: str = "f8") -> dln.Weights:
     widths = (N_IN, N_HIDDEN, N_HIDDEN, N_OUT)
     layers = [
         np.stack([rng(k, i).normal(size=(b, a)) / np.sqrt(a) for i in range(BATCH)])
-        for k, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+        for k, (a, b) in enumerate(itertools.pairwise(widths))
     ]
     R, S = turned(N_HIDDEN, 2, 1), turned(N_HIDDEN, 2, 2)
     layers[0][1], layers[2][1] = R @ R.T @ layers[0][1], layers[2][1] @ S @ S.T
@@ -181,7 +186,7 @@ def one(value: Any, i: int) -> Any:
 
 
 def same(got: Any, wanted: Any, what: str, rtol: float = 0.0) -> None:
-    """The same numbers, to the bit or to `rtol`; NaN equals NaN. Tuples, dictionaries and dataclasses by their parts."""
+    """The same numbers, to the bit or to `rtol`; NaN equals NaN. Tuples, dictionaries, dataclasses by their parts."""
     if isinstance(got, dln.Trajectory):
         same_run(got, wanted, what, rtol)
     elif isinstance(got, dln.Weights):
@@ -257,49 +262,35 @@ LIMITS: tuple[dict[str, np.ndarray], ...] = (
 
 @rule("gradient_descent")
 def descent() -> None:
-    for dtype in ("f8", "f4"):
-        for limits in LIMITS:
-            for layout in ("interleaved", "rows"):
-                for reduce in ("none", "auto"):
-                    for nesterov in (False, True):
-                        options = {"steps": 60, "record": ALL[:6] if reduce == "auto" else ALL, "throw": False}
-                        options |= {"nesterov": nesterov, "reduce": reduce, "record_every": 7}
-                        with _backend.forced(layout=layout):
-                            run = dln.gradient_descent(
-                                tasks(), starts(dtype), stop=stop_of(limits), **RATES, **options
-                            )
-                            by_member(
-                                run,
-                                lambda i: dln.gradient_descent(
-                                    tasks()[i],
-                                    starts(dtype)[i],
-                                    stop=stop_of(limits, i),
-                                    **{name: one(value, i) for name, value in RATES.items()},
-                                    **options,
-                                ),
-                                f"{dtype}, {limits}, {layout}, {reduce}",
-                            )
+    kinds = itertools.product(("f8", "f4"), LIMITS, ("interleaved", "rows"), ("none", "auto"), (False, True))
+    for dtype, limits, layout, way, nesterov in kinds:
+        options = {"record": ALL[:6] if way == "auto" else ALL, "nesterov": nesterov, "reduce": way}
+        with _backend.forced(layout=layout):
+            descent_of(tasks(), starts(dtype), limits, record_every=7, **options)
     reduced_descent()
     noisy_descent()
 
 
+def descent_of(task: dln.Task, weights: dln.Weights, limits: dict[str, np.ndarray], **options: Any) -> None:
+    how = {"steps": 60, "throw": False, **options}
+    run = dln.gradient_descent(task, weights, stop=stop_of(limits), **RATES, **how)
+
+    def alone(i: int) -> dln.Trajectory:
+        rates = {name: one(value, i) for name, value in RATES.items()}
+        return dln.gradient_descent(task[i], weights[i], stop=stop_of(limits, i), **rates, **how)
+
+    by_member(run, alone, f"{limits}, {options}")
+
+
 def reduced_descent() -> None:
-    for reduce, weights, task in (
+    for way, weights, task in (
         ("inputs", starts(), tasks()),
         ("width", two_layers(), tasks()),
         (("inputs", "width"), two_layers(), tasks()),
         ("decoupled", aligned(), whitened()),
     ):
-        options = {"steps": 60, "reduce": reduce, "throw": False}
-        options |= {"record": tuple(n for n in ALL if n != "kernel_distance" and (n != "test_loss" or task.test))}
-        run = dln.gradient_descent(task, weights, **RATES, **options)
-        by_member(
-            run,
-            lambda i: dln.gradient_descent(
-                task[i], weights[i], **{n: one(v, i) for n, v in RATES.items()}, **options
-            ),
-            str(reduce),
-        )
+        names = tuple(n for n in ALL if n != "kernel_distance" and (n != "test_loss" or task.test))
+        descent_of(task, weights, {}, reduce=way, record=names)
 
 
 @cache
@@ -348,31 +339,24 @@ T = np.concatenate([[0.0], np.geomspace(0.05, 3.0, 9)])
 
 @rule("gradient_flow")
 def flow() -> None:
-    for limits in LIMITS:
-        for layout in ("interleaved", "rows"):
-            for reduce, weights in (("none", starts()), ("auto", starts()), ("inputs", starts()), ("width", two_layers())):
-                if "steady" in limits and reduce in ("inputs", "width"):
-                    continue
-                options = {"record": ALL if reduce in ("none", "auto") else ALL[:5], "reduce": reduce, "throw": False}
-                with _backend.forced(layout=layout):
-                    run = dln.gradient_flow(tasks(), weights, T, stop=stop_of(limits), **options)
-                    by_member(
-                        run,
-                        lambda i: dln.gradient_flow(tasks()[i], weights[i], T, stop=stop_of(limits, i), **options),
-                        f"{limits}, {reduce}",
-                    )
-    run = dln.gradient_flow(whitened(), aligned(), T, reduce="decoupled", record=("loss", "weights", "drift"))
+    ways = (("none", starts()), ("auto", starts()), ("inputs", starts()), ("width", two_layers()))
+    for limits, layout, (way, weights) in itertools.product(LIMITS, ("interleaved", "rows"), ways):
+        if "steady" in limits and way in ("inputs", "width"):
+            continue  # refused
+        with _backend.forced(layout=layout):
+            flow_of(tasks(), weights, limits, record=ALL if way in ("none", "auto") else ALL[:5], reduce=way)
+    flow_of(whitened(), aligned(), {}, reduce="decoupled", record=("loss", "weights", "drift"))
+    balanced = init.balanced(starts().product() + 0.01 * maps()[0], depth=3, width=4)
+    flow_of(tasks(), balanced, {}, reduce="balanced", record=tuple(n for n in ALL if n != "kernel_distance"))
+
+
+def flow_of(task: dln.Task, weights: dln.Weights, limits: dict[str, np.ndarray], **options: Any) -> None:
+    run = dln.gradient_flow(task, weights, T, stop=stop_of(limits), throw=False, **options)
     by_member(
         run,
-        lambda i: dln.gradient_flow(
-            whitened()[i], aligned()[i], T, reduce="decoupled", record=("loss", "weights", "drift")
-        ),
-        "decoupled",
+        lambda i: dln.gradient_flow(task[i], weights[i], T, stop=stop_of(limits, i), throw=False, **options),
+        f"{limits}, {options}",
     )
-    balanced = init.balanced(starts().product() + 0.01 * maps()[0], depth=3, width=4)
-    options = {"reduce": "balanced", "record": tuple(n for n in ALL if n != "kernel_distance")}
-    run = dln.gradient_flow(tasks(), balanced, T, **options)
-    by_member(run, lambda i: dln.gradient_flow(tasks()[i], balanced[i], T, **options), "balanced")
 
 
 def maps() -> np.ndarray:
@@ -388,15 +372,18 @@ def maps() -> np.ndarray:
 
 @rule("end_to_end_flow")
 def end_to_end() -> None:
-    for depth in (1, 2, 3.7):
-        for limits in LIMITS if depth == 2 else LIMITS[:1]:
-            options = {"depth": depth, "record": ("loss", "test_loss", "strengths", "product"), "throw": False}
-            run = dln.end_to_end_flow(tasks(), maps(), T, stop=stop_of(limits), **options)
-            by_member(
-                run,
-                lambda i: dln.end_to_end_flow(tasks()[i], maps()[i], T, stop=stop_of(limits, i), **options),
-                f"depth {depth}, {limits}",
-            )
+    for depth, limits in ((1, LIMITS[0]), (3.7, LIMITS[0]), *((2, limits) for limits in LIMITS)):
+        end_to_end_of(depth, limits)
+
+
+def end_to_end_of(depth: float, limits: dict[str, np.ndarray]) -> None:
+    options = {"depth": depth, "record": ("loss", "test_loss", "strengths", "product"), "throw": False}
+    run = dln.end_to_end_flow(tasks(), maps(), T, stop=stop_of(limits), **options)
+    by_member(
+        run,
+        lambda i: dln.end_to_end_flow(tasks()[i], maps()[i], T, stop=stop_of(limits, i), **options),
+        f"depth {depth}, {limits}",
+    )
 
 
 @rule("singular_flow")
@@ -427,15 +414,28 @@ def modes() -> None:
     s, d = rng(8).uniform(0.3, 2.0, size=(BATCH, MODES)), rng(9).uniform(0.2, 1.5, size=(BATCH, MODES))
     s[4, 1], d[4, 1], s[5] = 0.0, 0.0, -s[5]
     t = np.geomspace(0.05, 30.0, 25)
-    for limits in LIMITS:
-        run = dln.mode_flow(s, a, t, variances=d, stop=stop_of(limits))
+
+    def look(limits: dict[str, np.ndarray]) -> None:
         by_member(
-            run,
-            lambda i: dln.mode_flow(
-                s[i : i + 1], a[i : i + 1], t, variances=d[i : i + 1], stop=stop_of(limits, i)
-            ),
+            dln.mode_flow(s, a, t, variances=d, stop=stop_of(limits)),
+            lambda i: dln.mode_flow(s[i : i + 1], a[i : i + 1], t, variances=d[i : i + 1], stop=stop_of(limits, i)),
             str(limits),
         )
+
+    for limits in LIMITS:
+        look(limits)
+    # A member is its modes: the worst of their ends, the most of their steps, the first time at which one stopped.
+    for most in (3, 20, 10**5):
+        whole = dln.mode_flow(s, a, t, variances=d, max_steps=most, throw=False)
+        alone = [
+            dln.mode_flow(s[:, [k]], a[:, [k]], t, variances=d[:, [k]], max_steps=most, throw=False)
+            for k in range(MODES)
+        ]
+        for name, of in (("status", np.max), ("stopped_at", np.max)):
+            np.testing.assert_array_equal(getattr(whole, name), of([getattr(one, name) for one in alone], axis=0))
+        times = [one.settings["stopped_time"] for one in alone]
+        np.testing.assert_array_equal(whole.settings["stopped_time"], np.min(times, axis=0))
+        np.testing.assert_array_equal(whole.strengths, np.concatenate([one.strengths for one in alone], axis=2))
 
 
 @rule("train_nonlinear")
@@ -499,13 +499,13 @@ def fine_tune() -> None:
 @rule("plan")
 def plan() -> None:
     """Members that are run alike stand together: as many as have the part alone."""
-    for reduce, task, weights in (
+    for way, task, weights in (
         ("none", tasks(), starts()),
         ("auto", tasks(), starts()),
         ("auto", whitened(), dln.Weights.concatenate([aligned(3, N_HIDDEN)[:3], starts()[3:]])),
     ):
-        whole = dln.plan(task, weights, reduce=reduce, steps=10**6)
-        alone = [dln.plan(task[i], weights[i], reduce=reduce, steps=10**6).parts for i in range(BATCH)]
+        whole = dln.plan(task, weights, reduce=way, steps=10**6)
+        alone = [dln.plan(task[i], weights[i], reduce=way, steps=10**6).parts for i in range(BATCH)]
         assert sum(part.members for part in whole.parts) == BATCH
 
         def kind(part: Any) -> tuple[Any, ...]:
@@ -550,10 +550,7 @@ def solvable() -> list[tuple[str, dln.Task, dln.Weights]]:
     lam = init.lambda_balanced(maps(), imbalance=np.array([0.0, -0.2, -0.5, -1e-3, -2.0, 0.0]), width=4)
     equal = init.aligned(whitened(), depth=4, strength=rng(13).uniform(0.01, 0.5, size=(BATCH, MODES)))
     scaled = dln.Task.stack(
-        [
-            dln.Task.from_covariances((0.5 + 0.3 * i) * np.eye(N_IN), whitened()[i].sigma_yx, 30.0)
-            for i in range(BATCH)
-        ]
+        [dln.Task.from_covariances((0.5 + 0.3 * i) * np.eye(N_IN), whitened()[i].sigma_yx, 30.0) for i in range(BATCH)]
     )
     of_scaled = init.aligned(scaled, depth=4, strength=rng(13).uniform(0.01, 0.5, size=(BATCH, MODES)))
     correlated = []
@@ -630,11 +627,14 @@ def residual() -> None:
 
 @rule("Solution.escape_times")
 def escape_times() -> None:
+    _, task, weights = solvable()[3]
+
+    def look(fraction: float) -> None:
+        whole = exact.solve(task, weights).escape_times(fraction)
+        by_member(whole, lambda i: exact.solve(task[i], weights[i]).escape_times(fraction), "", rtol=1e-11)
+
     for fraction in (0.1, 0.5):
-        whole = exact.solve(*solvable()[3][1:]).escape_times(fraction)
-        by_member(
-            whole, lambda i: exact.solve(solvable()[3][1][i], solvable()[3][2][i]).escape_times(fraction), "", rtol=1e-11
-        )
+        look(fraction)
 
 
 @rule("Solution.representations")
