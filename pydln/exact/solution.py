@@ -197,8 +197,9 @@ class Solution(ABC):
         times = np.atleast_1d(_validate.array(t, "t", at_least=0)).astype(np.float64)
         depth, n_in = self.start.depth, self.start.task.n_in
         task = self.start.task
-        sigma_xx, sigma_yx = (a if task.batch is None else a[:, None] for a in (task.sigma_xx, task.sigma_yx))
-        spread = np.linalg.norm(sigma_xx, 2, axis=(-2, -1))
+        # Times stand between the members and the axes of a matrix; an Σ_xx that all share has no members.
+        sigma_xx, sigma_yx = (a if a.ndim == 2 else a[:, None] for a in (task.sigma_xx, task.sigma_yx))
+        spread = np.reshape(np.linalg.norm(sigma_xx, 2, axis=(-2, -1)), (-1, 1))
         s = np.abs(self.start.modes[1]).max(axis=-1, initial=0.0)[:, None] / spread
         norms = [np.linalg.norm(w, 2, axis=(-2, -1)) for w in self.evaluate(times, record="weights").weights]
         others = sum(np.prod([n**2 for j, n in enumerate(norms) if j != k], axis=0) for k in range(depth))

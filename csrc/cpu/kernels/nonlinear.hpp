@@ -352,8 +352,10 @@ class NonlinearWorker : Layers<L>, MemberLanes<L, ops::Nonlinear<typename L::Sca
   }
 
   // ---- what happens between steps ----------------------------------------------------------------------------------
-  // Whether a look at a member is at the loss of all samples; else at that of the last minibatch, where it would be infinite too.
-  bool needs_all(const Lane& lane) const { return !drawn_ || record_due(lane) || op_.stop_loss || op_.stop_strengths; }
+  // Whether a look at a member is at the loss of all samples, as the last one is; else at that of the last minibatch.
+  bool needs_all(const Lane& lane) const {
+    return !drawn_ || record_due(lane) || lane.step == op_.steps || op_.stop_loss || op_.stop_strengths;
+  }
   bool any_needs_all() {
     count_steps();
     for (const auto& lane : lanes_)
