@@ -82,10 +82,12 @@ def learned_by(task: Task) -> tuple[Learned, Floats | None]:
     return Learned(yx @ basis, variances), basis
 
 
-def ranks(sigma: Floats, shape: tuple[int, ...]) -> Integers:
-    """How many of the singular values, (members, k), of matrices of this shape are more than rounding."""
-    rounding = max(shape[-2:]) * np.finfo(np.float64).eps
-    return np.asarray((sigma > rounding * sigma[:, :1]).sum(axis=1))
+def ranks(omega: Floats, U: Floats, sigma: Floats, Vt: Floats, rounding: float | None = None) -> Integers:
+    """Up to which of the singular values, (members, k), one is more than rounding of the terms of uᵀ Ω v."""
+    terms = np.sum(np.abs(U) * (np.abs(omega) @ transposed(np.abs(Vt))), axis=-2)
+    rounding = max(omega.shape[-2:]) * float(np.finfo(np.float64).eps) if rounding is None else rounding
+    real = sigma > rounding * terms
+    return np.asarray((real * np.arange(1, sigma.shape[1] + 1)).max(axis=1, initial=0))
 
 
 def divided(large: Floats, small: Floats, depth: float | NDArray[Any]) -> Floats:

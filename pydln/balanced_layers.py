@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from pydln.balanced import Balanced, Learned, divided, learned_by, orthonormal
+from pydln.balanced import Balanced, Learned, divided, learned_by, orthonormal, ranks
 from pydln.reduce.decay import Decay
 from pydln.reduce.decoupled import carried
 from pydln.reduce.problem import (
@@ -205,9 +205,9 @@ def balanced_groups(ensemble: Ensemble, *, stops: bool) -> list[BalancedGroup]:
         if basis is not None:
             layers[0] = layers[0] @ take(basis, cases)
         F, a, Vt = np.linalg.svd(np.broadcast_to(layers[0], (len(cases), *layers[0].shape[1:])), full_matrices=False)
-        ranks = np.maximum((a > 4 * tolerance * a[:, :1]).sum(axis=1), 1)
-        for rank in np.unique(ranks).tolist():
-            some = np.flatnonzero(ranks == rank)
+        rank_of = np.maximum(ranks(layers[0], F, a, Vt, 4 * tolerance), 1)
+        for rank in np.unique(rank_of).tolist():
+            some = np.flatnonzero(rank_of == rank)
             frames, outside = _frames(
                 [take(W, some) for W in layers],
                 F[some, :, :rank],

@@ -74,7 +74,8 @@ def end_to_end_flow(
         What is learned.
     product : (n_D, n_0) or (batch, n_D, n_0) array
         Ω at t = 0. A single one is used for every member of a batched task, and a single task for every one. Singular
-        values below max(n_0, n_D) eps of the largest count as zero where D >= 2.
+        values count as zero where D >= 2 if they are rounding: below max(n_0, n_D) eps of the terms of uᵀΩv. One along
+        the axes exists however small it is; what is rounding stays zero here, while layers would learn from it.
     t : (time,) array
         Times to record at, in units of τ = 1/lr, >= 0 and increasing; the run ends at the last.
     depth : float
@@ -145,7 +146,7 @@ class Followed:
         self.turned = omega if self.basis is None else omega @ self.basis
         self.U, self.sigma, Vt = patiently(np.linalg.svd, self.turned, full_matrices=False)
         self.V = transposed(Vt)
-        self.rank = np.broadcast_to(ranks(self.sigma, omega.shape), (self.batch,))
+        self.rank = np.broadcast_to(ranks(self.turned, self.U, self.sigma, Vt), (self.batch,))
         self.done = 0
 
     @property

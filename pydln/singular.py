@@ -88,7 +88,7 @@ def singular_rates(task: Task, product: ArrayLike, *, depth: float) -> SingularR
 def _rates(omega: Floats, E: Floats, D: float) -> SingularRates:
     U, sigma, Vt = np.linalg.svd(omega, full_matrices=True)
     V, k = Vt.T, len(sigma)
-    rank = int(ranks(sigma[None], omega.shape)[0])
+    rank = int(ranks(omega, U[None, :, :k], sigma[None], Vt[None, :k])[0])
     sigma = np.where(np.arange(k) < rank, sigma, 0.0)
     a = sigma ** (1 / D)
     blocks = confluent(a[:rank])
