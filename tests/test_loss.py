@@ -83,7 +83,7 @@ def truth(x, y, layers):
     return root, floor, float(np.linalg.norm(y) + np.linalg.norm(np.abs(x) @ size.T))
 
 
-def near(loss, floor, root, size, dtype, *, factor=16.0):
+def near(loss, floor, root, size, dtype, *, factor=32.0):
     """`loss` is the floor and half the square of a number that is `root` but for `factor` roundings of `size`."""
     eps = EPS[np.dtype(dtype)]
     rounding = factor * eps * size
