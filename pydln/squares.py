@@ -93,7 +93,7 @@ def of_covariances(sigma_xx: Floats, sigma_yx: Floats, trace_yy: Floats) -> tupl
 def of_samples(x: Floats, y: Floats, count: int) -> tuple[Squares, Floats, float]:
     """A, B, the optimum and the floor from samples in rows, by a QR of these: no covariance is formed on the way."""
     n_in = x.shape[1]
-    lengths = np.sqrt(np.sum(x * x, axis=0))
+    lengths = np.sqrt(np.einsum("ij,ij->j", x, x))
     unit = np.where(lengths > 0, lengths, 1.0)
     upper, targets, rest = _triangle(x, y, unit)
     # R = P S Qᵀ for inputs in units of their own; P turns the targets.

@@ -977,10 +977,10 @@ def _targets(
 
 def _squares_fit(a: FloatArray, name: str) -> None:
     """Refuse samples whose second moments float64 does not hold: too large, or all too small."""
-    with np.errstate(over="ignore", under="ignore"):
-        sizes = np.sum(a * a, axis=0)
-    largest = float(np.max(np.abs(a)))
-    if not np.isfinite(np.sum(sizes)):
+    with np.errstate(over="ignore"):
+        whole = np.einsum("ij,ij->", a, a)
+    largest = max(float(a.max()), -float(a.min()))
+    if not np.isfinite(whole):
         raise ValueError(f"{name}: expected numbers whose products fit in float64, got up to {largest:.3g}")
     if 0 < largest < _SMALL:
         raise ValueError(f"{name}: expected numbers whose squares fit in float64, got at most {largest:.3g}")

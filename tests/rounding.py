@@ -58,9 +58,9 @@ def error_bounds(weights, *, task, lr, momentum=0.0, weight_decay=0.0, dtype=np.
         bounds["product"][k] = spread + evaluated
         bounds["strengths"][k] = spread + evaluated + gamma * np.sqrt(ends) * np.linalg.norm(omega)
         bounds["layer_norms"][k] = moved + gamma * max(np.linalg.norm(w) for w in layers)
-        bounds["loss"][k] = _loss_error(task, omega, spread + evaluated, gamma, dtype)
+        bounds["loss"][k] = _loss_error(task, omega, spread + evaluated, gamma)
         if task.test is not None:
-            bounds["test_loss"][k] = _loss_error(task.test, omega, spread + evaluated, gamma, dtype)
+            bounds["test_loss"][k] = _loss_error(task.test, omega, spread + evaluated, gamma)
         quadratic = [a.T @ a + b @ b.T for b, a in itertools.pairwise(sizes)]
         quadratic_start = quadratic if quadratic_start is None else quadratic_start
         pairs = zip(norms, norms[1:], quadratic, quadratic_start, strict=False)
@@ -104,14 +104,14 @@ def _norm(matrices) -> float:
     return float(np.sqrt(sum(np.sum(m**2) for m in matrices)))
 
 
-def _loss_error(task, omega, spread, gamma, dtype) -> float:
-    """Of L(P) + 1/2 <E + δP, P - Ω>, P (Σ_xx + δI) = Σ_yx, δ = 0 for whitened inputs. Ω itself is `spread` off."""
+def _loss_error(task, omega, spread, gamma) -> float:
+    """Of floor + 1/2 |B - ΩA|². Ω itself is `spread` off."""
     xx, yx, size = task.sigma_xx, task.sigma_yx, np.abs(omega)
-    delta = 0.0 if task.whitened else float(np.finfo(dtype).eps) ** 0.5 * xx.diagonal().max()
-    point = np.linalg.solve(xx + delta * np.eye(len(xx)), yx.T).T
-    sizes = np.abs(yx) + size @ np.abs(xx) + delta * np.abs(point)
+    root, target = (np.eye(len(xx)), yx) if task.squares is None else (task.squares.root, task.squares.target)
+    gap = np.linalg.norm(target - omega @ root)
     moving = np.linalg.norm(yx - omega @ xx) * spread + 0.5 * np.linalg.norm(xx, 2) * spread**2
-    evaluating = gamma * (task.floor + 0.5 * np.sum(sizes * (np.abs(point) + size)))
-    # What the task and the reference leave in float64: Ω* to the condition of Σ_xx, 1/2 tr Σ_yy - ... to its terms.
+    rounded = gamma * np.linalg.norm(np.abs(target) + size @ np.abs(root))
+    evaluating = gap * rounded + 0.5 * rounded**2 + gamma * (task.floor + 0.5 * gap**2)
+    # What the task and the reference leave in float64: 1/2 tr Σ_yy - ... to its terms.
     terms = 0.5 * task.trace_yy + np.sum(size * (np.abs(yx) + 0.5 * size @ np.abs(xx)))
-    return moving + evaluating + DOUBLE * (np.linalg.cond(xx) + 2) * 4 * len(xx) * terms
+    return moving + evaluating + DOUBLE * 8 * len(xx) * terms

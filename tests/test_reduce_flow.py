@@ -186,8 +186,8 @@ def test_auto_takes_what_is_worth_its_search() -> None:
     task = dln.Task.from_spectrum([3.0, 2.0, 1.0], 40, 30, seed=2)
     record = ("loss", "strengths", "weights")
     assert both(task, aligned(task, 4, 60, 2), record=record).reduced == (("decoupled",),) * 2
-    thin = thin_task(90, 3, 6)
-    assert both(thin, low_rank((90, 200, 3), 200), record=record).reduced == (("inputs", "width"),)
+    thin = thin_task(90, 9, 6)
+    assert both(thin, low_rank((90, 200, 9), 200), record=record).reduced == (("inputs", "width"),)
     small = dln.Task.from_spectrum([3.0, 2.0], 3, 2, seed=2)
     assert both(small, aligned(small, 2, 3, 2), record=record).reduced == ((), ())
 

@@ -852,3 +852,15 @@ def test_a_float32_record_is_not_below_its_floor() -> None:
         assert task.floor <= float(run.loss[0, -1]) <= task.floor * (1 + 1e-6)
         aligned = dln.init.aligned(task, depth=2, strength=0.1, dtype=np.float32) if task.whitened else weights
         assert float(dln.gradient_descent(task, aligned, lr=0.1, steps=3000, at=[3000]).loss[0, -1]) >= task.floor
+
+
+@pytest.mark.parametrize("verb", [dln.gradient_descent, dln.gradient_flow])
+def test_moments_that_float32_loses_are_refused(verb: Any) -> None:
+    """Before any work, and not what float64 holds."""
+    how = {"lr": 0.1, "steps": 3} if verb is dln.gradient_descent else {"t": [0.0, 1.0]}
+    for a, b in ((1e-20, 1.0), (1.0, 1e-20)):
+        task = Task.from_data(a * X, b * Y)
+        with pytest.raises(ValueError, match=r"^task: expected moments that float32 holds, 9.9e-32 or more, got"):
+            verb(task, dln.Weights([np.ones((4, 6), dtype=np.float32)]), **how)
+        run = verb(task, dln.Weights([np.ones((4, 6))]), **how)
+        assert run.loss[0, 0] == pytest.approx(task.loss(np.ones((4, 6))), rel=1e-13)

@@ -10,8 +10,7 @@ void run(const ops::Flow<T>& op, const Isa& isa, Layout layout, int threads, con
          Control& control, const std::function<void()>& poll) {
   // How many steps there will be is not known: some tens, and one for every few records.
   const double steps = 50 + static_cast<double>(op.times) / 4;
-  const double flops =
-      static_cast<double>(op.batch * op.method.stages) * steps * step_flops(op.chain, !op.train.map);
+  const double flops = static_cast<double>(op.batch * op.method.stages) * steps * step_flops(op.chain, !op.train.map);
   run_body(isa.body(op, layout), op, flops, threads, memory, control, poll);
 }
 

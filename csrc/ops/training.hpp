@@ -38,9 +38,9 @@ struct Training {
   std::int64_t batch = 0;
   T* const* weights = nullptr;  // D pointers to (batch, n_l, n_{l-1}); in: start, out: weights where the member stopped
 
-  Residual<T> train;         // E
-  Residual<T> squares;       // F; absent where that is E
-  PerMember<const T> floor;  // scalar
+  Residual<T> train;             // E
+  Residual<T> squares;           // F; absent where that is E
+  PerMember<const T> floor;      // scalar
   bool task_per_member = false;  // whether any matrix of the task has a stride
   std::int64_t modes = 0;        // r
   PerMember<const T> mode_u;     // (n_D, r)
@@ -56,7 +56,7 @@ struct Training {
 // What is recorded of every network, at `times` steps or times.
 template <class T>
 struct Recording {
-  Residual<T> test;          // F of held-out data, used for test_loss
+  Residual<T> test;  // F of held-out data, used for test_loss
   PerMember<const T> test_floor;
   T* loss = nullptr;         // (batch, times)
   T* test_loss = nullptr;    // (batch, times)

@@ -336,8 +336,9 @@ class _Search:
         if self.steady:
             self.refuse("inputs", "no stop in a steady state, which looks at entries of W_1,", "stop.steady")
             return [(cases, None)]
-        # An eigh takes about 4 n³ + 1500 n² (8 ... 1500 inputs, one core), the turns of W_1 and Σ_yx the rest.
-        cost = 4.0 * n**3 + 1500.0 * n * n + 4.0 * n * n * (self.widths[1] + self.widths[-1]) + 4 * _CALL
+        # The decomposition takes twice an eigh of about 4 n³ + 1500 n² (8 ... 1500 inputs, one core), the turns of W_1
+        # and Σ_yx the rest.
+        cost = 8.0 * n**3 + 3000.0 * n * n + 4.0 * n * n * (self.widths[1] + self.widths[-1]) + 4 * _CALL
         if self.auto and cost > (self.flops - _flops(self.widths, True)) * self.steps:
             return [(cases, None)]
         column = self.columns["inputs"]

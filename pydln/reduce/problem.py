@@ -101,6 +101,20 @@ def check_fit(task: Task, weights: Weights) -> None:
             f"weights: expected {task.n_in} inputs and {task.n_out} outputs like the task, "
             f"got {weights.widths[0]} and {weights.widths[-1]}"
         )
+    _check_size(task, weights.dtype)
+
+
+def _check_size(task: Task, dtype: np.dtype[Any]) -> None:
+    """ValueError if the moments of a member are so small that working precision loses them."""
+    least = float(np.finfo(dtype).tiny / np.finfo(dtype).eps)
+    variances = np.ones(1) if task.whitened else np.diagonal(task.sigma_xx, axis1=-2, axis2=-1).max(axis=-1)
+    for name, sizes in (("sigma_xx", variances), ("trace_yy", task.trace_yy)):
+        lost = (np.asarray(sizes) > 0) & (np.asarray(sizes) < least)
+        if lost.any():
+            raise ValueError(
+                f"task: expected moments that {dtype} holds, {least:.2g} or more, "
+                f"got {name} up to {np.asarray(sizes)[lost].max():.3g}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

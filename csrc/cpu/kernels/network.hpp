@@ -87,8 +87,8 @@ class Network : protected Layers<L> {
   void load_residual(Residual& to, const ops::Residual<T>& from, int64_t lane, int64_t member) {
     L::load(to.target, lane, from.target.of(member), to.rows, to.cols, flipped_);
     if (from.map)
-      L::load(to.map, lane, from.map.of(member), flipped_ ? from.columns : inputs(),
-              flipped_ ? inputs() : from.columns, flipped_);
+      L::load(to.map, lane, from.map.of(member), flipped_ ? from.columns : inputs(), flipped_ ? inputs() : from.columns,
+              flipped_);
     if (from.diagonal) L::load(to.diagonal, lane, from.diagonal.of(member), 1, inputs(), false);
   }
   void load_scalars(int64_t lane, int64_t member) { L::set(train_.floor, lane, *training_.floor.of(member)); }
