@@ -75,11 +75,10 @@ PYDLN_INLINE State at(const Mode& m, V t) {
   const V grown = elementary::exp<double>(k, k_rest).times(size);
   // Divide through by the growing exponential once it leads: nothing overflows, and plus = 0 stays an exact zero.
   const SignedBits leads = grown > 1;
-  const V less = elementary::exp<double>(-k, -k_rest).times(m.of[kOverPlus]) * m.of[kUnit];  // 1 / grown
-  const V scale = leads ? less : splat(1.0), lead = leads ? splat(1.0) : grown;
+  const V scale = leads ? 1.0 / grown : splat(1.0), lead = leads ? splat(1.0) : grown;
   const V scaled = minus * scale;
   const V square = fma(V(lead * lead), fast.integral, fma(V(scaled * scaled), fast.integral, V(scale * scale)));
-  const V over = 1.0 / square_root(square);
+  const V root = square_root(square);
   // Strengths of one sign: the entries of e^{Ft}, all >= 0, act on them without cancellation, from a0 = 0 too. Opposed
   // ones cancel on the way to the saddle, and there the eigenvectors keep the digits.
   const SignedBits direct = (m.of[kOpposed] == 0) | (k < 0.7);
@@ -97,9 +96,9 @@ PYDLN_INLINE State at(const Mode& m, V t) {
     x.b = direct ? second : fma(m.of[kLower], with, V(-m.of[kUpper] * fade));
   }
   const SignedBits begins = t == 0;
-  x.a = begins ? m.of[kA0] : x.a * over;
-  x.b = with_sign(begins ? m.of[kB0] : x.b * over, m.of[kFlip]);
-  const V ratio = begins ? splat(1.0) : scale * over;
+  x.a = begins ? m.of[kA0] : x.a / root;
+  x.b = with_sign(begins ? m.of[kB0] : x.b / root, m.of[kFlip]);
+  const V ratio = begins ? splat(1.0) : scale / root;
   x.gap = with_sign(m.of[kGap] * ratio * ratio, m.of[kFlip]);
   return x;
 }
