@@ -82,6 +82,11 @@ class Work {
     member_ = index;
     start_ = op_.start + index * rows_ * n_;
     w_ = op_.w + index * rows_;
+    upper_ = op_.vectors + index * 2 * op_.modes;
+    lower_ = upper_ + op_.modes;
+    strengths_ = op_.strengths + index * op_.modes;
+    begin_ = op_.begin + index * rows_ * n_;
+    first_pivots_ = true;
     rate_ = op_.rate + index * (rows_ + 1);
     const double* t = op_.t + index * op_.times;
     int64_t next = 0;
@@ -150,7 +155,7 @@ class Work {
     }
   }
   void put_start(int64_t k) {
-    for (int64_t i = 0; i < rows_ * n_; ++i) parts_[i] = splat(start_[i]);
+    for (int64_t i = 0; i < rows_ * n_; ++i) parts_[i] = splat(begin_[i]);
     put(k, 1);
   }
   void give_up(int64_t next) {
@@ -204,6 +209,7 @@ class Work {
       frame(splat(t));
       orthonormalize(before_);
     }
+    first_pivots_ = t == 0;
     for (int64_t j = 0; j < n_; ++j) pivot_[j] = candidate_[j];
     for (int64_t i = 0; i < all_; ++i) column_of_[i] = -1;
     for (int64_t j = 0; j < n_; ++j) column_of_[pivot_[j]] = j;
@@ -383,11 +389,11 @@ class Work {
 
   // omega below the diagonal, from the small side.
   void rotation(V t, V* omega) {
-    const double* fold = op_.fold + member_ * 2 * op_.modes;
     const bool outer = op_.outer[member_] != 0;
     int64_t count = op_.modes;
     for (int64_t r = 0; r < op_.modes; ++r) {
-      const V plus = fold[r] * fade(r, t), minus = fold[op_.modes + r] * fade(op_.modes + r, t);
+      const V plus = (outer ? lower_[r] : upper_[r]) * fade(r, t);
+      const V minus = (outer ? -upper_[r] : lower_[r]) * fade(op_.modes + r, t);
       const V *above = basis_ + r * n_, *below = basis_ + (op_.modes + r) * n_;
       V* row = parts_ + r * n_;
       for (int64_t j = 0; j < n_; ++j) row[j] = fma(plus, above[j], Doubles(minus * below[j]));
@@ -572,9 +578,33 @@ class Work {
         const V factor = fade(row, time);
         for (int64_t j = 0; j < n_; ++j) basis_[row * n_ + j] *= factor;
       }
+      for (int64_t mode = 0; mode < op_.modes; ++mode) part(mode, time);
       solve(basis_, rows_);
       product(basis_, before_, parts_, rows_, n_);
       put(k, count);
+    }
+  }
+
+  // From rows of a mode in eigenvectors of F to those of W_1^T and W_2. While little of the smaller layer has come from the other
+  // one, it is what is left of larger numbers there: early times take the entries of e^{Ft}, none of them negative, instead.
+  void part(int64_t mode, V t) {
+    V *plus = basis_ + mode * n_, *minus = basis_ + (op_.modes + mode) * n_;
+    const double upper = upper_[mode], lower = lower_[mode], kappa = w_[mode];
+    const SignedBits early = kappa * t < 0.7;
+    const bool any = first_pivots_ && truth(early);
+    const Decay fast = decay(splat(2 * kappa), t);
+    const V grown = any ? elementary::exp<double>(early ? kappa * t : V{}, V{}).value() : V{};
+    const V mixed = strengths_[mode] * fast.integral * grown;
+    const V first = fma(fast.value, splat(lower * lower), splat(upper * upper)) * grown;
+    const V second = fma(fast.value, splat(upper * upper), splat(lower * lower)) * grown;
+    const double *a = begin_ + mode * n_, *b = begin_ + (op_.modes + mode) * n_;
+    for (int64_t j = 0; j < n_; ++j) {
+      const V x = plus[j], y = minus[j];
+      plus[j] = fma(splat(upper), x, Doubles(lower * y));
+      minus[j] = fma(splat(lower), x, Doubles(-upper * y));
+      if (!any) continue;
+      plus[j] = early ? fma(first, splat(a[j]), Doubles(mixed * b[j])) : plus[j];
+      minus[j] = early ? fma(second, splat(b[j]), Doubles(mixed * a[j])) : minus[j];
     }
   }
 
@@ -612,8 +642,9 @@ class Work {
   double* const course_;
 
   int64_t member_ = 0;
-  const double *start_ = nullptr, *w_ = nullptr, *rate_ = nullptr;
-  bool known_ = false;
+  const double *start_ = nullptr, *begin_ = nullptr, *w_ = nullptr, *rate_ = nullptr;
+  const double *upper_ = nullptr, *lower_ = nullptr, *strengths_ = nullptr;
+  bool known_ = false, first_pivots_ = true;
   double tail_step_ = 0, largest_ = 0;
 };
 
