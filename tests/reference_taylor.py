@@ -2,8 +2,8 @@
 
     W_1' = W_2ᵀE,  W_2' = E W_1ᵀ,  E = Σ_yx - W_2 W_1
 
-Numbers are multiples of 2^-bits. A step is as long as the last of its terms allow, so that 2^-(bits - 80) of a layer is
-missing, and layers much smaller than 1 have that many digits fewer.
+Numbers are multiples of 2^-bits: layers much smaller than 1 have that many fewer. A step is as long as the last of its
+terms allow, so that 1e-30 of a layer is missing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from fractions import Fraction
 import numpy as np
 
 ORDER = 40
+MISSING = 100  # bits
 
 
-def two_layers(sigma_yx, first, second, times, bits=220):
+def two_layers(sigma_yx, first, second, times, bits=180):
     """W_1 and W_2 at increasing times, float64."""
     one = 1 << bits
 
@@ -38,9 +39,7 @@ def two_layers(sigma_yx, first, second, times, bits=220):
                 E.append((S if k == 0 else 0 * S) - (np.hstack(B) @ np.vstack(A[::-1]) >> bits))
                 A.append((np.vstack(B).T @ np.vstack(E[::-1]) >> bits) // (k + 1))
                 B.append((np.hstack(E) @ np.hstack(A[k::-1]).T >> bits) // (k + 1))
-            room = [
-                (size(X[0]) - size(X[q]) - (bits - 80)) / q for X in (A, B) for q in (ORDER - 1, ORDER) if X[q].any()
-            ]
+            room = [(size(X[0]) - size(X[q]) - MISSING) / q for X in (A, B) for q in (ORDER - 1, ORDER) if X[q].any()]
             step = min(end - now, int(Fraction(2.0 ** min(room, default=60.0)) * one))
             A0, B0 = A[ORDER], B[ORDER]
             for k in range(ORDER - 1, -1, -1):

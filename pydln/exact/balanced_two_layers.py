@@ -51,7 +51,9 @@ class BalancedTwoLayers(Solution):
         begin = np.concatenate(_alike([a, b, rest_in, rest_out]), axis=1)
         self.X, self.hidden = _narrowed(self.X, self.floor)
         self.begin = begin if self.hidden is None else begin @ self.hidden
-        self.w = np.concatenate(_alike([kappa, -kappa, _repeated(-half, self.beside_in), _repeated(half, self.beside_out)]), axis=1)
+        self.w = np.concatenate(
+            _alike([kappa, -kappa, _repeated(-half, self.beside_in), _repeated(half, self.beside_out)]), axis=1
+        )
         inputs, outputs = self._halves()
         self.flow = riccati.Flow(
             w=self.w,

@@ -22,7 +22,24 @@ constexpr std::uint64_t kSignBit = std::uint64_t{1} << 63U;
 PYDLN_INLINE V with_sign(V size, V sign) { return as_doubles(as_bits(size) ^ (as_bits(sign) & kSignBit)); }
 
 // What does not depend on time; s >= 0, b turned with it: (a, b, s) -> (a, -b, -s) is a symmetry.
-enum Part { kA0, kB0, kS, kFlip, kKappa, kUpper, kLower, kUpper2, kLower2, kPlus, kUnit, kOverPlus, kMinus, kGap, kOpposed, kParts };
+enum Part {
+  kA0,
+  kB0,
+  kS,
+  kFlip,
+  kKappa,
+  kUpper,
+  kLower,
+  kUpper2,
+  kLower2,
+  kPlus,
+  kUnit,
+  kOverPlus,
+  kMinus,
+  kGap,
+  kOpposed,
+  kParts
+};
 struct Mode {
   V of[kParts];
 };
@@ -84,7 +101,8 @@ PYDLN_INLINE State at(const Mode& m, V t) {
   const SignedBits direct = (m.of[kOpposed] == 0) | (k < 0.7);
   const V mixed = m.of[kS] * fast.integral;
   const V unit = leads ? m.of[kUnit] : splat(1.0);
-  const V boost = leads ? m.of[kOverPlus] : elementary::exp<double>(elementary::at_most<double>(k, 700.0), k_rest).value();
+  const V boost =
+      leads ? m.of[kOverPlus] : elementary::exp<double>(elementary::at_most<double>(k, 700.0), k_rest).value();
   const V first = fma(m.of[kA0], fma(fast.value, m.of[kLower2], m.of[kUpper2]), V(m.of[kB0] * mixed)) * unit * boost;
   const V second = fma(m.of[kB0], fma(fast.value, m.of[kUpper2], m.of[kLower2]), V(m.of[kA0] * mixed)) * unit * boost;
   State x;
