@@ -60,13 +60,18 @@ def end_to_end_flow(
 
         dΩ/dt = Σ_{j=1}^{D} (ΩΩᵀ)^{(D-j)/D} E (ΩᵀΩ)^{(j-1)/D},   E = Σ_yx - ΩΣ_xx
 
-    (Arora, Cohen & Hazan 2018, theorem 1; t in units of τ.) The work depends neither on the depth nor on hidden widths,
-    which must only reach the rank of Ω(0). In the singular basis of Ω = U diag(σ) Vᵀ entry (i, k) of UᵀEV is multiplied
-    by (σ_i² - σ_k²) / (σ_i^{2/D} - σ_k^{2/D}), by D σ_i^{2-2/D} where these are equal: a form in which any real D >= 2
-    has a meaning. What is integrated, see `pydln.balanced`, is smooth where singular values meet, and keeps the rank of
-    Ω and the sign of its determinant, which a balanced flow of two and more layers cannot change: singular values reach
-    zero only in infinite time, and those that are zero stay. Singular values of any size are followed to `rtol` of
-    themselves.
+    (Arora, Cohen & Hazan 2018, theorem 1; t in units of τ.) The number of operations depends neither on the depth nor
+    on hidden widths, which must only reach the rank of Ω(0). This is for real depths, for ranks and determinants that
+    must be kept and for singular values far apart, not for speed: every stage takes eigenvectors, in NumPy, where
+    `gradient_flow` multiplies layers in a compiled kernel. From orthogonal starts of width 20 it took 29 times as long
+    as that at depth 4, 18 times at 10, 5 times at 30 and 1.6 times at 100; of width 50, 35 times at depth 10; in
+    batches of eight of width 20, 25, 9 and 2 times at depths 4, 10 and 30.
+
+    In the singular basis of Ω = U diag(σ) Vᵀ entry (i, k) of UᵀEV is multiplied by (σ_i² - σ_k²) / (σ_i^{2/D} -
+    σ_k^{2/D}), by D σ_i^{2-2/D} where these are equal: a form in which any real D >= 2 has a meaning. What is
+    integrated, see `pydln.balanced`, is smooth where singular values meet, and keeps the rank of Ω and the sign of
+    its determinant, which a balanced flow of two and more layers cannot change: singular values reach zero only in
+    infinite time, and those that are zero stay. Singular values of any size are followed to `rtol` of themselves.
 
     Parameters
     ----------

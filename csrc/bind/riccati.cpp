@@ -9,17 +9,18 @@ namespace {
 
 // Returns whether Ctrl-C ended the run.
 bool riccati(const py::array& start, const py::array& floor, const py::array& w, const py::array& rate,
-             const py::array& fold, const py::array& outer, std::int64_t outside_in, const py::array& t,
-             const py::array& place, const py::dict& rule, std::int64_t most_steps, const py::array& inputs,
-             const py::array& outputs, const py::object& out, const py::object& first, const py::object& second,
-             const py::array& status, int threads, const py::object& memory, const std::string& isa) {
-  if (start.ndim() != 3 || fold.ndim() != 3 || t.ndim() != 2 || inputs.ndim() != 3 || outputs.ndim() != 3)
-    throw py::value_error("start, fold, t, inputs, outputs: expected 3, 3, 2, 3 and 3 axes");
+             const py::array& vectors, const py::array& strengths, const py::array& begin, const py::array& outer,
+             std::int64_t outside_in, const py::array& t, const py::array& place, const py::dict& rule,
+             std::int64_t most_steps, const py::array& inputs, const py::array& outputs, const py::object& out,
+             const py::object& first, const py::object& second, const py::array& status, int threads,
+             const py::object& memory, const std::string& isa) {
+  if (start.ndim() != 3 || vectors.ndim() != 3 || t.ndim() != 2 || inputs.ndim() != 3 || outputs.ndim() != 3)
+    throw py::value_error("start, vectors, t, inputs, outputs: expected 3, 3, 2, 3 and 3 axes");
   ops::Riccati op;
   op.batch = start.shape(0);
   op.rows = start.shape(1);
   op.cols = start.shape(2);
-  op.modes = fold.shape(2);
+  op.modes = vectors.shape(2);
   op.outside_in = outside_in;
   op.outside_out = op.rows - 2 * op.modes - outside_in;
   op.times = t.shape(1);
@@ -30,7 +31,9 @@ bool riccati(const py::array& start, const py::array& floor, const py::array& w,
   op.floor = input<double>(floor, "floor", {op.batch, op.rows});
   op.w = input<double>(w, "w", {op.batch, op.rows});
   op.rate = input<double>(rate, "rate", {op.batch, op.rows + 1});
-  op.fold = input<double>(fold, "fold", {op.batch, 2, op.modes});
+  op.vectors = input<double>(vectors, "vectors", {op.batch, 2, op.modes});
+  op.strengths = input<double>(strengths, "strengths", {op.batch, op.modes});
+  op.begin = input<double>(begin, "begin", {op.batch, op.rows, op.cols});
   op.outer = input<std::int64_t>(outer, "outer", {op.batch});
   op.t = input<double>(t, "t", {op.batch, op.times});
   op.place = input<std::int64_t>(place, "place", {op.batch, op.times});
@@ -60,8 +63,10 @@ bool riccati(const py::array& start, const py::array& floor, const py::array& w,
 void add_riccati(py::module_& m) {
   using namespace py::literals;
   m.def("riccati", &riccati, "start"_a.noconvert(), "floor"_a.noconvert(), "w"_a.noconvert(), "rate"_a.noconvert(),
-        "fold"_a.noconvert(), "outer"_a.noconvert(), "outside_in"_a, "t"_a.noconvert(), "place"_a.noconvert(),
-        "rule"_a, "most_steps"_a, "inputs"_a.noconvert(), "outputs"_a.noconvert(), "out"_a, "first"_a, "second"_a, "status"_a.noconvert(), "threads"_a, "memory"_a, "isa"_a);
+        "vectors"_a.noconvert(), "strengths"_a.noconvert(), "begin"_a.noconvert(), "outer"_a.noconvert(),
+        "outside_in"_a, "t"_a.noconvert(), "place"_a.noconvert(), "rule"_a, "most_steps"_a, "inputs"_a.noconvert(),
+        "outputs"_a.noconvert(), "out"_a, "first"_a, "second"_a, "status"_a.noconvert(), "threads"_a, "memory"_a,
+        "isa"_a);
 }
 
 }  // namespace pydln::bind

@@ -8,8 +8,9 @@ namespace pydln::bind {
 namespace {
 
 // Returns whether Ctrl-C ended the run.
-bool two_layer_mode(const py::array& a0, const py::array& b0, const py::array& s, const py::array& t, const py::array& a,
-                    const py::array& b, const py::object& gap, int threads, const std::string& isa) {
+bool two_layer_mode(const py::array& a0, const py::array& b0, const py::array& s, const py::array& t,
+                    const py::array& a, const py::array& b, const py::object& gap, int threads,
+                    const std::string& isa) {
   ops::TwoLayerMode op;
   op.modes = static_cast<std::int64_t>(a0.size());
   op.a0 = input<double>(a0, "a0", {op.modes});
@@ -32,8 +33,8 @@ bool two_layer_mode(const py::array& a0, const py::array& b0, const py::array& s
 
 void add_two_layer_mode(py::module_& m) {
   using namespace py::literals;
-  m.def("two_layer_mode", &two_layer_mode, "a0"_a.noconvert(), "b0"_a.noconvert(), "s"_a.noconvert(),
-        "t"_a.noconvert(), "a"_a.noconvert(), "b"_a.noconvert(), "gap"_a, "threads"_a, "isa"_a);
+  m.def("two_layer_mode", &two_layer_mode, "a0"_a.noconvert(), "b0"_a.noconvert(), "s"_a.noconvert(), "t"_a.noconvert(),
+        "a"_a.noconvert(), "b"_a.noconvert(), "gap"_a, "threads"_a, "isa"_a);
 }
 
 }  // namespace pydln::bind

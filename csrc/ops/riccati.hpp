@@ -1,9 +1,13 @@
-// Operation: the matrix Riccati flow Q' = (F - QQ^T / 2) Q of symmetric F, in the eigenvectors of F: Q itself at any times, not
-// only QQ^T, which has the closed form of pydln/exact/riccati.py.
+// Operation: the matrix Riccati flow Q' = (F - QQ^T / 2) Q of symmetric F, in the eigenvectors of F: Q itself at any
+// times, not only QQ^T, which has the closed form of pydln/exact/riccati.py.
 //
-// Rows of Q that belong to modes come in pairs, those of all eigenvalues kappa first; what is outside of the modes follows, on
-// the side of inputs and on that of outputs. One of the two sides, fold_0 q_+ + fold_1 q_- for every mode and its own part
-// outside, is the small one S, and Q^TQ = |lambda| I + 2 S^TS: the imbalance lambda of two layers is conserved.
+// Rows of Q that belong to modes come in pairs, q_+ of all eigenvalues kappa first, then q_- of -kappa; what is outside
+// of the modes follows, on the side of inputs and on that of outputs. The rows of W_1^T and W_2 of a mode are
+//
+//   upper q_+ + lower q_-,   lower q_+ - upper q_-.
+//
+// One of the two sides, with its own part outside, is the small one S, and Q^TQ = |lambda| I + 2 S^TS: the imbalance
+// lambda of two layers is conserved.
 #pragma once
 
 #include "core/status.hpp"
@@ -23,25 +27,29 @@ struct Riccati {
   const double* start = nullptr;  // (batch, rows, cols)  Q at time 0
   const double* floor = nullptr;  // (batch, rows)  what rounding may have left in each row of it
   const double* w = nullptr;      // (batch, rows)  eigenvalues
-  const double* rate = nullptr;   // (batch, rows + 1)  max(w, 0), the last 0, each less the same |lambda| / 2, by a formula of its own
-  const double* fold = nullptr;   // (batch, 2, modes)
+  const double* rate =
+      nullptr;  // (batch, rows + 1)  max(w, 0), the last 0, each less the same |lambda| / 2, by a formula of its own
+  const double* vectors = nullptr;    // (batch, 2, modes)  upper, lower
+  const double* strengths = nullptr;  // (batch, modes)  s
+  const double* begin =
+      nullptr;  // (batch, rows, cols)  the rows of W_1^T and W_2 of the modes, and those outside, at time 0
   const std::int64_t* outer = nullptr;  // (batch)  1: the small side is that of outputs, 0: of inputs
   const double* t = nullptr;            // (batch, times)  >= 0, finite, increasing or equal
   const std::int64_t* place = nullptr;  // (batch, times)  where in `out` each goes
 
-  // On [0, 1]: nodes (16), integrals of the polynomials that are 1 at one node up to every node (16 of, 16 to), Legendre
-  // coefficients of these polynomials (16 degrees, 16 of).
+  // On [0, 1]: nodes (16), integrals of the polynomials that are 1 at one node up to every node (16 of, 16 to),
+  // Legendre coefficients of these polynomials (16 degrees, 16 of).
   const double* nodes = nullptr;
   const double* integrals = nullptr;
   const double* coefficients = nullptr;
 
-  // W_1^T = inputs Q and W_2 = outputs Q
+  // W_1^T and W_2 of all their rows
   std::int64_t n_in = 0, n_out = 0;
   const double* inputs = nullptr;   // (batch, n_in, rows)
   const double* outputs = nullptr;  // (batch, n_out, rows)
 
   // null: not wanted
-  double* out = nullptr;     // (batch, times, rows, cols)
+  double* out = nullptr;     // (batch, times, rows, cols)  rows as in `begin`
   double* first = nullptr;   // (batch, times, cols, n_in)
   double* second = nullptr;  // (batch, times, n_out, cols)
   Status* status = nullptr;  // (batch)  step_limit: the times that were not reached are NaN

@@ -48,12 +48,25 @@ class BalancedTwoLayers(Solution):
         self.floor = start.rounding * np.concatenate(
             _alike([both, both, _lengths(rest_in), _lengths(rest_out)]), axis=1
         )
+        begin = np.concatenate(_alike([a, b, rest_in, rest_out]), axis=1)
         self.X, self.hidden = _narrowed(self.X, self.floor)
+        self.begin = begin if self.hidden is None else begin @ self.hidden
         self.w = np.concatenate(
             _alike([kappa, -kappa, _repeated(-half, self.beside_in), _repeated(half, self.beside_out)]), axis=1
         )
+        inputs, outputs = self._halves()
         self.flow = riccati.Flow(
-            self.w, self._rates(half, kappa), self.X, self.floor, *self._smaller(half), rest_in.shape[1], *self._halves()
+            w=self.w,
+            rate=self._rates(half, kappa),
+            X=self.X,
+            floor=self.floor,
+            vectors=np.stack(_alike([self.upper, self.lower]), axis=1),
+            strengths=s,
+            begin=self.begin,
+            outer=(half[:, 0] < 0).astype(np.int64),
+            outside=rest_in.shape[1],
+            inputs=inputs,
+            outputs=outputs,
         )
 
     def _rates(self, half: Floats, kappa: Floats) -> Floats:
@@ -66,14 +79,6 @@ class BalancedTwoLayers(Solution):
             for side, directions in ((-half, self.beside_in), (half, self.beside_out))
         )
         return np.concatenate(_alike([above, np.broadcast_to(-size, kappa.shape), inner, outer, -size]), axis=1)
-
-    def _smaller(self, half: Floats) -> tuple[Floats, NDArray[np.int64]]:
-        """The layer whose Gram matrix QᵀQ = |λ|I + 2SᵀS holds twice: from rows of κ and -κ, and whether it is W_2."""
-        batch = max(len(half), len(self.X))
-        outer = np.broadcast_to(half[:, 0] < 0, (batch,))
-        upper, lower = (np.broadcast_to(a, (batch, a.shape[1])) for a in (self.upper, self.lower))
-        fold = np.where(outer[:, None, None], np.stack([lower, -upper], axis=1), np.stack([upper, lower], axis=1))
-        return fold, outer.astype(np.int64)
 
     @property
     def working(self) -> int:
@@ -115,7 +120,7 @@ class BalancedTwoLayers(Solution):
         if "drift" in names:
             found["drift"] = np.zeros((*first.shape[:2], 1))
         if "kernel_distance" in names:
-            begun = self._sides(self.X[:, None])
+            begun = self._sides(self.begin[:, None])
             found["kernel_distance"] = kernel_distance(
                 [transposed(self._inputs @ first), self._outputs @ second],
                 [transposed(self._inputs @ begun[0])[:, 0], (self._outputs @ begun[1])[:, 0]],
@@ -134,13 +139,12 @@ class BalancedTwoLayers(Solution):
         return [first, second]
 
     def _halves(self) -> tuple[Floats, Floats]:
-        """What makes W_1ᵀ and W_2 of rows in eigen-coordinates."""
+        """What makes W_1ᵀ and W_2 of their rows."""
         r = self.s.shape[-1]
-        upper, lower = self.upper[:, None], self.lower[:, None]
         V, U = self._inputs[:, 0], self._outputs[:, 0]
-        none_in, none_out = (np.zeros((1, a.shape[1], b.shape[2] - r)) for a, b in ((V, U), (U, V)))
-        first = [V[..., :r] * upper, V[..., :r] * lower, V[..., r:], none_in]
-        second = [U[..., :r] * lower, -U[..., :r] * upper, none_out, U[..., r:]]
+        none_in, none_out = (np.zeros((1, a.shape[1], b.shape[2])) for a, b in ((V, U), (U, V)))
+        first = [V[..., :r], none_in[..., :r], V[..., r:], none_in[..., r:]]
+        second = [none_out[..., :r], U[..., :r], none_out[..., r:], U[..., r:]]
         return np.concatenate(_alike(first), axis=2), np.concatenate(_alike(second), axis=2)
 
     def representations(self, t: ArrayLike) -> tuple[Floats, Floats]:
@@ -250,14 +254,10 @@ class BalancedTwoLayers(Solution):
         return np.concatenate(_alike([self.start.modes[0], self.beside_out]), axis=-1)[:, None]
 
     def _sides(self, rows: Floats) -> tuple[Floats, Floats]:
-        """W_1ᵀ and W_2 in the coordinates of the modes and what is beside them, from eigen-coordinates."""
-        r = self.s.shape[-1]
-        plus, minus = rows[..., :r, :], rows[..., r : 2 * r, :]
-        inner = rows[..., 2 * r : 2 * r + self.beside_in.shape[-1], :]
-        outer = rows[..., 2 * r + self.beside_in.shape[-1] :, :]
-        upper, lower = self.upper[:, None, :, None], self.lower[:, None, :, None]
-        first = np.concatenate([upper * plus + lower * minus, inner], axis=-2)
-        return first, np.concatenate([lower * plus - upper * minus, outer], axis=-2)
+        """W_1ᵀ and W_2 in the coordinates of the modes and what is beside them."""
+        r, inner = self.s.shape[-1], 2 * self.s.shape[-1] + self.beside_in.shape[-1]
+        first = np.concatenate([rows[..., :r, :], rows[..., 2 * r : inner, :]], axis=-2)
+        return first, np.concatenate([rows[..., r : 2 * r, :], rows[..., inner:, :]], axis=-2)
 
 
 def _lengths(rows: Floats) -> Floats:

@@ -48,21 +48,27 @@ class Flow(NamedTuple):
         OᵀQ_0.
     floor : (batch, N) array
         What rounding may have left in each row of X: where columns cancel to this, nothing is there to grow.
-    fold : (batch, 2, mode) array
-        Of the rows of κ and -κ in those of the smaller layer.
+    vectors : (batch, 2, mode) array
+        upper and lower: κ has (upper, lower), -κ has (lower, -upper).
+    strengths : (batch, mode) array
+        s.
+    begin : (batch, N, n) array
+        Rows of W_1ᵀ and of W_2 along the modes, and those outside, at t = 0.
     outer : (batch,) array of int
         1 where the second layer is the smaller one.
     outside : int
         Rows outside the modes on the side of inputs.
     inputs, outputs : (batch, n_0, N) and (batch, n_2, N) arrays
-        W_1ᵀ and W_2 of Q: the two halves of O.
+        W_1ᵀ and W_2 of their rows.
     """
 
     w: Floats
     rate: Floats
     X: Floats
     floor: Floats
-    fold: Floats
+    vectors: Floats
+    strengths: Floats
+    begin: Floats
     outer: NDArray[np.int64]
     outside: int
     inputs: Floats
@@ -89,7 +95,7 @@ def _rule() -> dict[str, Floats]:
 
 
 def states(flow: Flow, t: Floats) -> Floats:
-    """Q at times t in the eigenvectors of F.
+    """W_1ᵀ and W_2 at times t, in rows along the modes and outside of them.
 
     Parameters
     ----------
@@ -129,7 +135,9 @@ def _run(
         floor=own(flow.floor),
         w=own(flow.w),
         rate=own(flow.rate),
-        fold=own(flow.fold),
+        vectors=own(flow.vectors),
+        strengths=own(flow.strengths),
+        begin=own(flow.begin),
         outer=own(flow.outer),
         outside_in=flow.outside,
         t=own(np.take_along_axis(t, place, axis=1)),
@@ -161,7 +169,9 @@ def limit(flow: Flow) -> Floats:
     rate = np.concatenate([np.maximum(w, 0.0), np.zeros_like(w[:, :1])], axis=1)
     rows = states(flow._replace(w=w, rate=rate - rate.max(axis=1, keepdims=True)), t)[:, 0]
     # What stands still is overtaken by whatever is not, and decays where it is alone: like 1/√t.
-    return np.where((w > 0)[..., None], rows, 0.0)
+    modes = flow.strengths.shape[1]
+    moving = np.concatenate([w[:, :modes], w[:, :modes], w[:, 2 * modes :]], axis=1) > 0
+    return np.where(moving[..., None], rows, 0.0)
 
 
 def _snapped(w: Floats) -> Floats:

@@ -287,10 +287,7 @@ class ModeSolution(Solution):
         if "product" in names:
             found["product"] = self._product(u)
         if "test_loss" in names:
-            # One time at a time: all the products together may not fit in memory.
-            found["test_loss"] = np.concatenate(
-                [self.test_loss(self._product(u[:, i : i + 1])) for i in range(u.shape[1])], axis=1
-            )
+            found["test_loss"] = self._test_loss(u)
         if not {"layer_norms", "kernel_distance", "drift", "weights"} & set(names):
             return found
         squares, layers, norms = [], [], []
@@ -315,6 +312,19 @@ class ModeSolution(Solution):
             drift = [np.linalg.norm(after - before, axis=-1) for before, after in itertools.pairwise(squares)]
             found["drift"] = np.stack(drift, axis=-1) if drift else np.zeros((*u.shape[:2], 0))
         return found
+
+    def _test_loss(self, u: Floats) -> Floats:
+        """L(u*) + 1/2 Σ q (u - u*)², q = diag(VᵀΣ_xxV), q u* = diag(UᵀΣ_yxV): modes do not mix as U is orthonormal.
+
+        Where the held-out inputs have no variance, q = 0, they are not taught anything either, Σ_yx v = 0.
+        """
+        test = self.start.task.test
+        assert test is not None
+        U, V = self.frames[-1], self.frames[0]
+        q, p = np.sum(V * (test.sigma_xx @ V), axis=-2), np.sum(U * (test.sigma_yx @ V), axis=-2)
+        best = np.divide(p, q, out=np.zeros_like(p), where=q > 0)
+        least = self.test_loss(self._product(best[:, None]))
+        return np.asarray(least + 0.5 * np.sum(q[:, None] * (u - best[:, None]) ** 2, axis=-1))
 
     def _product(self, u: Floats) -> Floats:
         left, right = self.frames[-1], np.swapaxes(self.frames[0], -2, -1)

@@ -25,7 +25,7 @@ class TwoLayerMode(NamedTuple):
 
 
 def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats, *, with_gap: bool = True) -> TwoLayerMode:
-    """`scalar_mode` on float64 arrays that broadcast, with s - ab as well; nothing is checked. Not asked for, it is empty.
+    """`scalar_mode` on float64 arrays that broadcast, with s - ab as well, empty if not asked for; nothing is checked.
 
     With lambda = b0^2 - a0^2, kappa = sqrt(s^2 + lambda^2/4) and F = [[-lambda/2, s], [s, lambda/2]] = V diag(kappa,
     -kappa) V^T, z = V^T (a0, b0), the solution is (a, b) = e^{Ft}(a0, b0)/sqrt(N),

@@ -1,16 +1,18 @@
 // ops::Riccati for one instruction set; CMake compiles this source as it does body.cpp. One time a lane.
 //
-// Q = e^{Ft} Q_0 N with N N^T = M^-1, M = I + Q_0^T g Q_0, g = (e^{2wt} - 1) / 2w, asks for the columns of [Y; I], Y = sqrt(g) Q_0,
-// up to what combines them. A basis B of theirs that is the identity in n pivot rows has entries near 1 or below while these are
-// the rows that lead; what it takes to combine the columns of Q_0 so does not depend on t, only the scales of rows do. With
-// B^TB = T T^T the columns of L = e^{wt} / sqrt(g) B T^-T on the rows of Y are those of Q up to a rotation, L L^T = Q Q^T, and
+// Q = e^{Ft} Q_0 N with N N^T = M^-1, M = I + Q_0^T g Q_0, g = (e^{2wt} - 1) / 2w, asks for the columns of [Y; I], Y =
+// sqrt(g) Q_0, up to what combines them. A basis B of theirs that is the identity in n pivot rows has entries near 1 or
+// below while these are the rows that lead; what it takes to combine the columns of Q_0 so does not depend on t, only
+// the scales of rows do. With B^TB = T T^T the columns of L = e^{wt} / sqrt(g) B T^-T on the rows of Y are those of Q
+// up to a rotation, L L^T = Q Q^T, and
 //
 //   Q = L Z,   Z' = omega Z,   omega_ij = -(L^TL)_ij / 2 = -(S^TS)_ij for i > j, omega antisymmetric:
 //
-// N' = -1/2 M^-1 M' N, and N^-1 times the derivative of a combination K diag(scales) T^-T is triangular, so that the part of omega
-// below the diagonal is that of -L^TL/2. omega is known at any time, bounded, and at rest wherever nothing is being learned, however
-// fast the rest of the system could move. Steps follow its Legendre coefficients; on each the rotation is a polynomial (collocation
-// at 16 Gauss nodes), which all the times on the step read. The steps are those of the member: no time changes another.
+// N' = -1/2 M^-1 M' N, and N^-1 times the derivative of a combination K diag(scales) T^-T is triangular, so that the
+// part of omega below the diagonal is that of -L^TL/2. omega is known at any time, bounded, and at rest wherever
+// nothing is being learned, however fast the rest of the system could move. Steps follow its Legendre coefficients; on
+// each the rotation is a polynomial (collocation at 16 Gauss nodes), which all the times on the step read. The steps
+// are those of the member: no time changes another.
 #include "ops/riccati.hpp"
 
 #include "cpu/kernels/body.hpp"
@@ -30,7 +32,7 @@ constexpr double kTail = 3e-14;
 // Entries of a basis, beyond which its pivots are chosen anew; and that let it be looked at.
 constexpr double kLargest = 30, kLarge = 3;
 constexpr int64_t kMostSweeps = 40;
-constexpr double kSettled = 1e-14;  // of the last sweep but one: each leaves a tenth
+constexpr double kSettled = 1e-14;               // of the last sweep but one: each leaves a tenth
 constexpr double kLongest = 4, kShortest = 0.1;  // ratios of steps
 constexpr double kLast = 0x1.fffffffffffffp1023;
 
@@ -82,6 +84,11 @@ class Work {
     member_ = index;
     start_ = op_.start + index * rows_ * n_;
     w_ = op_.w + index * rows_;
+    upper_ = op_.vectors + index * 2 * op_.modes;
+    lower_ = upper_ + op_.modes;
+    strengths_ = op_.strengths + index * op_.modes;
+    begin_ = op_.begin + index * rows_ * n_;
+    first_pivots_ = true;
     rate_ = op_.rate + index * (rows_ + 1);
     const double* t = op_.t + index * op_.times;
     int64_t next = 0;
@@ -125,9 +132,7 @@ class Work {
 
   // The state in parts_ to its places, for some of the times in order, one a lane: as it is, and as layers.
   void put(int64_t first, int64_t count) {
-    const auto at = [&](int64_t lane) {
-      return member_ * op_.times + op_.place[member_ * op_.times + first + lane];
-    };
+    const auto at = [&](int64_t lane) { return member_ * op_.times + op_.place[member_ * op_.times + first + lane]; };
     if (op_.out)
       for (int64_t lane = 0; lane < count; ++lane) {
         double* to = op_.out + at(lane) * rows_ * n_;
@@ -150,7 +155,7 @@ class Work {
     }
   }
   void put_start(int64_t k) {
-    for (int64_t i = 0; i < rows_ * n_; ++i) parts_[i] = splat(start_[i]);
+    for (int64_t i = 0; i < rows_ * n_; ++i) parts_[i] = splat(begin_[i]);
     put(k, 1);
   }
   void give_up(int64_t next) {
@@ -173,9 +178,9 @@ class Work {
 
   double rate_of(int64_t row) const { return rate_[row < rows_ ? row : rows_]; }
 
-  // Pivot rows at time t by elimination with complete pivoting (Gauss-Jordan by columns) on rows [Y; I]. Combining columns, rows
-  // keep their scales, and these stay out of the arithmetic: they choose the pivots. If they differ from those in use, Z goes
-  // over to the new basis.
+  // Pivot rows at time t by elimination with complete pivoting (Gauss-Jordan by columns) on rows [Y; I]. Combining
+  // columns, rows keep their scales, and these stay out of the arithmetic: they choose the pivots. If they differ from
+  // those in use, Z goes over to the new basis.
   void choose_pivots(double t) {
     const double* floor = op_.floor + member_ * rows_;
     double* m = other_;
@@ -204,6 +209,7 @@ class Work {
       frame(splat(t));
       orthonormalize(before_);
     }
+    first_pivots_ = t == 0;
     for (int64_t j = 0; j < n_; ++j) pivot_[j] = candidate_[j];
     for (int64_t i = 0; i < all_; ++i) column_of_[i] = -1;
     for (int64_t j = 0; j < n_; ++j) column_of_[pivot_[j]] = j;
@@ -223,7 +229,7 @@ class Work {
   static double size_of(double x) {
     std::uint64_t word = 0;
     __builtin_memcpy(&word, &x, sizeof word);
-    return static_cast<double>(static_cast<int64_t>(word & ~(1UL << 63U))) * 0x1p-52;
+    return static_cast<double>(static_cast<int64_t>(word & ~(std::uint64_t{1} << 63U))) * 0x1p-52;
   }
 
   void eliminate(double* m) {
@@ -259,8 +265,7 @@ class Work {
 
   // B and T at times t; the largest entry of B.
   V frame(V t) {
-    for (int64_t i = 0; i < rows_; ++i)
-      root_[i] = square_root(decay(splat(2 * __builtin_fabs(w_[i])), t).integral);
+    for (int64_t i = 0; i < rows_; ++i) root_[i] = square_root(decay(splat(2 * __builtin_fabs(w_[i])), t).integral);
     for (int64_t i = rows_; i < all_; ++i) root_[i] = splat(1.0);
     for (int64_t j = 0; j < n_; ++j) inverse_[j] = 1.0 / root_[pivot_[j]];
     V most = splat(1.0);
@@ -367,8 +372,7 @@ class Work {
 #pragma GCC unroll 8
       for (int64_t p = 0; p < High; ++p)
 #pragma GCC unroll 8
-        for (int64_t q = 0; q < Wide; ++q)
-          sums[p][q] = fma(spread(a[p * inner + k]), b[k * kBlock + q], sums[p][q]);
+        for (int64_t q = 0; q < Wide; ++q) sums[p][q] = fma(spread(a[p * inner + k]), b[k * kBlock + q], sums[p][q]);
 #pragma GCC unroll 8
     for (int64_t p = 0; p < High; ++p)
 #pragma GCC unroll 8
@@ -383,11 +387,11 @@ class Work {
 
   // omega below the diagonal, from the small side.
   void rotation(V t, V* omega) {
-    const double* fold = op_.fold + member_ * 2 * op_.modes;
     const bool outer = op_.outer[member_] != 0;
     int64_t count = op_.modes;
     for (int64_t r = 0; r < op_.modes; ++r) {
-      const V plus = fold[r] * fade(r, t), minus = fold[op_.modes + r] * fade(op_.modes + r, t);
+      const V plus = (outer ? lower_[r] : upper_[r]) * fade(r, t);
+      const V minus = (outer ? -upper_[r] : lower_[r]) * fade(op_.modes + r, t);
       const V *above = basis_ + r * n_, *below = basis_ + (op_.modes + r) * n_;
       V* row = parts_ + r * n_;
       for (int64_t j = 0; j < n_; ++j) row[j] = fma(plus, above[j], Doubles(minus * below[j]));
@@ -420,8 +424,8 @@ class Work {
     return total;
   }
 
-  // omega at the nodes of a step. Returns step times its last Legendre coefficients, or -1 where the pivots do not last: then the
-  // part of the step for which they do is in tail_step_.
+  // omega at the nodes of a step. Returns step times its last Legendre coefficients, or -1 where the pivots do not
+  // last: then the part of the step for which they do is in tail_step_.
   double look(double now, double end) {
     const double step = end - now;
     double most = 0;
@@ -561,7 +565,8 @@ class Work {
   void write(int64_t first, int64_t next, double now, double end) {
     const double* t = op_.t + member_ * op_.times;
     for (int64_t i = 0; i < n_ * n_; ++i)
-      for (int64_t degree = 0; degree < kNodes; ++degree) course_[i * kNodes + degree] = coefficient(degree, slope_ + i, n_ * n_);
+      for (int64_t degree = 0; degree < kNodes; ++degree)
+        course_[i * kNodes + degree] = coefficient(degree, slope_ + i, n_ * n_);
     for (int64_t k = first; k < next; k += kLanes) {
       V time{};
       for (int64_t i = 0; i < kLanes; ++i) time[i] = t[k + i < next ? k + i : next - 1];
@@ -572,9 +577,34 @@ class Work {
         const V factor = fade(row, time);
         for (int64_t j = 0; j < n_; ++j) basis_[row * n_ + j] *= factor;
       }
+      for (int64_t mode = 0; mode < op_.modes; ++mode) part(mode, time);
       solve(basis_, rows_);
       product(basis_, before_, parts_, rows_, n_);
       put(k, count);
+    }
+  }
+
+  // From rows of a mode in eigenvectors of F to those of W_1^T and W_2. While little of the smaller layer has come from
+  // the other one, it is what is left of larger numbers there: early times take the entries of e^{Ft}, none of them
+  // negative, instead.
+  void part(int64_t mode, V t) {
+    V *plus = basis_ + mode * n_, *minus = basis_ + (op_.modes + mode) * n_;
+    const double upper = upper_[mode], lower = lower_[mode], kappa = w_[mode];
+    const SignedBits early = kappa * t < 0.7;
+    const bool any = first_pivots_ && truth(early);
+    const Decay fast = decay(splat(2 * kappa), t);
+    const V grown = any ? elementary::exp<double>(early ? kappa * t : V{}, V{}).value() : V{};
+    const V mixed = strengths_[mode] * fast.integral * grown;
+    const V first = fma(fast.value, splat(lower * lower), splat(upper * upper)) * grown;
+    const V second = fma(fast.value, splat(upper * upper), splat(lower * lower)) * grown;
+    const double *a = begin_ + mode * n_, *b = begin_ + (op_.modes + mode) * n_;
+    for (int64_t j = 0; j < n_; ++j) {
+      const V x = plus[j], y = minus[j];
+      plus[j] = fma(splat(upper), x, Doubles(lower * y));
+      minus[j] = fma(splat(lower), x, Doubles(-upper * y));
+      if (!any) continue;
+      plus[j] = early ? fma(first, splat(a[j]), Doubles(mixed * b[j])) : plus[j];
+      minus[j] = early ? fma(second, splat(b[j]), Doubles(mixed * a[j])) : minus[j];
     }
   }
 
@@ -606,14 +636,16 @@ class Work {
   const int64_t n_, rows_, all_;
   double *const ratios_, *const left_, *const other_, *const Z_, *const turned_, *const scale_;
   int64_t *const pivot_, *const candidate_, *const column_of_, *const closed_, *const ended_, *const free_;
-  V *const root_, *const inverse_, *const basis_, *const triangle_, *const diagonal_, *const before_, *const parts_, *const block_,
-      *const layer_;
+  V *const root_, *const inverse_, *const basis_, *const triangle_, *const diagonal_,
+                                                                        *const before_,
+                                                                            *const parts_, *const block_, *const layer_;
   V *const omega_, *const turn_, *const slope_;
   double* const course_;
 
   int64_t member_ = 0;
-  const double *start_ = nullptr, *w_ = nullptr, *rate_ = nullptr;
-  bool known_ = false;
+  const double *start_ = nullptr, *begin_ = nullptr, *w_ = nullptr, *rate_ = nullptr;
+  const double *upper_ = nullptr, *lower_ = nullptr, *strengths_ = nullptr;
+  bool known_ = false, first_pivots_ = true;
   double tail_step_ = 0, largest_ = 0;
 };
 

@@ -22,7 +22,24 @@ constexpr std::uint64_t kSignBit = std::uint64_t{1} << 63U;
 PYDLN_INLINE V with_sign(V size, V sign) { return as_doubles(as_bits(size) ^ (as_bits(sign) & kSignBit)); }
 
 // What does not depend on time; s >= 0, b turned with it: (a, b, s) -> (a, -b, -s) is a symmetry.
-enum Part { kA0, kB0, kS, kFlip, kKappa, kUpper, kLower, kUpper2, kLower2, kPlus, kUnit, kOverPlus, kMinus, kGap, kOpposed, kParts };
+enum Part {
+  kA0,
+  kB0,
+  kS,
+  kFlip,
+  kKappa,
+  kUpper,
+  kLower,
+  kUpper2,
+  kLower2,
+  kPlus,
+  kUnit,
+  kOverPlus,
+  kMinus,
+  kGap,
+  kOpposed,
+  kParts
+};
 struct Mode {
   V of[kParts];
 };
@@ -75,17 +92,17 @@ PYDLN_INLINE State at(const Mode& m, V t) {
   const V grown = elementary::exp<double>(k, k_rest).times(size);
   // Divide through by the growing exponential once it leads: nothing overflows, and plus = 0 stays an exact zero.
   const SignedBits leads = grown > 1;
-  const V less = elementary::exp<double>(-k, -k_rest).times(m.of[kOverPlus]) * m.of[kUnit];  // 1 / grown
-  const V scale = leads ? less : splat(1.0), lead = leads ? splat(1.0) : grown;
+  const V scale = leads ? 1.0 / grown : splat(1.0), lead = leads ? splat(1.0) : grown;
   const V scaled = minus * scale;
   const V square = fma(V(lead * lead), fast.integral, fma(V(scaled * scaled), fast.integral, V(scale * scale)));
-  const V over = 1.0 / square_root(square);
+  const V root = square_root(square);
   // Strengths of one sign: the entries of e^{Ft}, all >= 0, act on them without cancellation, from a0 = 0 too. Opposed
   // ones cancel on the way to the saddle, and there the eigenvectors keep the digits.
   const SignedBits direct = (m.of[kOpposed] == 0) | (k < 0.7);
   const V mixed = m.of[kS] * fast.integral;
   const V unit = leads ? m.of[kUnit] : splat(1.0);
-  const V boost = leads ? m.of[kOverPlus] : elementary::exp<double>(elementary::at_most<double>(k, 700.0), k_rest).value();
+  const V boost =
+      leads ? m.of[kOverPlus] : elementary::exp<double>(elementary::at_most<double>(k, 700.0), k_rest).value();
   const V first = fma(m.of[kA0], fma(fast.value, m.of[kLower2], m.of[kUpper2]), V(m.of[kB0] * mixed)) * unit * boost;
   const V second = fma(m.of[kB0], fma(fast.value, m.of[kUpper2], m.of[kLower2]), V(m.of[kA0] * mixed)) * unit * boost;
   State x;
@@ -97,9 +114,9 @@ PYDLN_INLINE State at(const Mode& m, V t) {
     x.b = direct ? second : fma(m.of[kLower], with, V(-m.of[kUpper] * fade));
   }
   const SignedBits begins = t == 0;
-  x.a = begins ? m.of[kA0] : x.a * over;
-  x.b = with_sign(begins ? m.of[kB0] : x.b * over, m.of[kFlip]);
-  const V ratio = begins ? splat(1.0) : scale * over;
+  x.a = begins ? m.of[kA0] : x.a / root;
+  x.b = with_sign(begins ? m.of[kB0] : x.b / root, m.of[kFlip]);
+  const V ratio = begins ? splat(1.0) : scale / root;
   x.gap = with_sign(m.of[kGap] * ratio * ratio, m.of[kFlip]);
   return x;
 }
