@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import ctypes
@@ -18,11 +19,22 @@ __all__ = ["abandonable", "broadcast", "interruptible", "patiently", "product"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LOOK_EVERY, _LONGEST_WAIT = 0.05, 10.0  # seconds
 _SHORT = 2**24  # operations of work that takes about a tenth of a second: n³ of a decomposition, numbers that are made
 
 
-class _AbandonedError(BaseException):
-    """Ends the thread of work that nobody waits for any more."""
+class _AbandonedError(SystemExit):
+    """Ends the thread of work that nobody waits for any more, without a word wherever it meets it."""
+
+
+_abandoned: list[threading.Thread] = []
+
+
+@atexit.register
+def _wait_for_libraries() -> None:
+    """Ends of the process come after the ends of calls of BLAS: it frees its memory then, in use or not."""
+    for thread in _abandoned:
+        thread.join(_LONGEST_WAIT)
 
 
 def abandonable(work: Callable[[], R], operations: float) -> R:
@@ -52,9 +64,11 @@ def abandonable(work: Callable[[], R], operations: float) -> R:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        thread.join()
+        while thread.is_alive():  # a signal may have reached the other thread, and is then seen here between two waits
+            thread.join(_LOOK_EVERY)
     except BaseException:
         if thread.is_alive():  # between two of its calls of libraries the thread sees this
+            _abandoned[:] = [*(other for other in _abandoned if other.is_alive()), thread]
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_AbandonedError))
         raise
     if failure:
