@@ -1,4 +1,4 @@
-"""Ctrl-C during work that a library does in one piece: the caller waits for it in a thread of its own, and stops waiting."""
+"""Ctrl-C during work that a library does in one piece: the caller waits for a thread, and stops waiting."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def abandonable(work: Callable[[], R], operations: float) -> R:
     except BaseException:
         if thread.is_alive():  # between two of its calls of libraries the thread sees this
             _abandoned[:] = [*(other for other in _abandoned if other.is_alive()), thread]
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_AbandonedError))
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_AbandonedError)
+            )
         raise
     if failure:
         raise failure[0]
@@ -91,8 +93,8 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
 def interruptible(operations: Callable[P, float]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator for functions that change nothing but what they return; see `abandonable`.
 
-    `operations` gets the arguments and says how much work they make, about. What it cannot make sense of is nothing: the
-    function itself says what is wrong with its arguments.
+    `operations` gets the arguments and says how much work they make, about. What it cannot make sense of is nothing:
+    the function itself says what is wrong with its arguments.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -18,8 +18,8 @@ __all__ = [
     "fits_in_memory",
     "free_memory",
     "instance",
-    "known",
     "integer",
+    "known",
     "names",
     "number",
     "per_member",
@@ -215,7 +215,9 @@ def known(values: FloatArray, names: str) -> FloatArray:
     """`values`, worked out from the arguments `names`; ValueError if they cannot be told in float64."""
     for first in range(0, values.size, 2**22):  # few at once: Ctrl-C is seen between them
         if not np.isfinite(values.reshape(-1)[first : first + 2**22]).all():
-            raise ValueError(f"{names}: expected numbers that float64 can follow to the end, got some so far apart that it cannot")
+            raise ValueError(
+                f"{names}: expected numbers that float64 can follow to the end, got some so far apart that it cannot"
+            )
     return values
 
 

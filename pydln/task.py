@@ -478,7 +478,11 @@ class Task:
         return _of_modes(modes, floor=max(0.5 * (trace - explained), 0.0), name=name)
 
     @classmethod
-    @interruptible(lambda _, levels=5, branching=2, *__, features=1000, **___: branching ** (3.0 * levels) + features * branching ** (2.0 * levels))
+    @interruptible(
+        lambda _, levels=5, branching=2, *__, features=1000, **___: (
+            branching ** (3.0 * levels) + features * branching ** (2.0 * levels)
+        )
+    )
     def hierarchy(
         cls,
         levels: int = 5,

@@ -167,7 +167,7 @@ def _nearest(found: Candidates) -> Candidate:
 
 
 def _enough(start: Start, nearest: Candidate) -> float | None:
-    """A tolerance with which the solution would apply, tried; None where only one that leaves a percent out would do."""
+    """A tolerance with which the solution would apply, tried; None where one would leave a percent out."""
     solution = next(s for s in SOLUTIONS if s.name == nearest.name)
     wanted = _excess(nearest) * max(start.tolerance, 1e-16)
     for tol in (1.1 * wanted, 11 * wanted, 110 * wanted):
