@@ -579,7 +579,7 @@ def _batch_with_rates(sizes: dict[str, int], steps: int) -> int:
     ):
         raise ValueError(
             f"lr: expected a number, or a rate for each member of a batch, got {batch} of them for {steps} steps of "
-            f"one start: rates that change from step to step are not known here, and for {batch} members repeat the start, "
+            f"one start: rates that change from step to step are not known here; for {batch} members repeat the start, "
             f"weights[[0] * {batch}]"
         )
     return batch

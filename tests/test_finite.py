@@ -292,7 +292,7 @@ def test_advice_is_what_the_verb_can_take() -> None:
         (lambda: dln.gradient_descent(task, weights, lr=1e3, steps=50), "try a smaller lr, below 2/λ_max"),
         (
             lambda: dln.train_nonlinear(np.eye(3), np.ones((3, 2)), weights, **nonlinear),
-            "smaller lr, or a smaller start",
+            "or a smaller start",
         ),
         (lambda: dln.gradient_flow(task, weights, [50.0], method="rk4", step=10.0), "try a shorter step"),
         (lambda: dln.gradient_flow(task, weights, [50.0], max_steps=3), "allow more steps"),
