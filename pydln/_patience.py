@@ -90,7 +90,7 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     return abandonable(functools.partial(np.matmul, a, b), float(max(a.size * b.shape[-1], b.size * a.shape[-2])))
 
 
-def interruptible(operations: Callable[P, float]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def interruptible(operations: Callable[..., float]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator for functions that change nothing but what they return; see `abandonable`.
 
     `operations` gets the arguments and says how much work they make, about. What it cannot make sense of is nothing:

@@ -80,8 +80,8 @@ def _not_finite(run: Trajectory) -> dict[int, _Lost]:
                         found[member] = _Lost(name, place)
     for a in () if run.final is None else run.final.layers:
         if not _all_finite(a):
-            for member in np.flatnonzero(succeeded & ~np.isfinite(a).all(axis=(1, 2))):
-                found.setdefault(int(member), _Lost("final", run.t.shape[-1]))
+            for which in np.flatnonzero(succeeded & ~np.isfinite(a).all(axis=(1, 2))):
+                found.setdefault(int(which), _Lost("final", run.t.shape[-1]))
     return found
 
 
@@ -140,8 +140,8 @@ def _sentence(run: Trajectory, lost: dict[int, _Lost], advice: str, others: str)
     which = ", ".join(str(i) for i in members[:5]) + (", …" if members.size > 5 else "")
     count = f"{members.size} of {run.batch} members"
     if run.source in _STEPS:
-        first = members[np.argmin(run.stopped_at[members])]
-        why = f", where {_what(run, lost[first])}" if first in lost else ""
+        first = int(members[np.argmin(run.stopped_at[members])])
+        why = f", where {_what(run, lost[first])}" if first in lost and lost[first].name != "loss" else ""
         where = f"diverged (member {which}; the first at step {run.stopped_at[first]}{why})"
         return f"{count} {where}: {advice or _to_try(run, Status.DIVERGED)}; {others}"
     member = int(members[0])

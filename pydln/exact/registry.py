@@ -67,7 +67,7 @@ def _work(task: Task, weights: Weights, **_: Any) -> float:
     """About the work of a look at every layer in the modes of the task, see `pydln._patience`."""
     modes = min(task.n_in, task.n_out)
     members = max(weights.batch, task.batch or 1)
-    return float(members) * (sum(w[0].size for w in weights.layers) * modes + (not task.whitened) * task.n_in**3)
+    return float(members * (sum(w[0].size for w in weights.layers) * modes + (not task.whitened) * task.n_in**3))
 
 
 @interruptible(_work)

@@ -25,7 +25,7 @@ def _work(
 ) -> float:
     modes = task.modes.s.shape[-1]
     widest = max((task.n_in, task.n_out, *(np.atleast_1d(width) if width is not None else ())))
-    return float(max(batch or 1, task.batch or 1, len(np.atleast_1d(strength)))) * depth * widest**2 * modes
+    return float(max(batch or 1, task.batch or 1, len(np.atleast_1d(strength))) * depth * widest**2 * modes)
 
 
 @interruptible(_work)
