@@ -18,7 +18,7 @@ from pydln.exact import solution as solutions
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers on this system")
 
 # Of a promise of a tenth of a second: what a crowded machine's caches and schedulers add to processor time.
-MOST = 0.6
+MOST = 1.0
 
 
 def test_work_in_a_thread_is_what_it_is_without() -> None:
@@ -163,7 +163,7 @@ def test_exact_solutions_are_worked_out_in_pieces(size, monkeypatch) -> None:
 REAL = {
     "orthogonal": lambda: dln.init.orthogonal((1200, 1200, 1200)),
     "from_data": lambda: [dln.Task.from_data(np.ones((30000, 700)), np.ones((30000, 5))) for _ in range(9)],
-    "evaluate": lambda: [_many().evaluate(np.linspace(0, 9, 300), record=("product", "loss")) for _ in range(9)],
+    "evaluate": lambda: [_many().evaluate(np.linspace(0, 9, 100), record=("product", "loss")) for _ in range(30)],
     "singular_values": lambda: spectra.singular_values(np.random.default_rng(0).standard_normal((60, 250, 250))),
 }
 
