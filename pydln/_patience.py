@@ -1,7 +1,8 @@
-"""Ctrl-C during work that a library does in one piece: the caller waits for it in a thread of its own, and stops waiting."""
+"""Ctrl-C during work that a library does in one piece: the caller waits for a thread, and stops waiting."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import ctypes
@@ -18,11 +19,22 @@ __all__ = ["abandonable", "broadcast", "interruptible", "patiently", "product"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LOOK_EVERY, _LONGEST_WAIT = 0.05, 10.0  # seconds
 _SHORT = 2**24  # operations of work that takes about a tenth of a second: n³ of a decomposition, numbers that are made
 
 
-class _AbandonedError(BaseException):
-    """Ends the thread of work that nobody waits for any more."""
+class _AbandonedError(SystemExit):
+    """Ends the thread of work that nobody waits for any more, without a word wherever it meets it."""
+
+
+_abandoned: list[threading.Thread] = []
+
+
+@atexit.register
+def _wait_for_libraries() -> None:
+    """Ends of the process come after the ends of calls of BLAS: it frees its memory then, in use or not."""
+    for thread in _abandoned:
+        thread.join(_LONGEST_WAIT)
 
 
 def abandonable(work: Callable[[], R], operations: float) -> R:
@@ -52,10 +64,14 @@ def abandonable(work: Callable[[], R], operations: float) -> R:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        thread.join()
+        while thread.is_alive():  # a signal may have reached the other thread, and is then seen here between two waits
+            thread.join(_LOOK_EVERY)
     except BaseException:
         if thread.is_alive():  # between two of its calls of libraries the thread sees this
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_AbandonedError))
+            _abandoned[:] = [*(other for other in _abandoned if other.is_alive()), thread]
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_AbandonedError)
+            )
         raise
     if failure:
         raise failure[0]
@@ -74,11 +90,11 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     return abandonable(functools.partial(np.matmul, a, b), float(max(a.size * b.shape[-1], b.size * a.shape[-2])))
 
 
-def interruptible(operations: Callable[P, float]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def interruptible(operations: Callable[..., float]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator for functions that change nothing but what they return; see `abandonable`.
 
-    `operations` gets the arguments and says how much work they make, about. What it cannot make sense of is nothing: the
-    function itself says what is wrong with its arguments.
+    `operations` gets the arguments and says how much work they make, about. What it cannot make sense of is nothing:
+    the function itself says what is wrong with its arguments.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -20,9 +20,9 @@ __all__ = [
     "flag",
     "free_memory",
     "instance",
-    "known",
     "integer",
     "is_single",
+    "known",
     "names",
     "number",
     "per_member",
@@ -334,7 +334,9 @@ def known(values: FloatArray, names: str) -> FloatArray:
     """`values`, worked out from the arguments `names`; ValueError if they cannot be told in float64."""
     for first in range(0, values.size, 2**22):  # few at once: Ctrl-C is seen between them
         if not np.isfinite(values.reshape(-1)[first : first + 2**22]).all():
-            raise ValueError(f"{names}: expected numbers that float64 can follow to the end, got some so far apart that it cannot")
+            raise ValueError(
+                f"{names}: expected numbers that float64 can follow to the end, got some so far apart that it cannot"
+            )
     return values
 
 

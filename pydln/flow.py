@@ -87,8 +87,8 @@ def gradient_descent(
         The starts. Float32 weights are trained in float32, float64 in float64. A single start is used for every member
         when `task`, `lr` or another argument has several; so is a single task.
     lr : float or (batch,) array
-        Learning rate η, > 0; an array is a rate for each member, not for each step. Where nothing but the rates says how
-        many members there are, as many rates as steps are refused.
+        Learning rate η, > 0; an array is a rate for each member, not for each step. Where nothing but the rates says
+        how many members there are, as many rates as steps are refused.
     steps : int
         Number of steps, >= 0.
     at : 1-D array of int, optional
@@ -98,8 +98,8 @@ def gradient_descent(
     record : sequence of str
         Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV), signed), ``product`` (Ω), ``layer_norms``
         (Frobenius), ``kernel_distance`` (1 - ⟨K, K(0)⟩ / (‖K‖ ‖K(0)‖) of the tangent kernel K on the inputs, 0 in the
-        lazy limit; in working precision, so some eps off; 0 where K is zero and stays so), ``drift`` (‖C_l(t) - C_l(0)‖,
-        C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow), ``weights``.
+        lazy limit; in working precision, so some eps off; 0 where K is zero and stays so), ``drift``
+        (‖C_l(t) - C_l(0)‖, C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow), ``weights``.
     momentum : float or (batch,) array
         μ, 0 <= μ < 1: heavy-ball unless `nesterov`.
     nesterov : bool
@@ -257,9 +257,7 @@ def prepare(
     return Prepared(run, settings)
 
 
-def _wanted(
-    reduce: object, names: tuple[str, ...], drawn: noises.Checked | None
-) -> tuple[str | tuple[str, ...], str]:
+def _wanted(reduce: object, names: tuple[str, ...], drawn: noises.Checked | None) -> tuple[str | tuple[str, ...], str]:
     """The reductions to look for, and why none is where the run rules them out."""
     wanted = reductions.asked(reduce)
     for there, what, because in (
@@ -578,10 +576,15 @@ def _batch(sizes: dict[str, int]) -> int:
 def _batch_with_rates(sizes: dict[str, int], steps: int) -> int:
     """`_batch`, but for rates that could as well be meant one for each step."""
     batch = _batch(sizes)
-    if batch > 1 and isinstance(steps, int | np.integer) and batch == steps and _batch({name: n for name, n in sizes.items() if name != "lr"}) == 1:
+    if (
+        batch > 1
+        and isinstance(steps, int | np.integer)
+        and batch == steps
+        and _batch({name: n for name, n in sizes.items() if name != "lr"}) == 1
+    ):
         raise ValueError(
-            f"lr: expected a number, or a rate for each member of a batch, got {batch} of them for {steps} steps of one "
-            f"start: rates that change from step to step are not known here, and for {batch} members repeat the start, "
+            f"lr: expected a number, or a rate for each member of a batch, got {batch} of them for {steps} steps of "
+            f"one start: rates that change from step to step are not known here; for {batch} members repeat the start, "
             f"weights[[0] * {batch}]"
         )
     return batch

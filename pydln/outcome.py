@@ -36,9 +36,9 @@ def judged(
 ) -> Trajectory:
     """The one end of every verb: `run`, or the error that it ends with.
 
-    No member whose records or final weights are not finite up to where it stopped is a success, whatever its kernel says:
-    it has diverged, and `stopped_at` is the step of the first such record (of a flow ``stopped_time`` its time). What was
-    computed stays as it is.
+    No member whose records or final weights are not finite up to where it stopped is a success, whatever its kernel
+    says: it has diverged, and `stopped_at` is the step of the first such record (of a flow ``stopped_time`` its time).
+    What was computed stays as it is.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ def _not_finite(run: Trajectory) -> dict[int, _Lost]:
                         found[member] = _Lost(name, place)
     for a in () if run.final is None else run.final.layers:
         if not _all_finite(a):
-            for member in np.flatnonzero(succeeded & ~np.isfinite(a).all(axis=(1, 2))):
-                found.setdefault(int(member), _Lost("final", run.t.shape[-1]))
+            for which in np.flatnonzero(succeeded & ~np.isfinite(a).all(axis=(1, 2))):
+                found.setdefault(int(which), _Lost("final", run.t.shape[-1]))
     return found
 
 
@@ -110,7 +110,9 @@ def _reached(run: Trajectory, rows: slice) -> NDArray[np.bool_]:
     if "stopped_time" not in run.settings:
         return np.ones((1, run.t.shape[-1]), dtype=bool)
     times = run.t if run.t.ndim == 1 else run.t[rows]
-    return np.asarray((times <= run.settings["stopped_time"][rows, None]) | (run.status[rows, None] == Status.COMPLETED))
+    return np.asarray(
+        (times <= run.settings["stopped_time"][rows, None]) | (run.status[rows, None] == Status.COMPLETED)
+    )
 
 
 def _given_up(run: Trajectory, lost: dict[int, _Lost]) -> Trajectory:
@@ -138,14 +140,16 @@ def _sentence(run: Trajectory, lost: dict[int, _Lost], advice: str, others: str)
     which = ", ".join(str(i) for i in members[:5]) + (", …" if members.size > 5 else "")
     count = f"{members.size} of {run.batch} members"
     if run.source in _STEPS:
-        first = members[np.argmin(run.stopped_at[members])]
-        why = f", where {_what(run, lost[first])}" if first in lost else ""
+        first = int(members[np.argmin(run.stopped_at[members])])
+        why = f", where {_what(run, lost[first])}" if first in lost and lost[first].name != "loss" else ""
         where = f"diverged (member {which}; the first at step {run.stopped_at[first]}{why})"
         return f"{count} {where}: {advice or _to_try(run, Status.DIVERGED)}; {others}"
     member = int(members[0])
     status = Status(int(run.status[member]))
     how = f"has values that are not finite: {_what(run, lost[member])}" if member in lost else status.meaning
-    return f"{count} did not reach the end (member {which}): the first {how}; {advice or _to_try(run, status)}; {others}"
+    return (
+        f"{count} did not reach the end (member {which}): the first {how}; {advice or _to_try(run, status)}; {others}"
+    )
 
 
 def _what(run: Trajectory, lost: _Lost) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln._patience import patiently
 from pydln.balanced import Balanced, confluent, divided, ranks
 from pydln.end_to_end import Followed, depth_of, maps_of
 from pydln.flow import Progress, Stop, _batch
@@ -86,7 +87,7 @@ def singular_rates(task: Task, product: ArrayLike, *, depth: float) -> SingularR
 
 
 def _rates(omega: Floats, E: Floats, D: float) -> SingularRates:
-    U, sigma, Vt = np.linalg.svd(omega, full_matrices=True)
+    U, sigma, Vt = patiently(np.linalg.svd, omega, full_matrices=True)
     V, k = Vt.T, len(sigma)
     rank = int(ranks(omega, U[None, :, :k], sigma[None], Vt[None, :k])[0])
     sigma = np.where(np.arange(k) < rank, sigma, 0.0)
@@ -94,9 +95,9 @@ def _rates(omega: Floats, E: Floats, D: float) -> SingularRates:
     blocks = confluent(a[:rank])
     for block in blocks:
         inner = U[:, block].T @ E @ V[:, block]
-        turn = np.linalg.eigh(0.5 * (inner + inner.T))[1][:, ::-1]
+        turn = patiently(np.linalg.eigh, 0.5 * (inner + inner.T))[1][:, ::-1]
         U[:, block], V[:, block] = U[:, block] @ turn, V[:, block] @ turn
-    left, _, right = np.linalg.svd(U[:, rank:].T @ E @ V[:, rank:])
+    left, _, right = patiently(np.linalg.svd, U[:, rank:].T @ E @ V[:, rank:])
     U[:, rank:], V[:, rank:] = U[:, rank:] @ left, V[:, rank:] @ right.T
     U, V = U[:, :k], V[:, :k]
 

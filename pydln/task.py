@@ -50,13 +50,13 @@ class Modes(NamedTuple):
 def _work_of_data(_: Any, X: Any, Y: Any, *, X_test: Any = None, **__: Any) -> float:
     """About the work of second moments and of what is decomposed of them, see `pydln._patience`."""
     n_in, n_out = X.shape[-1], Y.shape[-1]
-    return float(X.size + (0 if X_test is None else X_test.size)) * (n_in + n_out) + float(n_in) ** 3
+    return float((X.size + (0 if X_test is None else X_test.size)) * (n_in + n_out) + n_in**3)
 
 
 def _work_of_covariances(_: Any, sigma_xx: Any, sigma_yx: Any, *__: Any, **___: Any) -> float:
     *members, n_out, n_in = sigma_yx.shape
     own = float(n_in) * min(n_in, n_out) ** 2 + (0 if sigma_xx is None else float(n_in) ** 3)
-    return float(max(members, default=1)) * own
+    return float(max(members, default=1) * own)
 
 
 def _work_of_modes(_: Any, s: Any, d_in: int, d_out: int, *__: Any, samples: int | None = None, **___: Any) -> float:
@@ -507,7 +507,11 @@ class Task:
         return _of_modes(modes, floor=max(0.5 * (trace - explained), 0.0), name=name)
 
     @classmethod
-    @interruptible(lambda _, levels=5, branching=2, *__, features=1000, **___: branching ** (3.0 * levels) + features * branching ** (2.0 * levels))
+    @interruptible(
+        lambda _, levels=5, branching=2, *__, features=1000, **___: (
+            branching ** (3.0 * levels) + features * branching ** (2.0 * levels)
+        )
+    )
     def hierarchy(
         cls,
         levels: int = 5,

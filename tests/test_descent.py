@@ -623,9 +623,9 @@ def test_the_loss_keeps_its_digits_near_a_minimum_of_zero(whiten) -> None:
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("normalize", ["mean", "sum"])
 def test_sgd_on_the_mean_squared_error_of_deep_learning_libraries(depth, normalize) -> None:
-    """What the README says of torch.nn.functional.mse_loss with SGD, written out: mean over samples and outputs, no half."""
+    """What the README says of torch.nn.functional.mse_loss with SGD: mean over samples and outputs, no half."""
     rng = np.random.default_rng(depth)
-    samples, widths = 11, (5, 6, 7)[:depth] + (3,)
+    samples, widths = 11, (*(5, 6, 7)[:depth], 3)
     x, y = rng.normal(size=(samples, 5)), rng.normal(size=(samples, 3))
     layers = [0.5 * rng.normal(size=(n, m)) for m, n in itertools.pairwise(widths)]
     start, rate, decay, momentum, n_out = dln.Weights(layers), 0.07, 0.02, 0.6, 3
@@ -658,7 +658,9 @@ def test_sgd_on_the_mean_squared_error_of_deep_learning_libraries(depth, normali
 
 def test_as_many_rates_as_steps_are_refused_where_they_may_be_meant_as_a_schedule() -> None:
     task, one, rates = some_task(3, 2, whiten=True), starts((3, 4, 2)), np.linspace(0.01, 0.02, 7)
-    with pytest.raises(ValueError, match=r"^lr: expected .* got 7 of them for 7 steps of one start: .*weights\[\[0\] \* 7\]"):
+    with pytest.raises(
+        ValueError, match=r"^lr: expected .* got 7 of them for 7 steps of one start: .*weights\[\[0\] \* 7\]"
+    ):
         dln.gradient_descent(task, one, lr=rates, steps=7)
     with pytest.raises(ValueError, match=r"^lr: expected"):
         dln.train_nonlinear(np.eye(3), np.ones((3, 2)), one, lr=rates, steps=7)

@@ -394,7 +394,7 @@ def test_inputs_that_only_want_scaling():
 @pytest.mark.parametrize("size", [1e-11, 8.6e-6, 1e-3])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_the_nearest_condition_is_that_nearest_in_units_of_its_tolerance(size, dtype):
-    """lambda-balanced but for `size`, and far from aligned: what is named is balance, and the tolerance that accepts it."""
+    """lambda-balanced but for `size`, far from aligned: balance is named, and the tolerance that accepts it."""
     if dtype == np.float32 and size < 1e-5:
         return
     task = whitened(4, 3, [2.0, 1.0, 0.5])

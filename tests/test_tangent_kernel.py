@@ -125,8 +125,10 @@ def test_a_kernel_of_zero_does_not_move(whiten, dtype) -> None:
     (np.float64, (2, 4, 3, 3, 5, 4), 80),
 ])  # fmt: skip
 def test_the_size_of_the_layers_does_not_matter(dtype, widths, power) -> None:
-    """c W learns c^D Σ_yx at the rate c^(2-2D) lr as W learns Σ_yx at lr, by the same bits where c is a power of two: K is
-    c^(2D-2) times what it was, its square beyond the range of the numbers."""
+    """c W learns c^D Σ_yx at the rate c^(2-2D) lr as W learns Σ_yx at lr, by the same bits where c is a power of two.
+
+    K is c^(2D-2) times what it was, its square beyond the range of the numbers.
+    """
     one, weights, D = some_task(widths[0], widths[-1], whiten=True), starts(widths, 9, dtype=dtype), len(widths) - 1
     how = {"steps": 30, "record_every": 10, "record": "kernel_distance"}
     for isa, layout in KERNELS:

@@ -67,7 +67,7 @@ def _work(task: Task, weights: Weights, **_: Any) -> float:
     """About the work of a look at every layer in the modes of the task, see `pydln._patience`."""
     modes = min(task.n_in, task.n_out)
     members = max(weights.batch, task.batch or 1)
-    return float(members) * (sum(w[0].size for w in weights.layers) * modes + (not task.whitened) * task.n_in**3)
+    return float(members * (sum(w[0].size for w in weights.layers) * modes + (not task.whitened) * task.n_in**3))
 
 
 @interruptible(_work)
@@ -171,7 +171,7 @@ def _nearest(found: Candidates) -> Candidate:
 
 
 def _enough(start: Start, nearest: Candidate) -> float | None:
-    """A tolerance with which the solution would apply, tried; None where only one that leaves a percent out would do."""
+    """A tolerance with which the solution would apply, tried; None where one would leave a percent out."""
     solution = next(s for s in SOLUTIONS if s.name == nearest.name)
     wanted = _excess(nearest) * max(start.tolerance, 1e-16)
     for tol in (1.1 * wanted, 11 * wanted, 110 * wanted):

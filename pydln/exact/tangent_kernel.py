@@ -55,7 +55,7 @@ def _kernel(layers: Sequence[Floats], root: Floats | None) -> _Kernel:
 
 
 def _level(x: Floats, power: Floats | float = 0.0) -> tuple[Floats, Floats]:
-    """x / 2^e with its largest entry near 1, and e + `power`, -∞ where x is zero: fourth powers of x need not be numbers."""
+    """x / 2^e, its largest entry near 1, and e + `power`, -∞ where x is 0: fourth powers of x need not be numbers."""
     most = np.abs(x).max(axis=(-2, -1))
     e = np.frexp(np.where(np.isfinite(most), most, 1.0))[1]
     return np.ldexp(x, -e[..., None, None]), np.where(most == 0, -np.inf, e + power)

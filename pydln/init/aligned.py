@@ -20,10 +20,12 @@ __all__ = ["aligned"]
 FloatArray = NDArray[np.float64]
 
 
-def _work(task: Task, *, depth: int, width: Any = None, strength: Any = None, batch: int | None = None, **_: Any) -> float:
+def _work(
+    task: Task, *, depth: int, width: Any = None, strength: Any = None, batch: int | None = None, **_: Any
+) -> float:
     modes = task.modes.s.shape[-1]
     widest = max((task.n_in, task.n_out, *(np.atleast_1d(width) if width is not None else ())))
-    return float(max(batch or 1, task.batch or 1, len(np.atleast_1d(strength)))) * depth * widest**2 * modes
+    return float(max(batch or 1, task.batch or 1, len(np.atleast_1d(strength))) * depth * widest**2 * modes)
 
 
 @interruptible(_work)

@@ -25,7 +25,7 @@ def product_work(
     """About the work of decomposing a product and making layers of it, see `pydln._patience`."""
     *members, n_out, n_in = np.shape(product)
     widest = max((n_out, n_in, *(np.atleast_1d(width) if width is not None else ())))
-    return float(max(batch or 1, *members, 1)) * depth * widest * min(n_out, n_in) ** 2
+    return float(max(batch or 1, *members, 1) * depth * widest * min(n_out, n_in) ** 2)
 
 
 @interruptible(product_work)

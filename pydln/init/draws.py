@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pydln._patience import patiently
 from pydln.init.arguments import cast
 from pydln.weights import Weights
 
@@ -36,7 +37,7 @@ def draws(
 
 def frames(n: int, k: int, count: int, keys: tuple[int, int], layer: int) -> FloatArray:
     """(count, n, k) with orthonormal columns, Haar: QR of a Gaussian with R's diagonal positive (Mezzadri 2007)."""
-    q, r = np.linalg.qr(draws(n, k, count, keys, layer, "normal"))
+    q, r = patiently(np.linalg.qr, draws(n, k, count, keys, layer, "normal"))
     signs = np.where(np.diagonal(r, axis1=1, axis2=2) < 0, -1.0, 1.0)
     return np.ascontiguousarray(q * signs[:, None, :])
 

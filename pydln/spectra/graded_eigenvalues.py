@@ -64,7 +64,9 @@ def _one(rows: Floats, exponents: Integers) -> NDArray[np.complex128]:
     right = powers // 2
     scaled = np.ldexp(rows, (powers - right)[:, None] + right[None, :])
     with np.errstate(divide="ignore"):
-        logs: NDArray[np.complex128] = np.log(patiently(np.linalg.eigvals, scaled).astype(complex)) + exponents[0] * np.log(2.0)
+        logs: NDArray[np.complex128] = np.log(patiently(np.linalg.eigvals, scaled).astype(complex)) + exponents[
+            0
+        ] * np.log(2.0)
     return logs
 
 

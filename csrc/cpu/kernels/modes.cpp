@@ -14,7 +14,7 @@ std::size_t measure(const ops::Modes& op) {
 }
 
 void work(const ops::Modes& op, Control& control, char* workspace) {
-  Arena arena{workspace};
+  Arena arena{workspace, &control};
   ModesWorker(op, control, arena).run();
 }
 

@@ -35,7 +35,6 @@ class ModesWorker {
     kept_ = arena.take<double>(members * room_);
     if (!arena.base) return;
     for (int64_t k = 0; k < room_; ++k) times_[k] = k < op.times ? op.record_at[k] : kNever;
-    for (int64_t l = 0; l < others_; ++l) gaps_[l] = roots_[l] = sizes_[l] = Block{};
     for (int64_t i = 0; i < all_; ++i) rows_[i] = row(op.method.a + i * all_, i);
     for (int64_t r = 0; r < op.method.errors; ++r) errors_[r] = row(op.method.error + r * stages_, stages_);
     for (int64_t p = 0; p < op.method.powers; ++p) dense_[p] = row(op.method.dense + p, all_, op.method.powers);
@@ -492,7 +491,7 @@ class ModesWorker {
   int64_t room_ = 0;
   int64_t first_ = 0, last_ = 0;  // modes taken from the queue that have no lane yet
   int64_t busy_ = 0, extremes_ = 0;
-  int64_t allowance_ = 1 << 24;  // layers that may still be looked at once the run is cancelled: some hundredths of a second
+  int64_t allowance_ = 1 << 22;  // layers that may still be looked at once the run is cancelled: some hundredths of a second
 
   Row rows_[ops::kMostStages], errors_[2], dense_[ops::kMostStages];
   Block* gaps_ = nullptr;   // c_l

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/control.hpp"
+
 #define PYDLN_INLINE inline __attribute__((always_inline))
 
 namespace pydln::PYDLN_ISA {
@@ -227,6 +229,7 @@ PYDLN_INLINE V add_tree(V* p) {
 struct Arena {
   static constexpr std::size_t kStagger = 320;
   char* base;
+  const Control* control = nullptr;
   std::size_t used = 0;
 
   template <class C>
@@ -236,8 +239,16 @@ struct Arena {
     if (__builtin_mul_overflow(count, sizeof(C), &bytes) ||
         __builtin_add_overflow(bytes, 63, &bytes) || __builtin_add_overflow(used, bytes / 64 * 64 + kStagger, &used))
       used = SIZE_MAX / 2;  // no computer has this much: the caller refuses
-    if (p) __builtin_memset(static_cast<void*>(p), 0, bytes);
+    if (p) clear(reinterpret_cast<char*>(p), bytes);
     return p;
+  }
+
+ private:
+  // Gigabytes take seconds: once the run is cancelled, what is taken is not cleared, and nothing may be made of it.
+  void clear(char* p, std::size_t bytes) const {
+    constexpr std::size_t kPiece = 1UL << 22U;
+    for (std::size_t at = 0; at < bytes && !(control && cancelled(*control)); at += kPiece)
+      __builtin_memset(p + at, 0, bytes - at < kPiece ? bytes - at : kPiece);
   }
 };
 

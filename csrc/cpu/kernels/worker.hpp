@@ -17,7 +17,7 @@ std::size_t measure(const Op& op) {
 
 template <template <class, class> class Worker, class L, class G, class Op>
 void work(const Op& op, Control& control, char* workspace) {
-  Arena arena{workspace};
+  Arena arena{workspace, &control};
   Worker<L, G>(op, control, arena).run();
 }
 
