@@ -15,9 +15,10 @@ inline ops::Tableau tableau(const py::dict& given) {
   t.errors = given["errors"].cast<std::int64_t>();
   t.powers = given["powers"].cast<std::int64_t>();
   t.exponent = given["exponent"].cast<double>();
+  t.growth = given["growth"].cast<double>();
   const std::int64_t all = t.stages + t.extra;
   if (t.stages < 3 || t.extra < 0 || all > ops::kMostStages || t.errors < 0 || t.errors > 2 || t.powers < 1 ||
-      t.powers > ops::kMostStages || !(t.exponent > 0))
+      t.powers > ops::kMostStages || !(t.exponent > 0) || !(t.growth > 0))
     throw py::value_error("method: incomplete");
   t.a = input<double>(given["a"], "method.a", {all, all});
   t.error = input<double>(given["error"], "method.error", {t.errors, t.stages});

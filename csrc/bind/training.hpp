@@ -118,6 +118,8 @@ void set_training(ops::Training<T>& op, const Layers<T>& given, const py::dict& 
        {op.train.sigma_xx, op.train.variances, op.train.sigma_yx, op.train.anchor, op.mode_u, op.mode_v})
     op.task_per_member |= p.stride != 0;
   set_stop(op, stop);
+  if (stop.contains("least_residual"))
+    op.least_residual = per_member<T>(stop["least_residual"], "stop.least_residual", batch, {});
   op.status = statuses(status, batch);
   if (!op.mode_u || !op.mode_v || !op.status) throw py::value_error("training: incomplete");
 }
