@@ -43,7 +43,12 @@ class Stop:
         Stop when |u_alpha| is at or above this for every mode; NaN leaves a mode out.
     steady : float or (batch,) array, optional
         Stop after a step in which no entry of any layer moved faster than this, max |dW/dt| in units of 1/τ
-        (|ΔW| / lr). A start at a saddle is steady too.
+        (|ΔW| / lr), and from which none will: what is left to learn, σ = ‖Σ_yx - ΩΣ_xx‖ (Frobenius), learned from a
+        small start da/dt = a^(D-1) (σ - a^D), would not become faster either. The plateau of a small start and the
+        saddles between modes are not steady, however slow; a network that stands still, to the last bit, is. Of
+        hidden layers narrower than the task σ leaves out what they cannot learn, and weight decay w is allowed a
+        residual of w in every mode. A network kept from learning in another way has a residual and runs to its end.
+        Nonlinear networks are judged by their speed alone.
     """
 
     loss: ArrayLike | None = None
@@ -226,6 +231,8 @@ def prepare(
         },
         steps,
     )
+    if limits["steady"] is not None:
+        limits["least_residual"] = _least_residual(task, weights.widths, dtype)
     steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62 // batch)
     names = _validate.names(record, "record", QUANTITIES)
     if "test_loss" in names and task.test is None:
@@ -554,6 +561,24 @@ def _stop_limits(stop: Stop | None, modes: int, dtype: np.dtype[Any]) -> dict[st
             )
         limits["strengths"] = np.array(np.broadcast_to(wanted, (*wanted.shape[:-1], modes)), order="C")
     return limits
+
+
+def _least_residual(task: Task, widths: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """‖Σ_yx - ΩΣ_xx‖² of the best Ω of the rank that the widths allow, () or (batch,); None where they allow any.
+
+    With P the optimum, PΣ_xx^(1/2) = U s Vᵀ: the best Ω of rank r leaves U s' Vᵀ Σ_xx^(1/2), s' without the r largest.
+    """
+    rank = min(widths)
+    if rank >= min(widths[0], widths[-1]):
+        return None
+    root = input_root(task)
+    if root is None:
+        left = (task.modes.s[..., rank:] ** 2).sum(axis=-1)
+    else:
+        U, s, Vt = np.linalg.svd(task.optimum @ root, full_matrices=False)
+        rest = (U[..., rank:] * s[..., None, rank:]) @ Vt[..., rank:, :] @ root
+        left = (rest * rest).sum(axis=(-2, -1))
+    return np.array(left, dtype=dtype, order="C")
 
 
 def _stop_members(limits: dict[str, NDArray[Any] | None]) -> dict[str, int]:

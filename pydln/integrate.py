@@ -20,6 +20,7 @@ from pydln.flow import (
     _arrays,
     _batch,
     _empty,
+    _least_residual,
     _progress,
     _recorded,
     _refuse_too_large,
@@ -99,14 +100,18 @@ def gradient_flow(
         can be a hundred times further off than the steps.
     rtol, atol : float
         Error of a step that is tolerated: in every entry of W_l at most atol + rtol max |W_l|. Relative alone by
-        default, so that starts of any scale are followed as faithfully; rtol is 1e-8, in float32 1e-4.
+        default, so that starts of any scale are followed as faithfully; rtol is 1e-8, in float32 1e-4. What grows
+        unseen below it, a mode of 1e-100 beside one that is learned, is followed as well: near a saddle steps are no
+        longer than its growth allows (`Method.growth`), that of the linearised flow or what ‖Σ_yx - ΩΣ_xx‖₂ allows.
     step : float, optional
-        The first step, in τ; the length of all with ``rk4``. By default a hundredth of the time in which the start
-        moves by its own size.
+        The first step, in τ, if nothing grows unseen that is too fast for it; the length of all with ``rk4``. By
+        default a hundredth of the time in which the start moves by its own size.
     max_step : float, optional
         No step is longer than this, in τ.
     max_steps : int
-        Steps, kept and rejected, after which a member is given up.
+        Steps, kept and rejected, after which a member is given up. None are made any more by one that has come to rest:
+        where its slope is what rounding leaves of it and nothing grows in the time left, or where a step as long as
+        they get leaves every bit as it is. A saddle rests where what could leave it is exactly zero.
     stop : Stop, optional
         Lets members stop at the moment when they get there, which is found between steps on the interpolant.
     reduce : str or sequence of str
@@ -143,6 +148,8 @@ def gradient_flow(
     dtype, modes = weights.dtype, task.modes.s.shape[-1]
     limits = _stop_limits(stop, modes, dtype)
     batch = _batch({"weights": weights.batch, "task": task.batch or 1, **_stop_members(limits)})
+    if limits["steady"] is not None:
+        limits["least_residual"] = _least_residual(task, weights.widths, dtype)
     times = _times(t)
     names = _validate.names(record, "record", QUANTITIES)
     if "test_loss" in names and task.test is None:
@@ -281,7 +288,7 @@ class _Integrator:
     def kernel(self, times: NDArray[np.float64]) -> dict[str, Any]:
         """What the kernels take."""
         return {
-            "method": self.method.kernel(),
+            "method": self.method.kernel(max(self.rtol + self.atol, 1e-15)),
             "rtol": self.rtol,
             "atol": self.atol,
             "step": self.step or 0.0,

@@ -41,8 +41,10 @@ def margins(
         found[Status.REACHED_STRENGTH] = np.where(np.isnan(limit)[:, None], -np.inf, lacking).max(axis=-1)
     if (limit := limits["steady"]) is not None:
         others = _others(u, start)
-        speed = others * np.abs(s[:, None] - d[:, None] * u)
-        found[Status.STEADY] = speed.max(axis=-1) - limit[:, None]
+        left = np.abs(s[:, None] - d[:, None] * u)
+        ended = (others == 0) | _ends_at_zero(s, start)[:, None]
+        to_come = np.where(ended, 0.0, _attainable(left, d, start.shape[-1]))
+        found[Status.STEADY] = np.maximum(others * left, to_come).max(axis=-1) - limit[:, None]
     return found
 
 
@@ -88,6 +90,26 @@ def first_times(
         sooner = own < when
         when[sooner], why[sooner] = own[sooner], status
     return when, why
+
+
+def _attainable(left: Floats, d: Floats, depth: int) -> Floats:
+    """The largest speed of layers that learn `left` from a small start, da/dt = a^(D-1) (s - d a^D).
+
+    It is reached where d a^D = s (D - 1) / (2D - 1). However slow, modes with this before them are on a plateau.
+    """
+    if depth == 1:
+        return np.zeros_like(left)
+    with np.errstate(divide="ignore"):
+        size = left * (depth - 1) / ((2 * depth - 1) * d[:, None])
+    return np.where(left > 0, left * depth / (2 * depth - 1) * size ** ((depth - 1) / depth), 0.0)
+
+
+def _ends_at_zero(s: Floats, start: Floats) -> NDArray[np.bool_]:
+    """Modes of the wrong sign whose two smallest layers are equal: they end at the saddle, and do not leave it."""
+    if start.shape[-1] == 1:
+        return np.zeros(s.shape, dtype=bool)
+    sizes = np.sort(np.abs(start), axis=-1)
+    return (sizes[..., 0] == sizes[..., 1]) & (np.sign(start).prod(axis=-1) * np.sign(s) <= 0)
 
 
 def _others(u: Floats, start: Floats) -> Floats:

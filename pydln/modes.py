@@ -65,8 +65,10 @@ def mode_flow(
     method, rtol, atol, step, max_step, max_steps, n_threads, throw, progress
         As in `gradient_flow`; the tolerances are those of z.
     stop : Stop, optional
-        Conditions of a member's modes together, ``steady`` on max |da_l/dt|. They are looked for at t = 0 and at the
-        times `t`; the moment between two of them is found by integrations of its own, to a hundredth of rtol.
+        Conditions of a member's modes together, ``steady`` on max |da_l/dt| and, as `Stop` says, on how fast what is
+        left to learn may still become; modes that end at a saddle by themselves are at their end. They are looked for
+        at t = 0 and at the times `t`; the moment between two of them is found by integrations of its own, to a
+        hundredth of rtol.
         After Ctrl-C nothing is looked for: members that were complete have run to the end.
 
     Returns

@@ -82,6 +82,28 @@ class Descent:
     stopped_at: int = 0
 
 
+def least_residual(sigma_xx, sigma_yx, rank):
+    """‖Σ_yx - ΩΣ_xx‖² of the best Ω of that rank: that which ΩΣ_xx^(1/2) cannot have of the modes of PΣ_xx^(1/2)."""
+    values, Q = np.linalg.eigh(sigma_xx)
+    kept = values > 1e-12 * values.max()
+    root, inverse = Q[:, kept] * np.sqrt(values[kept]), Q[:, kept] / np.sqrt(values[kept])
+    U, s, Vt = np.linalg.svd(sigma_yx @ inverse, full_matrices=False)
+    return np.sum(((U[:, rank:] * s[rank:]) @ Vt[rank:] @ root.T) ** 2)
+
+
+def attainable_speed(layers, sigma_xx, sigma_yx, weight_decay=0.0):
+    """The largest speed of da/dt = a^(D-1) (σ - a^D) from a small start, σ the norm of what is left to learn."""
+    depth, residual = len(layers), sigma_yx - product(layers) @ sigma_xx
+    rank = min(min(w.shape) for w in layers)
+    least = least_residual(sigma_xx, sigma_yx, rank)
+    left = np.sum(residual**2) - least
+    sigma = np.sqrt(left if left > 2.0**-46 * least else 0.0) - weight_decay * np.sqrt(min(residual.shape))
+    if depth == 1 or sigma <= 0:
+        return 0.0
+    a = (sigma * (depth - 1) / (2 * depth - 1)) ** (1 / depth)
+    return a ** (depth - 1) * (sigma - a**depth)
+
+
 def descent(
     layers,
     *,
@@ -143,7 +165,11 @@ def descent(
                 status = "reached_loss"
             elif stop_strengths is not None and np.all(np.isnan(stop_strengths) | (u >= stop_strengths)):
                 status = "reached_strength"
-            elif stop_steady is not None and fastest <= stop_steady:
+            elif (
+                stop_steady is not None
+                and fastest <= stop_steady
+                and (fastest == 0 or attainable_speed(layers, sigma_xx, sigma_yx, weight_decay) <= stop_steady)
+            ):
                 status = "steady"
         if status is not None or step == steps:
             continue
@@ -171,10 +197,43 @@ class Integrated:
     accepted: int = 0
     rejected: int = 0
     status: str = "completed"
+    bounded: int = 0  # steps that what grows unseen made shorter
 
 
-def runge_kutta(slope, layers, method, t, *, rtol=1e-8, atol=0.0, step=None, max_step=np.inf, max_steps=100_000):
-    """dW_l/dt = slope(W)_l from t = 0 by a method of `pydln.methods`, with the step control of `gradient_flow`."""
+def fastest_growth(slope, layers):
+    """The largest and the least eigenvalue of J, dX/dt = J X linearised at `layers`, J = -Hessian of the loss."""
+    shapes = [w.shape for w in layers]
+    cuts = np.cumsum([0, *(w.size for w in layers)])
+    y, first = (np.concatenate([w.ravel() for w in ws]) for ws in (layers, slope(layers)))
+    nudge = 2.0**-26 * (np.abs(y).max() or 1.0)
+    columns = []
+    for x in np.eye(len(y)):
+        moved = [(y + nudge * x)[a:b].reshape(s) for a, b, s in zip(cuts, cuts[1:], shapes, strict=False)]
+        columns.append((np.concatenate([k.ravel() for k in slope(moved)]) - first) / nudge)
+    rates = np.linalg.eigvalsh(0.5 * (np.array(columns) + np.array(columns).T))
+    return rates[-1], rates[0]
+
+
+def path_gain(layers, x):
+    """max_l Σ_m ∏ g_j over the layers j other than l and m, g_j what layer j multiplies |x| by on its way."""
+    gains = []
+    for w in layers:
+        gains.append(np.linalg.norm(w @ x) / (np.linalg.norm(x) or 1.0))
+        x = w @ x
+    depth = len(layers)
+    pairs = np.zeros((depth, depth))
+    for i, k in zip(*np.triu_indices(depth, 1), strict=True):
+        pairs[i, k] = pairs[k, i] = np.prod([g for j, g in enumerate(gains) if j not in (i, k)])
+    return pairs.sum(axis=1).max()
+
+
+def runge_kutta(
+    slope, layers, method, t, *, rtol=1e-8, atol=0.0, step=None, max_step=np.inf, max_steps=100_000, residual=None
+):
+    """dW_l/dt = slope(W)_l from t = 0 by a method of `pydln.methods`, with the step control of `gradient_flow`.
+
+    `residual` of a network is E = Σ_yx - ΩΣ_xx: what grows unseen is bounded by it (`Method.growth`). Nothing rests.
+    """
 
     def largest(layers):
         return max(np.abs(w).max() for w in layers)
@@ -182,10 +241,29 @@ def runge_kutta(slope, layers, method, t, *, rtol=1e-8, atol=0.0, step=None, max
     def moved(weights, h):
         return [w + h * sum(c * k[layer] for c, k in zip(weights, ks, strict=True)) for layer, w in enumerate(y)]
 
+    def bound(hidden):
+        """How long a step may be, and whether what grows may be out of sight."""
+        if residual is None or not len(method.error) or len(y) == 1:
+            return np.inf, False
+        _, sigma, Vt = np.linalg.svd(residual(y))
+        speed, size = largest(first), largest(y)
+        hidden = speed < (0.03 if hidden else 0.01) * sigma[0] * size ** (len(y) - 1)
+        rate, longest = sigma[0] * path_gain(y, Vt[0]), np.inf
+        insight = speed / (rate * size)
+        if hidden:
+            rate, fall = fastest_growth(slope, y)
+            longest = 3 / -fall
+        most = method.growth(max(rtol + atol, 1e-15)) * (1 + insight * (2 if len(y) > 2 else 0.5) / 0.03) ** (
+            1 / method.exponent
+        )
+        return min(longest, most / rate if rate > 0 else np.inf), hidden
+
     y, now, end, run = [np.array(w, dtype=np.float64) for w in layers], 0.0, t[-1], Integrated()
     first, before, grows = slope(y), 1e-4, True
     following = step or 0.01 * largest(y) / largest(first)
-    following = min(following, max_step)
+    most, hidden = bound(False)
+    run.bounded += most < 1.3 * following
+    following = min(following, max_step, most)
     times = list(t)
     if times[0] == 0:
         run.at.append(y)
@@ -224,6 +302,10 @@ def runge_kutta(slope, layers, method, t, *, rtol=1e-8, atol=0.0, step=None, max
                 theta = min(max(0, (times.pop(0) - now) / h), 1)
                 run.at.append(moved(method.dense @ theta ** np.arange(1, method.dense.shape[1] + 1), h))
             y, first, now = point, ks[method.stages - 1], now + h
+            if times:
+                most, hidden = bound(hidden)
+                run.bounded += most < 1.3 * following  # `gradient_flow` estimates the rate
+                following = min(following, most)
         if times and run.accepted + run.rejected >= max_steps:
             run.status = "step_limit"
             break

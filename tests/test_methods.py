@@ -121,3 +121,22 @@ def test_classical_problems_against_scipy(problem, name):
 def test_a_method_is_asked_for_by_name():
     with pytest.raises(ValueError, match=r"method: expected one of 'tsit5'.*got 'euler'"):
         method("euler")
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize("name", METHODS)
+def test_growth_is_what_a_step_follows(name, rtol) -> None:
+    """y' = y in steps of length `growth`: 0.03 rtol lost for every factor e, and no more in any shorter step."""
+    from mpmath import mp, mpf
+
+    with mp.workdps(30):
+        own = method(name)
+        longest = own.growth(rtol)
+        for part in (1, 0.7, 0.3):
+            h, ks = mpf(longest) * mpf(part), [mpf(1)]
+            for row in own.a[1 : own.stages]:
+                ks.append(1 + h * sum(mpf(float(c)) * k for c, k in zip(row, ks, strict=False)))
+            lost = abs(ks[-1] / mp.exp(h) - 1) / h  # the last stage is the slope at the new point, which is that point
+            assert lost <= 0.03 * rtol * 1.01 + 1e-16
+            if part == 1 and longest < 3:
+                assert lost > 0.01 * rtol

@@ -15,8 +15,10 @@ inline ops::Tableau tableau(const Dict& given) {
   t.errors = given["errors"].cast<std::int64_t>();
   t.powers = given["powers"].cast<std::int64_t>();
   t.exponent = given["exponent"].cast<double>();
+  t.growth = given["growth"].cast<double>();
   if (t.stages < 3 || t.stages > ops::kMostStages || t.extra < 0 || t.extra > ops::kMostStages - t.stages ||
-      t.errors < 0 || t.errors > 2 || t.powers < 1 || t.powers > ops::kMostStages || !(t.exponent > 0))
+      t.errors < 0 || t.errors > 2 || t.powers < 1 || t.powers > ops::kMostStages || !(t.exponent > 0) ||
+      !(t.growth > 0))
     throw py::value_error("method: incomplete");
   const std::int64_t all = t.stages + t.extra;
   t.a = needed_input<double>(given["a"], "method.a", {all, all});

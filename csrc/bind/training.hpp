@@ -141,6 +141,8 @@ void set_training(ops::Training<T>& op, const Layers<T>& given, const Dict& task
   op.mode_v = per_member<T>(task["mode_v"], "task.mode_v", batch, {in, op.modes});
   op.task_per_member |= op.train.own() || op.squares.own() || (op.mode_u.stride | op.mode_v.stride) != 0;
   set_stop(op, stop);
+  if (stop.contains("least_residual"))
+    op.least_residual = per_member<T>(stop["least_residual"], "stop.least_residual", batch, {});
   op.status = statuses(status, batch);
   if (!op.mode_u || !op.mode_v) throw py::value_error("training: incomplete");
 }

@@ -19,6 +19,7 @@ struct Tableau {
   std::int64_t powers = 0;
   const double* dense = nullptr;  // (stages + extra, powers): b_i(theta) = sum_p dense_ip theta^(p + 1)
   double exponent = 1;            // the error of a step is of order h^exponent
+  double growth = 0;  // h rho up to which v' = rho v is followed within a small part of rtol per factor e of v
 };
 
 struct Stepping {

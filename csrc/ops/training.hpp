@@ -50,6 +50,8 @@ struct Training {
   PerMember<const T> stop_strengths;  // (r): stop when |u_a| >= this for every a that is not NaN here
   PerMember<const T> stop_steady;  // stop when no entry of a layer moves faster: max |dW/dt|, t in units of tau = 1/lr
 
+  PerMember<const T> least_residual;  // scalar, for stop_steady: ||E||_F^2 of the best that the widths allow; absent: 0
+
   Status* status = nullptr;  // (batch)
 };
 

@@ -284,6 +284,7 @@ class DescentWorker : RecordedNetwork<L, G>, MemberLanes<L, ops::Descent<typenam
       for_due([&](int64_t lane, int64_t) { ++lanes_[lane].record; });
     }
     if (cancelled(control_)) return false;
+    if (op_.stop_steady) this->judge_residual(L::dot(carried_[0], carried_[0], m_, n_), decay_, m_ < n_ ? m_ : n_, D_);
 
     const auto ends = [&](int64_t lane, Status& status) {
       return Queue::ends(lane, L::get(loss, lane), status,

@@ -2,8 +2,10 @@
 // own steps in its own time, only the stages are computed together.
 #pragma once
 
+#include "cpu/kernels/growth.hpp"
 #include "cpu/kernels/recorded_network.hpp"
 #include "cpu/kernels/stage_sums.hpp"
+#include "math/steady.hpp"
 #include "ops/flow.hpp"
 
 namespace pydln::PYDLN_ISA {
@@ -47,6 +49,13 @@ class FlowWorker : RecordedNetwork<L, G> {
     double previous = kSmallError;  // error of the last accepted step, in units of the tolerance
     bool grows = true;              // not in the step after a rejected one
     bool ends = false;              // the step in work reaches the end of the run
+    double residual = 0;            // ||E||
+    double rate = 0;                // of growth, that it allows along the way of its mode
+    double pace = 1;                // speed, in units of what it would be if all that is to be learned were in sight
+    double insight = 1;             // the same, of what grows at `rate`
+    bool hidden = false;            // it is so slow that what grows may be out of sight
+    bool settles = false;           // a step moves it by less than what is tolerated
+    Growth growth;                  // of members that are either
   };
 
  public:
@@ -56,7 +65,9 @@ class FlowWorker : RecordedNetwork<L, G> {
         stages_(op.method.stages),
         all_(op.method.stages + op.method.extra),
         stops_(op.stop_loss || op.stop_strengths || op.stop_steady),
-        square_(train_.plain() && D_ > 1 ? this->extent() : 0) {
+        square_(train_.plain() && D_ > 1 ? this->extent() : 0),
+        residual_(arena, m_, this->n_),
+        gains_(arena, D_, widest()) {
     now_ = layers(arena);
     next_ = layers(arena);
     between_ = layers(arena);
@@ -69,7 +80,14 @@ class FlowWorker : RecordedNetwork<L, G> {
     sizes_ = arena.take<Value>(D_);
     next_sizes_ = arena.take<Value>(D_);
     for (int64_t i = 0; i < all_; ++i) k_[i] = layers(arena);
-    if (stops_) spare_ = layers(arena);
+    if (stops_ || op.method.errors) spare_ = layers(arena);
+    if (!op.method.errors) return;
+    direction_ = layers(arena);
+    int64_t most = 0;
+    for (int64_t l = 0; l < D_; ++l) most = width(l) * width(l + 1) > most ? width(l) * width(l + 1) : most;
+    scattered_ = arena.take<T>(most);
+    if (arena.base)
+      for (int64_t i = 0; i < most; ++i) scattered_[i] = scattered<T>(i);
   }
 
   void run() {
@@ -83,6 +101,13 @@ class FlowWorker : RecordedNetwork<L, G> {
 
  private:
   static constexpr double kSmallError = 1e-4;
+  static constexpr double kHidden = 0.01;  // of the pace at which everything would be in sight
+  // How much longer steps may be the sooner a plateau ends, in units of `Method.growth`'s share. Of more layers than two the
+  // rate is an estimate, above what grows where a mode is under way.
+  static constexpr double kInSight = 0.5 / 0.03, kInSightDeep = 2 / 0.03;
+  static constexpr double kSmooth = 1.5;  // of h times the fastest decay: steps that leave nothing to ring
+  static constexpr double kStable = 3;    // of it elsewhere: a first step has no error to go by, and longer steps ring
+  static constexpr int64_t kFirstRounds = 6;    // of power iteration on the residual of a start
   static constexpr bool kFused = kMembers > 1;  // whether slopes are used where products make them
 
   // ---- members in and out of lanes ---------------------------------------------------------------------------------
@@ -91,7 +116,8 @@ class FlowWorker : RecordedNetwork<L, G> {
       Cell** const sets[] = {now_, next_, between_};
       for (Cell** set : sets) clear_lane(set, lane);
       for (int64_t i = 0; i < all_; ++i) clear_lane(k_[i], lane);
-      if (stops_) clear_lane(spare_, lane);
+      if (spare_) clear_lane(spare_, lane);
+      if (direction_) clear_lane(direction_, lane);
       if (op_.task_per_member) load_task(lane, 0);  // idle lanes compute on finite numbers
     }
   }
@@ -121,7 +147,12 @@ class FlowWorker : RecordedNetwork<L, G> {
   // The first slope and the first step of fresh members: one that moves them by about a hundredth of themselves. Those
   // under way get the slope again that they have, to the bit.
   void begin(const bool* fresh) {
+    measured_ = Value{};
+    for (int64_t lane = 0; lane < kMembers; ++lane) L::set(measured_, lane, fresh[lane] ? T(1) : T(0));
+    residual_.restart(measured_);
+    rounds_ = kFirstRounds;
     slope(now_, k_[0], true, Unused{});
+    rounds_ = 0;
     if (cancelled(control_)) return;
     const Value fastest = largest(k_[0]), nan = unsound(k_[0]);
     Value size{};
@@ -141,6 +172,7 @@ class FlowWorker : RecordedNetwork<L, G> {
       state.next = op_.step > 0 ? op_.step : 0.01 * extent / speed;
       if (!(state.next > 0)) state.next = 1e-6 * end;
       limit(state);
+      survey(lane, speed, extent);
       Status status = L::get(nan, lane) == 0 ? Status::completed : Status::diverged;
       if (status == Status::diverged || reached(lane, status) || state.record == op_.times)
         finish(lane, now_, 0, status);
@@ -186,10 +218,13 @@ class FlowWorker : RecordedNetwork<L, G> {
   void step() {
     const ops::Tableau& method = op_.method;
     const double end = op_.record_at[op_.times - 1];
+    look();
+    if (cancelled(control_)) return;
     Value h{};
     for (int64_t lane = 0; lane < kMembers; ++lane) {
       Lane& state = lanes_[lane];
       if (state.member < 0) continue;
+      bound(state);
       state.ends = state.t + state.next * (1 + 1e-8) >= end;
       L::set(h, lane, static_cast<T>(state.ends ? end - state.t : state.next));
       state.h = static_cast<double>(L::get(h, lane));
@@ -236,7 +271,10 @@ class FlowWorker : RecordedNetwork<L, G> {
             finish(lane, between_, state.t + static_cast<double>(L::get(theta, lane)) * state.h, status[lane]);
           }
       }
+      const Value moved = method.errors ? movement() : Value{};
       commit(accepted);
+      if (method.errors) survey_all(accepted, moved);
+      if (cancelled(control_)) return;
     }
     advance(accepted, exhausted, status);
     if (active_ < kMembers) refill();
@@ -264,6 +302,11 @@ class FlowWorker : RecordedNetwork<L, G> {
       this->template square_forward<S>(looks && op_.stop_strengths);
     else
       forward(looks && op_.stop_strengths, true);
+    if (looks && op_.stop_steady) left_ = L::dot(carried_[0], carried_[0], m_, this->n_);
+    if (looks && rounds_ > 0) {
+      for (int64_t i = 0; i < rounds_; ++i) residual_.iterate(watch_, carried_[0], measured_);
+      if (D_ > 2) gains_.measure(watch_, weights, residual_.column(), [&](int64_t l) { return width(l); });
+    }
     if (looks && op_.stop_loss) loss_ = this->train_loss();
     if (looks && op_.stop_strengths) this->strengths();
     const int64_t top = D_ - 1;
@@ -318,11 +361,18 @@ class FlowWorker : RecordedNetwork<L, G> {
       status = Status::reached_loss;
     else if (op_.stop_strengths && this->strengths_reached(lane, member))
       status = Status::reached_strength;
-    else if (op_.stop_steady && L::get(fastest_, lane) <= *op_.stop_steady.of(member))
+    else if (op_.stop_steady && L::get(fastest_, lane) <= *op_.stop_steady.of(member) &&
+             (L::get(fastest_, lane) == T(0) || !takes_off(lane, member)))
       status = Status::steady;
     else
       return false;
     return true;
+  }
+
+  // Whether a slow member may become faster than what is steady: it is on a plateau, not at its end.
+  bool takes_off(int64_t lane, int64_t member) const {
+    const double residual = residual_to_learn(L::get(left_, lane), op_.least_residual, member);
+    return attainable_speed(residual, D_) > static_cast<double>(*op_.stop_steady.of(member));
   }
 
   // ---- step control ---------------------------------------------------------------------------------------------------
@@ -362,6 +412,165 @@ class FlowWorker : RecordedNetwork<L, G> {
   }
   static double between(double least, double x, double most) { return x < least ? least : (x > most ? most : x); }
 
+  // ---- what grows unseen ---------------------------------------------------------------------------------------------
+  // Where a member is slow against its residual, something may grow that the error of a step does not show. A step of length h
+  // multiplies v' = rho v by R(h rho) in the place of exp(h rho), of which h rho <= method.growth makes good rtol; and where
+  // the member moves the sooner this ends, the less it needs.
+  void survey(int64_t lane, double speed, double size) {
+    if (!op_.method.errors) return;
+    Lane& state = lanes_[lane];
+    state.residual = D_ > 1 ? residual_.of(lane) : 0;
+    state.rate = D_ > 2 ? state.residual * gains_.most(lane) : state.residual;
+    double whole = state.residual * size;
+    for (int64_t l = 2; l < D_; ++l) whole *= size;
+    state.pace = whole > 0 ? speed / whole : 1;
+    const bool looked = state.hidden || state.settles;
+    state.hidden = state.pace < (state.hidden ? 3 : 1) * kHidden;
+    const double left = op_.record_at[op_.times - 1] - state.t, step = state.accepted ? state.h : state.next;
+    const double little =
+        100 * op_.rtol < 1e-3 ? 100 * op_.rtol : 1e-3;  // steps at the edge of stability ring at some rtol
+    state.settles = step * speed <= little * size && left > 20 * step;
+    state.insight = state.rate > 0 ? speed / (state.rate * size) : 1;
+    if (!state.hidden && !state.settles) return;
+    if (looked)
+      state.growth.due = 1;
+    else
+      state.growth.begin();
+  }
+  void bound(Lane& state) const {
+    if (!op_.method.errors) return;
+    const bool looks = state.hidden || state.settles;
+    const double rate = looks ? state.growth.rate : state.rate;
+    const double most = op_.method.growth *
+                        __builtin_pow(1 + (D_ > 2 ? kInSightDeep : kInSight) * state.insight, 1 / op_.method.exponent);
+    if (rate > 0 && state.next * rate > most) state.next = most / rate;
+    const bool ends_here =
+        state.growth.rate * (op_.record_at[op_.times - 1] - state.t) <= 10;  // else a plateau ends first
+    const double longest = state.settles && ends_here ? kSmooth : kStable;
+    if (looks && state.next * state.growth.decay > longest) state.next = longest / state.growth.decay;
+  }
+
+  // As many rounds of power iteration as members are due.
+  void look() {
+    for (;;) {
+      Value nudge{}, per_nudge{}, shift{}, live{};
+      bool any = false;
+      for (int64_t lane = 0; lane < kMembers; ++lane) {
+        Lane& state = lanes_[lane];
+        if (state.member < 0 || state.growth.due <= 0) continue;
+        if (state.growth.begins())
+          for (int64_t l = 0; l < D_; ++l) L::load(direction_[l], lane, scattered_, width(l + 1), width(l), false);
+        double size = 0;
+        for (int64_t l = 0; l < D_; ++l) {
+          const auto here = static_cast<double>(L::get(sizes_[l], lane));
+          size = here > size ? here : size;
+        }
+        const double length = (size > 0 ? size : 1) * (sizeof(T) == 8 ? 0x1p-26 : 0x1p-12);
+        L::set(nudge, lane, static_cast<T>(length));
+        L::set(per_nudge, lane, static_cast<T>(1 / length));
+        L::set(shift, lane, static_cast<T>(state.growth.shift));
+        L::set(live, lane, T(1));
+        any = true;
+      }
+      if (!any || cancelled(control_)) return;
+      round(nudge, per_nudge, shift, live);
+    }
+  }
+  void round(const Value& nudge, const Value& per_nudge, const Value& shift, const Value& live) {
+    const V by = Stages::spread(nudge), per = Stages::spread(per_nudge), more = Stages::spread(shift);
+    for (int64_t l = 0; l < D_; ++l) {
+      const V *x = Stages::vectors(direction_[l]), *y = Stages::vectors(now_[l]);
+      V* to = Stages::vectors(between_[l]);
+      for (int64_t q = 0; q < count(l); ++q) to[q] = fma(by, x[q], y[q]);
+    }
+    slope(between_, spare_, false, Unused{});
+    if (cancelled(control_)) return;
+    Value along{}, square{}, most{};
+    for (int64_t l = 0; l < D_; ++l) {
+      V *jx = Stages::vectors(spare_[l]), *x = Stages::vectors(direction_[l]);
+      const V* k = Stages::vectors(k_[0][l]);
+      for (int64_t q = 0; q < count(l); ++q) jx[q] = (jx[q] - k[q]) * per;
+      along = along + L::dot(direction_[l], spare_[l], width(l + 1), width(l));
+      square = square + L::dot(direction_[l], direction_[l], width(l + 1), width(l));
+      for (int64_t q = 0; q < count(l); ++q) jx[q] = fma(more, x[q], jx[q]);
+      most = max_abs(most, largest(spare_, l));
+    }
+    const Value scale = T(1) / most;
+    const auto take = Stages::spread(live) > V{};
+    const V by_scale = Stages::spread(scale);
+    const auto sound = by_scale - by_scale == V{};
+    for (int64_t l = 0; l < D_; ++l) {
+      const V* jx = Stages::vectors(spare_[l]);
+      V* x = Stages::vectors(direction_[l]);
+      for (int64_t q = 0; q < count(l); ++q) x[q] = take & sound ? V(jx[q] * by_scale) : x[q];
+    }
+    for (int64_t lane = 0; lane < kMembers; ++lane)
+      if (L::get(live, lane) > 0)
+        lanes_[lane].growth.take(static_cast<double>(L::get(along, lane)) / static_cast<double>(L::get(square, lane)));
+  }
+
+  // How far the step in work moves every member, 0 where no entry changes but in its own last bits. Of members that settle.
+  Value movement() const {
+    bool any = false;
+    for (const Lane& state : lanes_) any |= state.member >= 0 && state.settles;
+    Value most{};
+    if (!any) return most + T(1);
+    const V last_bits = splat(T(sizeof(T) == 8 ? 0x1p-50 : 0x1p-21));
+    for (int64_t l = 0; l < D_; ++l) {
+      const V *y = Stages::vectors(now_[l]), *y2 = Stages::vectors(next_[l]);
+      V far{};
+      for (int64_t q = 0; q < count(l); ++q) {
+        const V beyond = max_abs(V{}, V(y2[q] - y[q])) - max_abs(V{}, y[q]) * last_bits;
+        far = beyond > V{} ? max_abs(far, beyond) : far;
+      }
+      most = max_abs(most, Stages::across(far));
+    }
+    return most;
+  }
+
+  // Members that made their step: how fast they are, and whether they rest.
+  void survey_all(const bool* accepted, const Value& moved) {
+    const double end = op_.record_at[op_.times - 1];
+    for (int64_t lane = 0; lane < kMembers; ++lane) {
+      Lane& state = lanes_[lane];
+      if (!accepted[lane] || state.member < 0 || state.ends) continue;
+      double size = 0;
+      for (int64_t l = 0; l < D_; ++l) {
+        const auto here = static_cast<double>(L::get(sizes_[l], lane));
+        size = here > size ? here : size;
+      }
+      const auto speed = static_cast<double>(L::get(speed_, lane));
+      const double left = end - state.t - state.h;
+      if (speed == 0 || (state.settles && rests(state, speed, size, L::get(moved, lane) == T(0), left))) {
+        state.ends = true;
+        rest(lane);
+        if (cancelled(control_)) return;
+      } else {
+        survey(lane, speed, size);
+      }
+    }
+  }
+  // Whether nothing that is recorded will change any more in the time that is left.
+  bool rests(const Lane& state, double speed, double size, bool unmoved, double left) const {
+    const Growth& growth = state.growth;
+    if (growth.rounds < Growth::kBegin || !(growth.decay > 0)) return false;
+    // A step as long as they get that changes last bits alone will do so for ever; of a part that grows others change.
+    if (unmoved && (2 * state.h * growth.decay > kSmooth || 2 * state.h * growth.rate > op_.method.growth)) return true;
+    // The slope is what rounding leaves of it, and no part grows in the time left, whatever its size.
+    constexpr double kEps = sizeof(T) == 8 ? 0x1p-52 : 0x1p-23;
+    if (!(speed <= 16 * kEps * growth.decay * size)) return false;
+    double fastest = state.residual;
+    for (int64_t l = 2; l < D_; ++l)
+      fastest *= size * static_cast<double>(width(l) < width(l - 1) ? width(l) : width(l - 1));
+    return fastest * left <= 0.1 || (growth.sure() && growth.rate <= 4 * __builtin_sqrt(kEps) * growth.decay);
+  }
+  // All records that are left, of what will not change.
+  void rest(int64_t lane) {
+    bool due[kMembers] = {};
+    due[lane] = true;
+    while (lanes_[lane].record < op_.times && !cancelled(control_)) record(now_, due);
+  }
+
   // A member out of steps was held back by stability, not by accuracy, where h times the largest eigenvalue that the last
   // two stages see lies at the edge of the region of stability (about 3). Both lie at t + h.
   void tell_stiffness(const Value& h, const bool* exhausted, Status* status) {
@@ -379,9 +588,12 @@ class FlowWorker : RecordedNetwork<L, G> {
       distance = max_abs(distance, Stages::across(dy));
     }
     for (int64_t lane = 0; lane < kMembers; ++lane)
-      if (exhausted[lane])
-        status[lane] = L::get(h, lane) * L::get(change, lane) > T(2.5) * L::get(distance, lane) ? Status::stiff
-                                                                                                : Status::step_limit;
+      if (exhausted[lane]) {
+        const Lane& state = lanes_[lane];
+        const bool smooth = state.settles && 1.01 * state.h * state.growth.decay > kSmooth;  // held back to settle
+        const bool held = smooth || L::get(h, lane) * L::get(change, lane) > T(2.5) * L::get(distance, lane);
+        status[lane] = held ? Status::stiff : Status::step_limit;
+      }
   }
 
   // ---- within a step -------------------------------------------------------------------------------------------------
@@ -547,9 +759,13 @@ class FlowWorker : RecordedNetwork<L, G> {
     });
     if (cancelled(control_)) return;
     if constexpr (R > 0) {
-      typename Stages::template Judging<R> judging{{}, step, partial_, errors_, &nan_};
+      measured_ = Value{} + T(1);
+      speed_ = Value{};
+      rounds_ = D_ > 1 ? 1 : 0;
+      typename Stages::template Judging<R> judging{{}, step, partial_, errors_, &nan_, &speed_};
       for (int r = 0; r < R; ++r) judging.last_weights[r] = rows[r + 1] + last;
       slope(next_, k_[last], true, judging);
+      rounds_ = 0;
     } else {
       slope(next_, k_[last], true, Unused{});
       nan_ = nan_ + unsound(k_[last]);
@@ -598,6 +814,12 @@ class FlowWorker : RecordedNetwork<L, G> {
     return Stages::across(most);
   }
 
+  int64_t widest() const {
+    int64_t most = 0;
+    for (int64_t l = 0; l <= D_; ++l) most = width(l) > most ? width(l) : most;
+    return most;
+  }
+
   int64_t count(int64_t l) const {
     return L::cells(width(l + 1), width(l)) * static_cast<int64_t>(sizeof(Cell)) / static_cast<int64_t>(sizeof(V));
   }
@@ -606,10 +828,16 @@ class FlowWorker : RecordedNetwork<L, G> {
   const int64_t stages_, all_;
   const bool stops_;
   const int64_t square_;  // the width that all layers share and kernels of their own are for; 0: others
+  ResidualNorm<L> residual_;
+  PathGains<L> gains_;
   Lane lanes_[kMembers];
   int64_t active_ = 0;
   bool exhausted_ = false;
   Value loss_{}, fastest_{};
+  Value speed_{};     // largest entry of the slope at the new point
+  Value left_{};      // ||E||_F^2, for members that stop when they are steady
+  Value measured_{};  // 1 of members whose residual is measured
+  int64_t rounds_ = 0;
   Value nan_{};  // not finite where the new point, or an estimate of its error, is not
 
   Cell** now_ = nullptr;
@@ -618,6 +846,8 @@ class FlowWorker : RecordedNetwork<L, G> {
   Cell** to_ = nullptr;  // where the point after next_ goes
   Cell* other_top_ = nullptr;
   Cell** spare_ = nullptr;
+  Cell** direction_ = nullptr;  // of the fastest growth of members that are hidden or settle
+  T* scattered_ = nullptr;
   Cell** partial_[2] = {};  // estimates without their last stage
   Value* errors_[2] = {};   // largest entry of every layer of each
   Value* sizes_ = nullptr;  // largest entry of every layer of now_

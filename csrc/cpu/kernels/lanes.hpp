@@ -5,6 +5,7 @@
 #include "core/control.hpp"
 #include "core/status.hpp"
 #include "cpu/kernels/vector.hpp"
+#include "math/steady.hpp"
 
 namespace pydln::PYDLN_ISA {
 
@@ -34,6 +35,7 @@ class MemberLanes {
     int64_t record = 0;  // index of the next record
     int64_t reported = 0;
     bool steady = false;
+    bool still = false;  // nothing moved at all
   };
 
   MemberLanes(const Op& op, Control& control) : op_(op), control_(control) {}
@@ -50,7 +52,8 @@ class MemberLanes {
         exhausted_ = true;
         continue;
       }
-      state = Lane{member, 0, 0, 0, false};
+      state = Lane{};
+      state.member = member;
       ++active_;
       fresh = true;
       begin(lane, member);
@@ -155,8 +158,22 @@ class MemberLanes {
   // What moved fastest in the last step, against what counts as standing still.
   void judge_steady(const Value& largest) {
     for (int64_t lane = 0; lane < kMembers; ++lane)
-      if (lanes_[lane].member >= 0)
+      if (lanes_[lane].member >= 0) {
         lanes_[lane].steady = L::get(largest, lane) <= *op_.stop_steady.of(lanes_[lane].member);
+        lanes_[lane].still = L::get(largest, lane) == T(0);
+      }
+  }
+  // Whether those may take off again, of what is left to learn: the squared norm of a residual of so many modes. Weight decay w
+  // leaves a residual of w to each.
+  void judge_residual(const Value& square, const Value& decay, int64_t modes, int64_t depth) {
+    for (int64_t lane = 0; lane < kMembers; ++lane) {
+      Lane& state = lanes_[lane];
+      if (state.member < 0 || !state.steady || state.still) continue;
+      const double kept = static_cast<double>(L::get(decay, lane)) * __builtin_sqrt(static_cast<double>(modes));
+      const double left = residual_to_learn(L::get(square, lane), op_.least_residual, state.member) - kept;
+      const double limit = static_cast<double>(*op_.stop_steady.of(state.member));
+      state.steady = !(attainable_speed(left, depth) > limit);
+    }
   }
 
   const Op& op_;

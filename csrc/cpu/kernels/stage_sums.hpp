@@ -196,17 +196,19 @@ struct StageSums {
     }
   };
 
-  // The largest entries of the R estimates, which the slope at the new point completes.
+  // The largest entries of the R estimates, which the slope at the new point completes, and of that slope.
   template <int R>
   struct Verdict {
     const V* partial[R];
     V weight[R];
     V step;
     Value* error[R];
-    Value* nan;
-    V largest[R] = {}, not_finite{};
+    Value *nan, *speed;
+    V largest[R] = {}, not_finite{}, fastest{};
     template <int N>
     PYDLN_INLINE void operator()(int64_t q, const V (&last)[N]) {
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) fastest = max_abs(fastest, last[i]);
 #pragma GCC unroll 2
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -217,6 +219,7 @@ struct StageSums {
         }
     }
     PYDLN_INLINE void close() const {
+      *speed = max_abs(*speed, across(fastest));
       for (int r = 0; r < R; ++r) *error[r] = max_abs(*error[r], across(largest[r]));
       *nan = *nan + total(not_finite);
     }
@@ -228,7 +231,7 @@ struct StageSums {
     const V step;
     Cell** const* partial;
     Value* const* errors;
-    Value* nan;
+    Value *nan, *speed;
     Verdict<R> operator()(int64_t l) const {
       Verdict<R> made{};
       for (int r = 0; r < R; ++r) {
@@ -238,6 +241,7 @@ struct StageSums {
       }
       made.step = step;
       made.nan = nan;
+      made.speed = speed;
       return made;
     }
   };
