@@ -30,7 +30,7 @@ CPP := $(shell find csrc tests/cpp -name '*.[ch]pp' 2>/dev/null | sort)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
-demo: $(STAMP)/test ## install, then the main job: fig. 3 and a reduced fig. 4, simulation on theory, into OUT (out/demo)
+demo: $(STAMP)/demo ## install, then the main job: fig. 3 and a reduced fig. 4, simulation on theory, into OUT (out/demo)
 	$(CLEAN_ENV) $(BIN)/pydln reproduce all --out $(OUT)
 
 test: $(STAMP)/test ## install, then the tests (ARGS goes to pytest)
@@ -87,9 +87,9 @@ wide: $(STAMP)/build ## the C++ unit tests with vectors as wide as AVX-512's, em
 bench: $(STAMP)/bench ## the workloads and studies against NumPy, PyTorch, JAX, numba, and ODE solvers
 	cd bench && $(CLEAN_ENV) $(abspath $(BIN))/pytest $(ARGS)
 
-dist: $(STAMP)/dev ## the sdist, and the wheel made from it, in dist/
+dist: $(STAMP)/dev ## the sdist, and the wheel made from it for all processors, in dist/
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist -C cmake.define.PYDLN_KERNELS=all .
 	$(BIN)/python .ci/check_dist.py dist
 
 clean: ## remove environments, builds and caches
@@ -112,20 +112,22 @@ $(STAMP)/sources: FORCE | $(BIN)/python
 
 # What compiles the package stays in the environment, so that a second build compiles only what changed.
 $(STAMP)/build: pyproject.toml | $(BIN)/python
-	$(PIP) install cmake ninja $$($(BIN)/python -c \
+	$(PIP) install --no-compile cmake ninja $$($(BIN)/python -c \
 		'import tomllib; print(*tomllib.load(open("$<", "rb"))["build-system"]["requires"])')
 	@mkdir -p $(@D); touch $@
 
-# The package is built once per change of a source; each set of extras then installs the same wheel.
+# The package is built once per change of a source; each set of extras then installs the same wheel. Nothing is compiled to
+# bytecode before it is imported: most of it never is.
 $(STAMP)/wheel: $(STAMP)/build $(STAMP)/sources $(SOURCES)
 	rm -rf $(VENV)/wheel
 	PATH="$(abspath $(BIN)):$$PATH" $(PIP) wheel --no-build-isolation --no-deps --wheel-dir $(VENV)/wheel $(PIP_BUILD_ARGS) .
 	@touch $@
 
+$(STAMP)/demo: EXTRAS = plot,cli
 $(STAMP)/test: EXTRAS = all,test
 $(STAMP)/dev: EXTRAS = all,test,dev
 $(STAMP)/bench: EXTRAS = all,test,bench
-$(STAMP)/test $(STAMP)/dev $(STAMP)/bench: $(STAMP)/wheel
-	$(PIP) install "$$(echo $(VENV)/wheel/*.whl)[$(EXTRAS)]"
-	$(PIP) install --no-deps --force-reinstall $(VENV)/wheel/*.whl
+$(STAMP)/demo $(STAMP)/test $(STAMP)/dev $(STAMP)/bench: $(STAMP)/wheel
+	$(PIP) install --no-compile "$$(echo $(VENV)/wheel/*.whl)[$(EXTRAS)]"
+	$(PIP) install --no-compile --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	@touch $@

@@ -5,6 +5,7 @@ python .ci/check_dist.py dist
 
 from __future__ import annotations
 
+import platform
 import sys
 import tarfile
 import tomllib
@@ -13,6 +14,7 @@ from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
 MOMENTS_LIMIT = 2_000_000  # bytes, all data files together
+ALL_SETS = b"baseline, avx2, avx512"  # as the extension tells what was compiled
 WHEEL_LIMIT = 8_000_000  # bytes: three instruction sets, two precisions
 
 
@@ -47,6 +49,9 @@ def check_wheel(path: Path, version: str) -> None:
     compiled = [name for name in sizes if name.endswith(".so")]
     if len(compiled) != 1 or not compiled[0].startswith("pydln/_core."):
         fail(f"{path.name}: compiled modules {compiled}: expected pydln/_core and no other")
+    with zipfile.ZipFile(path) as wheel:
+        if platform.machine() in {"x86_64", "AMD64"} and ALL_SETS not in wheel.read(compiled[0]):
+            fail(f"{path.name}: {compiled[0]} is for some processors only, expected {ALL_SETS.decode()}")
     if not any("/licenses/" in name for name in sizes):
         fail(f"{path.name}: the licence is missing")
     data = {name: size for name, size in sizes.items() if name.endswith((".npz", ".npy"))}

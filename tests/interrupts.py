@@ -14,6 +14,12 @@ def press_midway(done: int, total: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def press_after_members(done: int, total: int) -> None:
+    """The same of thousands of members once a hundredth is done: more than vectors hold, so that some are complete."""
+    if total / 100 < done < total:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def work_after_press(call: Callable[[], object], after: float = 0.2) -> float:
     """Seconds of processor time from Ctrl-C, `after` seconds of processor time into `call`, until it is answered.
 

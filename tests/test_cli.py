@@ -112,13 +112,12 @@ def test_info() -> None:
     usable, compiled = (rows[f"instruction sets {what}"].split(", ") for what in ("usable", "compiled"))
     assert usable == list(_backend.available_isas())
     assert set(usable) <= set(compiled)
-    assert compiled[0] == "baseline"  # the one that is never left out
     assert rows["threads"] == str(_backend.default_threads())
     assert rows["compiler"]
     assert {"numpy", "scipy", "python"} <= rows.keys()
 
 
-@pytest.mark.parametrize(("best", "told"), [("baseline", False), ("elsewhere", True)])
+@pytest.mark.parametrize(("best", "told"), [(_backend.available_isas()[-1], False), ("elsewhere", True)])
 def test_info_tells_what_would_be_faster(best: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build for one computer that runs on another, which has better kernels than those compiled."""
     monkeypatch.setattr(_backend.core, "best_isa", lambda: best)

@@ -40,7 +40,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     return names;
   });
   m.def("best_isa", &pydln::cpu::best_isa);
-  m.attr("build") = py::dict(py::arg("version") = PYDLN_VERSION, py::arg("compiler") = PYDLN_COMPILER,
-                             py::arg("build_type") = PYDLN_BUILD_TYPE,
-                             py::arg("instruction_sets") = PYDLN_COMPILED_SETS);
+  m.attr("build") =
+      py::dict(py::arg("version") = PYDLN_VERSION, py::arg("compiler") = PYDLN_COMPILER,
+               py::arg("build_type") = PYDLN_BUILD_TYPE, py::arg("instruction_sets") = PYDLN_COMPILED_SETS);
 }

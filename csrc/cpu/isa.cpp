@@ -19,7 +19,9 @@ namespace {
 std::vector<Isa> find() {
   if (!runs_baseline()) throw std::runtime_error("this processor lacks x86-64-v2 (SSE4.2), the least that pydln needs");
   std::vector<Isa> found;
+#if defined(PYDLN_HAVE_BASELINE)
   found.push_back(PYDLN_SET(baseline));
+#endif
 #if defined(PYDLN_HAVE_EMULATED512)
   found.push_back(PYDLN_SET(emulated512));
 #endif
@@ -29,6 +31,11 @@ std::vector<Isa> find() {
 #if defined(PYDLN_HAVE_AVX512)
   if (runs_avx512()) found.push_back(PYDLN_SET(avx512));
 #endif
+  if (found.empty()) {
+    const std::string compiled = PYDLN_COMPILED_SETS, here = best_isa();
+    throw std::runtime_error("it was compiled for computers with " + compiled + ", and this one has " + here +
+                             ": install it here, or with pip install -C cmake.define.PYDLN_KERNELS=all");
+  }
   return found;
 }
 #undef PYDLN_SET

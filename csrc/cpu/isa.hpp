@@ -63,7 +63,7 @@ struct Isa {
   }
 };
 
-// Those compiled in and supported by processor and operating system, best last. Never empty, or throws.
+// Those compiled in and supported by processor and operating system, best last. Throws std::runtime_error if there are none.
 const std::vector<Isa>& usable_isas();
 
 // By name; throws std::invalid_argument naming those usable.

@@ -11,7 +11,7 @@
 
 namespace pydln::cpu {
 
-// Threads that are joined on the way out, whatever happens. Not std::jthread: libc++ has none before Clang 18.
+// Threads that are joined on the way out, whatever happens. Not std::jthread: libc++ had none before LLVM 20.
 struct Joined {
   std::vector<std::thread> threads;
   Joined() = default;

@@ -236,8 +236,8 @@ struct Arena {
   C* take(int64_t count) {
     C* p = base ? reinterpret_cast<C*>(base + used) : nullptr;
     std::size_t bytes = 0;
-    if (__builtin_mul_overflow(count, sizeof(C), &bytes) ||
-        __builtin_add_overflow(bytes, 63, &bytes) || __builtin_add_overflow(used, bytes / 64 * 64 + kStagger, &used))
+    if (__builtin_mul_overflow(count, sizeof(C), &bytes) || __builtin_add_overflow(bytes, 63, &bytes) ||
+        __builtin_add_overflow(used, bytes / 64 * 64 + kStagger, &used))
       used = SIZE_MAX / 2;  // no computer has this much: the caller refuses
     if (p) clear(reinterpret_cast<char*>(p), bytes);
     return p;
