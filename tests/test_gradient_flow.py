@@ -318,9 +318,9 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
         (ValueError, "weights: expected shape", {"records": sound["records"] | {"weights": sound["weights"]}}),
         (ValueError, "product: expected shape", {"records": sound["records"] | {"product": np.ones((2, 2, 4, 1))}}),
         (ValueError, "test_loss: the task has no test", {"records": sound["records"] | {"test_loss": np.ones((2, 2))}}),
-        (ValueError, "stepping: incomplete", {"stopped_at": None}),
-        (ValueError, "stepping: incomplete", {"method": method("rk4").kernel()}),
-        (ValueError, "training: incomplete", {"status": None}),
+        (ValueError, "stopped_at: expected an array, got None", {"stopped_at": None}),
+        (ValueError, "step: expected a number > 0 of fixed steps", {"method": method("rk4").kernel()}),
+        (ValueError, "status: expected an array, got None", {"status": None}),
         (TypeError, "accepted: expected", {"accepted": np.zeros(2)}),
     ]
     for error, message, change in wrong:
