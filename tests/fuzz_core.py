@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -207,4 +208,4 @@ def main(seed: int = 0, of_each: int = 400) -> None:
 
 
 if __name__ == "__main__":
-    main(of_each=0)
+    main(of_each=int(sys.argv[1]))

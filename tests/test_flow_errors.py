@@ -444,7 +444,7 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
         (ValueError, "status: expected shape", {"status": np.zeros(3, dtype=np.int64)}),
         (TypeError, "stopped_at: expected", {"stopped_at": np.zeros(2)}),
         (ValueError, "descent: incomplete", {"lr": None}),
-        (ValueError, "training: incomplete", {"status": None}),
+        (ValueError, "status: expected an array, got None", {"status": None}),
         (ValueError, "training: incomplete", {"task": sound["task"] | {"mode_u": None}}),
         (ValueError, "noise.x: expected shape", {"noise": noise | {"samples": 2}}),
         (ValueError, "noise: incomplete", {"noise": noise | {"x": None}}),

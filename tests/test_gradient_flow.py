@@ -327,13 +327,13 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
         (ValueError, "method.dense: expected shape", {"method": table | {"dense": np.zeros((7, 3))}}),
         (ValueError, "record_at: expected increasing", {"record_at": np.array([1.0, 1.0])}),
         (ValueError, "record_at: expected increasing", {"record_at": np.array([0.0, np.inf])}),
-        (ValueError, "record_at: expected a time", {"record_at": np.array([])}),
+        (ValueError, "record_at: expected at least one", {"record_at": np.array([])}),
         (ValueError, "weights: expected shape", {"records": sound["records"] | {"weights": sound["weights"]}}),
         (ValueError, "product: expected shape", {"records": sound["records"] | {"product": np.ones((2, 2, 4, 1))}}),
         (ValueError, "test_loss: the task has no test", {"records": sound["records"] | {"test_loss": np.ones((2, 2))}}),
-        (ValueError, "stepping: incomplete", {"stopped_at": None}),
-        (ValueError, "stepping: incomplete", {"method": method("rk4").kernel()}),
-        (ValueError, "training: incomplete", {"status": None}),
+        (ValueError, "stopped_at: expected an array, got None", {"stopped_at": None}),
+        (ValueError, "step: expected a number > 0 of fixed steps", {"method": method("rk4").kernel()}),
+        (ValueError, "status: expected an array, got None", {"status": None}),
         (TypeError, "accepted: expected", {"accepted": np.zeros(2)}),
     ]
     for error, message, change in wrong:

@@ -360,12 +360,12 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
     assert not _backend.core.modes_f64(**sound)
     wrong = [
         (ValueError, "modes: expected layer_strengths", {"layer_strengths": np.ones(4)}),
-        (ValueError, "modes: expected layers", {"strengths": np.empty((2, 2, 3))}),
-        (ValueError, "modes: expected layers", {"layer_strengths": np.ones((4, 0))}),
+        (ValueError, "modes: expected networks of", {"strengths": np.empty((2, 2, 3))}),
+        (ValueError, "layer_strengths: expected at least one", {"layer_strengths": np.ones((4, 0))}),
         (ValueError, "s: expected shape", {"s": np.ones(3)}),
         (ValueError, "strengths: expected shape", {"strengths": np.empty((2, 3, 2))}),
-        (ValueError, "stepping: incomplete", {"accepted": None}),
-        (ValueError, "modes: incomplete", {"status": None}),
+        (ValueError, "accepted: expected an array, got None", {"accepted": None}),
+        (ValueError, "status: expected an array, got None", {"status": None}),
         (TypeError, "s: expected a C-contiguous array", {"s": np.ones(8)[::2]}),
     ]
     for error, message, change in wrong:

@@ -95,7 +95,7 @@ def test_without_a_choice_many_modes_are_thinned_but_keep_the_ends(total: int, d
         ([-4], ValueError, "modes[0]: expected an integer >= -3, got -4"),
         ([], ValueError, "modes: expected at least one mode, got none"),
         ([0.5], TypeError, "modes[0]: expected an integer, got 0.5"),
-        ("all", TypeError, "modes[0]: expected an integer, got 'a'"),
+        ("all", TypeError, "modes: expected a sequence of integers, got 'all'"),
     ],
 )
 def test_wrong_modes_are_refused_before_anything_is_drawn(modes: Any, kind: type[Exception], message: str) -> None:

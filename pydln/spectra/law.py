@@ -79,7 +79,7 @@ class Law(ABC):
 
     def moment(self, k: int) -> float:
         """The mean of x^k, atoms included; infinite where float64 cannot hold it."""
-        k = _validate.integer(k, "k", at_least=0)
+        k = _validate.integer(k, "k", at_least=0, at_most=1_000_000)  # some laws add as many terms
         try:
             with np.errstate(over="ignore"):
                 return self._moment(k)
