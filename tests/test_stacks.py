@@ -916,28 +916,30 @@ def lines(ax: Any) -> list[np.ndarray]:
     return [np.asarray(line.get_xydata(), dtype=float) for line in ax.lines]
 
 
-def drawn_by_member(draw: Callable[[dln.Trajectory], Any], series: int) -> None:
-    """Each line of a small stack is the line of the member alone, series by series."""
+def drawn_by_member(draw: Callable[[dln.Trajectory], Any], values: np.ndarray) -> None:
+    """Each line of a small stack is the line of the member alone, and made of its `values`, (batch, time, series)."""
     plt = pytest.importorskip("matplotlib.pyplot")
-    whole = lines(draw(uneven()))
+    run, series = uneven(), values.shape[2]
+    whole = lines(draw(run))
     assert len(whole) == series * BATCH
     for i in range(BATCH):
-        alone = lines(draw(uneven()[i]))
+        alone = lines(draw(run[i]))
         for k in range(series):
             np.testing.assert_array_equal(whole[k * BATCH + i], alone[k], err_msg=f"member {i}, series {k}")
+            np.testing.assert_array_equal(alone[k], np.column_stack([run.t[i], values[i, :, k]]))
     plt.close("all")
 
 
 @rule("plot.loss")
 def plot_loss() -> None:
-    for quantity in ("loss", "test_loss"):
-        drawn_by_member(lambda run, quantity=quantity: plot.loss(run, quantity=quantity), 1)
+    drawn_by_member(plot.loss, uneven().loss[:, :, None])
+    drawn_by_member(lambda run: plot.loss(run, quantity="test_loss"), uneven().test_loss[:, :, None])
 
 
 @rule("plot.strengths")
 def plot_strengths() -> None:
-    drawn_by_member(lambda run: plot.strengths(run), MODES)
-    drawn_by_member(lambda run: plot.strengths(run, modes=[2]), 1)
+    drawn_by_member(plot.strengths, uneven().strengths)
+    drawn_by_member(lambda run: plot.strengths(run, modes=[2]), uneven().strengths[:, :, 2:])
 
 
 @rule("plot.overlay")
@@ -948,7 +950,11 @@ def overlay() -> None:
     theory = exact.solve(whitened(), aligned(2)).evaluate(run.t[:, ::7])
     for quantity, series in (("strengths", MODES), ("loss", 1)):
         whole = lines(plot.overlay(run, theory, quantity=quantity))
+        values = [getattr(one, quantity).reshape(BATCH, -1, series) for one in (run, theory)]
         for i in range(BATCH):
+            for k in range(2 * series):
+                of, drawn = (run, theory)[k // series], values[k // series][i, :, k % series]
+                np.testing.assert_array_equal(whole[k * BATCH + i], np.column_stack([of.t[i], drawn]))
             alone = lines(plot.overlay(run[i], theory[i], quantity=quantity))
             for k in range(2 * series):
                 np.testing.assert_array_equal(whole[k * BATCH + i], alone[k], err_msg=f"{quantity}, {i}, {k}")
