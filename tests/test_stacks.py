@@ -519,9 +519,11 @@ def plan() -> None:
 
 @rule("consistency")
 def consistency() -> None:
-    found = dln.consistency(tasks())
-    for i in range(BATCH):
-        alone = dln.consistency(tasks()[i])
+    weak = dln.Task.from_covariances(tasks()[0].sigma_xx, 1e-14 * tasks()[0].sigma_yx, 1.0)  # beside the others
+    stacked = dln.Task.stack([*(dataclasses.replace(tasks()[i], test=None) for i in range(BATCH)), weak])
+    found = dln.consistency(stacked)
+    for i in range(BATCH + 1):
+        alone = dln.consistency(stacked[i])
         for name in ("matrix", "score", "null", "inside"):
             np.testing.assert_array_equal(getattr(found, name)[i], getattr(alone, name), err_msg=f"{name}, {i}")
 
