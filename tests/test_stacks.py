@@ -754,9 +754,9 @@ STACKS["exact.stable_lr"] = STACKS["exact.optimal_lr"] = sharpness
 def saddle_to_saddle() -> None:
     """Modes do not look at each other: their times are those of each alone."""
     s, u0 = np.array([1.0, 3.0, 2.0, 0.0]), np.array([1e-4, 1e-5, 1e-3, 1e-3])
-    whole = exact.saddle_to_saddle(s, u0, depth=3, floor=0.2)
+    whole = exact.saddle_to_saddle(s=s, u0=u0, depth=3, floor=0.2)
     for k in range(len(s)):
-        alone = exact.saddle_to_saddle(s[k : k + 1], u0[k : k + 1], depth=3)
+        alone = exact.saddle_to_saddle(s=s[k : k + 1], u0=u0[k : k + 1], depth=3)
         np.testing.assert_array_equal(whole.times[k], alone.times[0])
     half = 0.5 * s[whole.order] ** 2
     np.testing.assert_allclose(whole.losses, 0.2 + np.append(np.cumsum(half[::-1])[::-1], 0.0)[: len(whole.losses)])
