@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from functools import cache
 from typing import NamedTuple
@@ -88,7 +89,11 @@ def aligned(rng, task, hidden, balanced=False) -> list[np.ndarray]:
 def member(kind: str, seed: int) -> tuple[dln.Task, list[np.ndarray]]:
     rng = np.random.default_rng((seed, len(kind)))
     if kind == "few directions":
-        return sampled(rng, 7, 3, directions=4, targets=1, noise=0.0), gaussian(rng, (7, 5, 4, 3))
+        task = sampled(rng, 7, 3, directions=4, targets=1, noise=0.0)
+        U, s, V = task.modes
+        V = np.linalg.qr(np.concatenate([V[:, :1], rng.normal(size=(7, 2))], axis=1))[0]
+        V *= [np.sign(V[0, 0] * task.modes.V[0, 0]), 1, 1]  # where s is 0 any directions do, such as unseen ones
+        return dataclasses.replace(task, modes=dln.Modes(U, s, V)), gaussian(rng, (7, 5, 4, 3))
     if kind == "low rank":
         return sampled(rng, 4, 3, directions=4, targets=2, noise=0.0), gaussian(rng, (4, 9, 8, 3), rank=2)
     if kind == "low rank, few directions":
