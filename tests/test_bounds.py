@@ -155,7 +155,7 @@ BOUNDS: dict[str, tuple[Callable[[Any], Any], Any, Any, str]] = {
     "exact: v": (lambda v: exact.iterations_to_learn(0.1, v, depth=2), BELOW_1, 1.0, "v"),
     "exact: rate": (lambda v: exact.iterations_to_learn(0.1, 0.5, depth=2, rate=v), 1e-9, 0.0, "rate"),
     "exact: sharpness": (lambda v: exact.sharpness(1.0, depth=v), 1.0, BELOW_1, "depth"),
-    "exact: floor": (lambda v: exact.saddle_to_saddle([1.0], 0.1, depth=2, floor=v), 0.0, BELOW_0, "floor"),
+    "exact: floor": (lambda v: exact.saddle_to_saddle(s=[1.0], u0=0.1, depth=2, floor=v), 0.0, BELOW_0, "floor"),
     "task: s": (lambda v: dln.Task.from_spectrum([1.0, v], 3, 2), 0.0, BELOW_0, "s"),
     "task: d_in": (lambda v: dln.Task.from_spectrum([1.0], v, 2), 1, 0, "d_in"),
     "task: d_out": (lambda v: dln.Task.from_spectrum([1.0], 2, v), 1, 0, "d_out"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from functools import cache
 from typing import NamedTuple
@@ -68,13 +69,17 @@ def in_modes(rng, n_in, n_out, s, d, beside) -> dln.Task:
     return dln.Task.from_covariances(xx, yx, 9.0, test=test)
 
 
-def aligned(rng, task, hidden) -> list[np.ndarray]:
+def aligned(rng, task, hidden, balanced=False) -> list[np.ndarray]:
     """Every mode and layer a strength of its own; beside the modes something that leads from no input to an output."""
     U, s, V = task.modes
+    strengths = [rng.uniform(0.3, 0.9, len(s)) for _ in range(len(hidden) + 1)]
     r = len(s)
     turns = [turned(rng, n, n) for n in hidden]
     frames = [V, *(Q[:, :r] for Q in turns), U]
-    layers = [after @ np.diag(rng.uniform(0.3, 0.9, r)) @ before.T for before, after in itertools.pairwise(frames)]
+    layers = [
+        after @ np.diag(strengths[0] if balanced else a) @ before.T
+        for a, (before, after) in zip(strengths, itertools.pairwise(frames), strict=True)
+    ]
     outside = [np.linalg.svd(V.T)[2][r:].T, *(Q[:, r:] for Q in turns)]
     for layer, before, after in zip(layers, outside[:-1], outside[1:], strict=False):
         layer += 0.4 * after @ rng.normal(size=(after.shape[1], before.shape[1])) @ before.T
@@ -84,7 +89,11 @@ def aligned(rng, task, hidden) -> list[np.ndarray]:
 def member(kind: str, seed: int) -> tuple[dln.Task, list[np.ndarray]]:
     rng = np.random.default_rng((seed, len(kind)))
     if kind == "few directions":
-        return sampled(rng, 7, 3, directions=4, targets=1, noise=0.0), gaussian(rng, (7, 5, 4, 3))
+        task = sampled(rng, 7, 3, directions=4, targets=1, noise=0.0)
+        U, s, V = task.modes
+        V = np.linalg.qr(np.concatenate([V[:, :1], rng.normal(size=(7, 2))], axis=1))[0]
+        V *= [np.sign(V[0, 0] * task.modes.V[0, 0]), 1, 1]  # where s is 0 any directions do, such as unseen ones
+        return dataclasses.replace(task, modes=dln.Modes(U, s, V)), gaussian(rng, (7, 5, 4, 3))
     if kind == "low rank":
         return sampled(rng, 4, 3, directions=4, targets=2, noise=0.0), gaussian(rng, (4, 9, 8, 3), rank=2)
     if kind == "low rank, few directions":
@@ -290,12 +299,10 @@ def test_every_record_alone_in_float32(kind, rates) -> None:
 # ---- gradient flow ----------------------------------------------------------------------------------------------
 
 
-@cache
-def flowed(kind: str, own_tasks: bool):
+def flowed(task: dln.Task, weights: dln.Weights) -> list:
     """The layers of every member at `TIMES`, by the reference's integrator at a tolerance far below the one tested."""
-    task, weights, _ = case(kind, own_tasks)
     found = []
-    for i in range(BATCH):
+    for i in range(weights.batch):
         mine, layers = own(task, i), [w[i] for w in weights.layers]
 
         def slope(now, mine=mine):
@@ -308,28 +315,40 @@ def flowed(kind: str, own_tasks: bool):
     return found
 
 
+def records_of(name: str, mine: dln.Task, layers: list) -> np.ndarray:
+    """What the reference makes of the layers of one member over time, which begin at its start."""
+    start = layers[0]
+    first = reference.conserved(start)
+
+    def drift(now):
+        return [np.linalg.norm(c - c0) for c, c0 in zip(reference.conserved(now), first, strict=True)]
+
+    made = {
+        "loss": lambda w: reference.loss(w, mine.sigma_xx, mine.sigma_yx, mine.trace_yy),
+        "test_loss": lambda w: reference.loss(w, mine.test.sigma_xx, mine.test.sigma_yx, mine.test.trace_yy),
+        "strengths": lambda w: np.diag(mine.modes.U.T @ reference.product(w) @ mine.modes.V),
+        "product": reference.product,
+        "layer_norms": lambda w: [np.linalg.norm(x) for x in w],
+        "drift": drift,
+        "kernel_distance": lambda w: reference.kernel_distance(w, start, mine.sigma_xx),
+    }
+    return np.array([made[name](w) for w in layers])
+
+
+def assert_follows(run: dln.Trajectory, task: dln.Task, layers: list, tol: float, who: object) -> None:
+    for i, name in itertools.product(range(run.batch), run.names):
+        if name != "weights":
+            assert_close(getattr(run, name)[i], records_of(name, own(task, i), layers[i]), name, tol, (who, i))
+            continue
+        for k, layer in enumerate(run.weights):
+            assert_close(layer[i], np.array([w[k] for w in layers[i]]), name, tol, (who, i))
+
+
 @pytest.mark.parametrize("own_tasks", [True, False], ids=["own tasks", "one task"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_record_alone_in_flow(kind, own_tasks, long) -> None:
     task, weights, ways = case(kind, own_tasks)
-    layers = flowed(kind, own_tasks)
-
-    def wanted(name, i):
-        mine, start = own(task, i), [w[i] for w in weights.layers]
-        test = (mine.test.sigma_xx, mine.test.sigma_yx, mine.test.trace_yy)
-        conserved = [reference.conserved(now) for now in (start, *layers[i])]
-        return {
-            "loss": lambda: [reference.loss(w, mine.sigma_xx, mine.sigma_yx, mine.trace_yy) for w in layers[i]],
-            "test_loss": lambda: [reference.loss(w, *test) for w in layers[i]],
-            "strengths": lambda: [np.diag(mine.modes.U.T @ reference.product(w) @ mine.modes.V) for w in layers[i]],
-            "product": lambda: [reference.product(w) for w in layers[i]],
-            "layer_norms": lambda: [[np.linalg.norm(x) for x in w] for w in layers[i]],
-            "drift": lambda: [
-                [np.linalg.norm(c - c0) for c, c0 in zip(now, conserved[0], strict=True)] for now in conserved[1:]
-            ],
-            "kernel_distance": lambda: [reference.kernel_distance(w, start, mine.sigma_xx) for w in layers[i]],
-        }[name]()
-
+    layers = flowed(task, weights)
     for place, (reduce, name) in enumerate(itertools.product(("auto", "none", *ways), RECORDS)):
         layout = LAYOUTS[(place + place // len(RECORDS) + own_tasks) % 2]
         if name == "kernel_distance" and reduce not in ("auto", "none"):
@@ -339,12 +358,30 @@ def test_every_record_alone_in_flow(kind, own_tasks, long) -> None:
         assert (run.status == dln.Status.COMPLETED).all()
         if reduce not in ("auto", "none"):
             assert run.reduced == (names_of(reduce),) * BATCH
-        for i in range(BATCH):
-            who = (layout, reduce, i)
-            for k, layer in enumerate(run.final.layers):
-                assert_close(layer[i], layers[i][-1][k], f"final W_{k + 1}", 1e-8, who)
-            if name == "weights":
-                for k, layer in enumerate(run.weights):
-                    assert_close(layer[i], np.array([w[k] for w in layers[i]]), name, 1e-8, who)
-            else:
-                assert_close(getattr(run, name)[i], np.array(wanted(name, i)), name, 1e-8, who)
+        assert_follows(run, task, layers, 1e-8, (layout, reduce))
+        for i, (k, layer) in itertools.product(range(BATCH), enumerate(run.final.layers)):
+            assert_close(layer[i], layers[i][-1][k], f"final W_{k + 1}", 1e-8, (layout, reduce, i))
+
+
+def solvable(name: str) -> tuple[dln.Task, dln.Weights]:
+    """Members of an exact solution: inputs that vary along the modes as they like, and something beside the modes."""
+    if name == "one layer":
+        made = [sampled(np.random.default_rng(i), 5, 3, directions=3, targets=1, noise=0.4) for i in range(BATCH)]
+        return dln.Task.stack(made), dln.Weights([0.5 * np.random.default_rng(9).normal(size=(BATCH, 3, 5))])
+    tasks, layers = [], []
+    for i in range(BATCH):
+        rng = np.random.default_rng((i, len(name)))
+        balanced = name == "aligned and balanced"
+        tasks.append(in_modes(rng, 5, 3, np.array([1.6, 0.9]), rng.uniform(0.5, 1.3, 2), 0.0 if i == 1 else 0.7))
+        layers.append(aligned(rng, tasks[-1], (6, 5) if balanced else (6,), balanced))
+    return dln.Task.stack(tasks), dln.Weights([np.stack(w) for w in zip(*layers, strict=True)])
+
+
+@pytest.mark.parametrize("name", ["one layer", "aligned, two layers", "aligned and balanced"])
+def test_every_record_alone_of_exact_solutions(name) -> None:
+    task, weights = solvable(name)
+    solution = dln.exact.solve(task, weights)
+    assert solution.name == name
+    layers = flowed(task, weights)
+    for record in RECORDS:
+        assert_follows(solution.evaluate(TIMES, record=record), task, layers, 1e-10, name)

@@ -204,7 +204,7 @@ def test_singular_values_and_vectors() -> None:
             np.testing.assert_array_equal(getattr(some, name), getattr(full, name)[:, at], err_msg=name)
 
 
-STOPS = (None, dln.Stop(loss=[0.5, 0.1, 1e-9]), dln.Stop(strengths=[[0.9, np.nan]] * 3))
+STOPS = (None, dln.Stop(loss=[0.5, 99.0, 1e-9]), dln.Stop(strengths=[[0.9, np.nan]] * 3))
 
 
 @pytest.mark.parametrize(
