@@ -109,7 +109,7 @@ def _ends_at_zero(s: Floats, start: Floats) -> NDArray[np.bool_]:
     if start.shape[-1] == 1:
         return np.zeros(s.shape, dtype=bool)
     sizes = np.sort(np.abs(start), axis=-1)
-    return (sizes[..., 0] == sizes[..., 1]) & (np.sign(start).prod(axis=-1) * np.sign(s) <= 0)
+    return np.asarray((sizes[..., 0] == sizes[..., 1]) & (np.sign(start).prod(axis=-1) * np.sign(s) <= 0))
 
 
 def _others(u: Floats, start: Floats) -> Floats:
