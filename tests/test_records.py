@@ -108,6 +108,36 @@ def test_descent(widths, how, layout) -> None:
                     np.testing.assert_array_equal(got, wanted[:, :42], err_msg=name)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_limit_is_met_by_the_very_number_that_was_recorded(layout) -> None:
+    """At or below a loss, at or above strengths: the limit itself, and not the next number beyond it."""
+    task = dln.Task.from_spectrum([2.0, 1.0, 0.5], 4, 3, seed=0, trace_yy=6.0)
+    weights = starts((4, 6, 3), BATCH, scale=0.3)
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    y = x @ task.sigma_yx.T
+
+    def descend(**stop):
+        limits = dln.Stop(**stop) if stop else None
+        return dln.gradient_descent(
+            task, weights, lr=0.05, steps=50, record_every=1, stop=limits, reduce="none"
+        ), dln.train_nonlinear(x, y, weights, activation="linear", lr=0.02, steps=50, record_every=1, stop=limits)
+
+    with _backend.forced(layout=layout):
+        for verb, free in enumerate(descend()):
+            assert (np.diff(free.loss, axis=1) < 0).all()
+            for at, beyond in ((20, False), (20, True)):
+                loss = np.nextafter(free.loss[:, at], 0) if beyond else free.loss[:, at]
+                run = descend(loss=loss)[verb]
+                assert (run.stopped_at == at + beyond).all(), (verb, beyond)
+                assert (run.status == dln.Status.REACHED_LOSS).all()
+            u = np.full((BATCH, free.strengths.shape[2]), np.nan)
+            u[:, 0] = np.abs(free.strengths[:, :, 0])[:, :21].max(axis=1)
+            first = np.argmax(np.abs(free.strengths[:, :, 0]) >= u[:, :1], axis=1)
+            run = descend(strengths=u)[verb]
+            np.testing.assert_array_equal(run.stopped_at, first)
+            assert (run.status == dln.Status.REACHED_STRENGTH).all()
+
+
 def aligned_pair() -> tuple[dln.Task, dln.Weights]:
     task = dln.Task.from_spectrum([2.0, 1.0], 5, 4, seed=1)
     test = dln.Task.from_covariances(np.diag(np.linspace(0.5, 1.5, 5)), 0.9 * task.sigma_yx, 8.0)

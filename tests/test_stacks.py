@@ -269,6 +269,24 @@ def descent() -> None:
             descent_of(tasks(), starts(dtype), limits, record_every=7, **options)
     reduced_descent()
     noisy_descent()
+    more_than_lanes()
+
+
+def more_than_lanes() -> None:
+    """Members that stop leave their lane of a vector to others, which start while the rest goes on."""
+    many = np.random.default_rng(0).integers(BATCH, size=40)
+    limit = np.random.default_rng(1).uniform(0.3, 1.5, size=40)
+    task, weights = dln.Task.stack([tasks()[int(i)] for i in many]), starts()[many]
+    options = {"lr": 0.04, "steps": 60, "record": ALL, "record_every": 6, "throw": False, "reduce": "none"}
+    with _backend.forced(layout="interleaved"):
+        run = dln.gradient_descent(task, weights, stop=dln.Stop(loss=limit), **options)
+        assert len(set(run.stopped_at.tolist())) > 5
+        by_member(
+            run,
+            lambda i: dln.gradient_descent(task[i], weights[i], stop=dln.Stop(loss=limit[i]), **options),
+            "many",
+            batch=40,
+        )
 
 
 def descent_of(task: dln.Task, weights: dln.Weights, limits: dict[str, np.ndarray], **options: Any) -> None:
