@@ -46,8 +46,8 @@ class Squares:
     root: Floats
     target: Floats
 
-    def of(self, member: int) -> Squares:
-        """Those of one member."""
+    def of(self, member: int | slice) -> Squares:
+        """Those of one member, or of some."""
         return Squares(*(a[member] if a.ndim == 3 else a for a in (self.root, self.target)))
 
     @property
