@@ -646,8 +646,9 @@ def unrecorded(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """NaN everywhere, so that Ctrl-C is seen while gigabytes are touched for the first time."""
     made = np.empty(shape, dtype=dtype)
     flat = made.reshape(-1)
-    for first in range(0, flat.size, _AT_ONCE // 8):
-        flat[first : first + _AT_ONCE // 8] = np.nan
+    piece = max(1, _AT_ONCE // 8)
+    for first in range(0, flat.size, piece):
+        flat[first : first + piece] = np.nan
     return made
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 __all__ = ["CONSISTENT", "Squares", "of_covariances", "of_samples", "principal"]
@@ -140,12 +139,14 @@ def _spectrum(sigma_xx: Floats, unit: Floats) -> tuple[Floats, Floats]:
 
 def _triangle(x: Floats, y: Floats, unit: Floats) -> tuple[Floats, Floats, float]:
     """x / unit = Q R: R, Qᵀ y and the square of what is left of y, some rows after the others and without Q itself."""
+    from scipy.linalg import qr  # half the import of the package, for those who have samples
+
     upper, targets, rest = np.zeros((0, x.shape[1])), np.zeros((0, y.shape[1])), 0.0
     size = max(_ROWS, 4 * x.shape[1])
     for first in range(0, len(x), size):
         some = slice(first, first + size)
         rows = np.concatenate([upper, x[some] / unit])
-        (packed, tau), upper = scipy.linalg.qr(rows, mode="raw", overwrite_a=True, check_finite=False)
+        (packed, tau), upper = qr(rows, mode="raw", overwrite_a=True, check_finite=False)
         turned = _turned(packed[:, : len(tau)], tau, np.concatenate([targets, y[some]]))
         targets, rest = turned[: len(tau)], rest + float(np.sum(turned[len(tau) :] ** 2))
     return upper, targets, rest
@@ -153,7 +154,8 @@ def _triangle(x: Floats, y: Floats, unit: Floats) -> tuple[Floats, Floats, float
 
 def _turned(packed: Floats, tau: Floats, a: Floats) -> Floats:
     """Qᵀ a, Q as LAPACK keeps it."""
-    turn = scipy.linalg.lapack.dormqr
+    from scipy.linalg.lapack import dormqr as turn
+
     space = int(turn("L", "T", packed, tau, a, -1)[1][0])
     return np.asarray(turn("L", "T", packed, tau, a, space)[0])
 

@@ -59,11 +59,16 @@ def use_all() -> None:
     aligned = init.aligned(whitened, depth=3, strength=[0.1, 0.2])
     exact.solve(whitened, aligned).evaluate([0.0, 1.0])
     pydln.reduce.find(pydln.reduce.Ensemble.of(whitened, aligned), steps=10**6)
+    exact.scalar_mode([0.1, 0.2], [0.3, 0.4], [1.0, 2.0], [0.0, 1.0])
+    one = pydln.Task.from_covariances(None, [[1.0, 0.0], [0.0, 0.5]], 2.0)
+    balanced = init.lambda_balanced([[0.1, 0.2], [0.0, 0.3]], imbalance=0.5)
+    exact.solve(one, balanced, tol=1e-12).evaluate([0.0, 1.0], record="weights")
     spectra.singular_values(rng.standard_normal((2, 3, 4)))
     spectra.product_spectrum(rng.standard_normal((2, 3, 3)))
     activations.activation("tanh")
     _backend.core.step_flops([4, 3, 3], True)
     _backend.core.usable_isas()
+    _backend.core.best_isa()
 
 
 def sound_calls() -> dict[str, list[Call]]:

@@ -127,7 +127,7 @@ def test_very_long_times_end_in_the_limit() -> None:
     for widths, lam in (((3, 3, 3), 0.0), ((4, 2, 3), 0.5), ((3, 2, 4), -0.5), ((2, 5, 2), 0.0), ((4, 3, 5), 5.0)):
         S = np.random.default_rng(2).normal(size=(widths[2], widths[0]))
         task = dln.Task.from_covariances(None, S, 50.0)
-        solution = BalancedTwoLayers(Start(task, dln.Weights(balanced_start(widths, lam, 1e-6, 1))))
+        solution = BalancedTwoLayers(Start(task, dln.Weights(balanced_start(widths, lam, 1e-6, 1)), 1e-12))
         late = solution.evaluate([1e5, 1e6], record="product").product[0]
         np.testing.assert_allclose(
             late, np.broadcast_to(solution.limit[0], late.shape), atol=1e-5 if lam == 0 else 1e-14
@@ -149,17 +149,18 @@ def test_determinants_of_opposite_sign_end_in_a_saddle(seed) -> None:
     if np.linalg.det(second @ first) > 0:
         U = np.linalg.svd(second)[0]
         second = (np.eye(3) - 2 * np.outer(U[:, 0], U[:, 0])) @ second
-    # Balanced to rounding: from there a network finds the third mode in the end, which the exact start does not have.
-    weights = dln.Weights([first, second])
-    with pytest.raises(dln.NotApplicable, match="modes cannot be told from rounding"):
-        solve(task, weights)
-    solution = solve(task, weights, tol=1e-12)
+    solution = solve(task, dln.Weights([first, second]))
     assert solution.reached.tolist() == [[True, True, False]]
     np.testing.assert_allclose(solution.limit[0], np.diag([3.0, 2.0, 0.0]), atol=1e-12)
     times = solution.escape_times()
     assert np.isnan(times[0, 2])
     u = solution.evaluate(times[0, :2]).strengths[0]
     np.testing.assert_allclose(u.diagonal(), [1.5, 1.0], rtol=1e-10)
+    # Balanced to rounding: from there a network finds the third mode in the end, which the exact start does not have.
+    with pytest.raises(dln.NotApplicable, match=r"not known beyond t = 1\d\.\d+: modes that depend on others"):
+        solution.evaluate([0.0, 30.0])
+    held = solve(task, dln.Weights([first, second]), tol=1e-12).evaluate([100.0])
+    np.testing.assert_allclose(held.strengths[0, 0], [3.0, 2.0, 0.0], atol=1e-12)
 
 
 def test_small_starts_take_the_times_of_the_scalar_modes() -> None:

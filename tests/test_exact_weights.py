@@ -16,8 +16,8 @@ from pydln.exact.balanced_two_layers import BalancedTwoLayers
 from pydln.exact.start import Start
 
 
-def solution_of(S, layers):
-    return BalancedTwoLayers(Start(dln.Task.from_covariances(None, S, 1e4), dln.Weights(layers)))
+def solution_of(S, layers, tol=None):
+    return BalancedTwoLayers(Start(dln.Task.from_covariances(None, S, 1e4), dln.Weights(layers), tol))
 
 
 def worst(got, want):
@@ -97,7 +97,7 @@ def test_late_times_rest_where_the_flow_ends(widths) -> None:
     first, second = balanced_start(widths, 0.0, 1e-3, 1)
     if widths == (3, 3, 3) and np.linalg.det(second @ first) * np.linalg.det(S) < 0:
         second, first = -second, first
-    solution = solution_of(S, [first, second])
+    solution = solution_of(S, [first, second], tol=1e-12)
     late = solution.evaluate([1e300, 1e4, 1e6, 1e4], record=("weights", "product"))
     if solution.reached.sum() == min(widths):
         for w in late.weights:

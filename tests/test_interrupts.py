@@ -65,7 +65,7 @@ def _calls():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((40, 6)), rng.standard_normal((40, 3))
     task, white = some_task(6, 3, whiten=False), some_task(6, 3, whiten=True)
-    one, deep = starts((6, 5, 3), 2), dln.init.aligned(white, depth=3, strength=0.1, width=9)
+    one = starts((6, 5, 3), 2)
     omega, wide = rng.standard_normal((3, 6)), starts((6, 40, 3))
     return {
         "orthogonal": lambda: dln.init.orthogonal((6, 5, 3)),
@@ -77,13 +77,11 @@ def _calls():
         "from_covariances": lambda: dln.Task.from_covariances(x.T @ x / 40, y.T @ x / 40, 9.0),
         "from_spectrum": lambda: dln.Task.from_spectrum([2.0, 1.0], 6, 3),
         "teacher": lambda: dln.Task.teacher([2.0, 1.0], 6, 3, samples=30),
-        "exact.solve": lambda: exact.solve(white, deep),
         "balanced two layers": lambda: exact.solve(white, dln.init.lambda_balanced(omega, imbalance=0.0)),
         "one layer": lambda: exact.solve(task, dln.Weights([omega])),
         "descent, inputs and width": lambda: dln.gradient_descent(
             task, wide, lr=0.01, steps=5000, reduce=("inputs", "width")
         ),
-        "descent, decoupled": lambda: dln.gradient_descent(white, deep, lr=0.01, steps=5, reduce="decoupled"),
         "descent, kernel distance": lambda: dln.gradient_descent(task, one, lr=0.01, steps=5, record="kernel_distance"),
         "end_to_end_flow": lambda: dln.end_to_end_flow(task, omega, [0.0], depth=1),
         "singular_rates": lambda: dln.singular_rates(task, omega, depth=3),

@@ -319,7 +319,7 @@ def test_exact_solutions_have_the_loss_of_their_product(kind, shape, seed):
         else:
             weights = dln.init.balanced(rng.standard_normal((2, n_out, n_in)), depth=2)
         times = np.array([0.0, 0.01, 0.3, 2.0, 40.0, 1e6])
-        run = dln.exact.solve(task, weights).evaluate(times, record=("loss", "product"))
+        run = dln.exact.solve(task, weights, tol=1e-12).evaluate(times, record=("loss", "product"))
         assert (run.loss >= np.asarray(task.floor)).all()
         for i, k in itertools.product(range(2), range(len(times))):
             check(run.loss[i, k], task.floor, *data, [run.product[i, k]], np.float64)

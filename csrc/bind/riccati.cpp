@@ -10,7 +10,7 @@ namespace {
 // Returns whether Ctrl-C ended the run.
 bool riccati(const py::array& start, const py::array& floor, const py::array& w, const py::array& rate,
              const py::array& vectors, const py::array& strengths, const py::array& begin, const py::array& outer,
-             std::int64_t outside_in, const py::array& t, const py::array& place, const py::dict& rule,
+             std::int64_t outside_in, const py::array& t, const py::array& place, const Dict& rule,
              std::int64_t most_steps, const py::array& inputs, const py::array& outputs, const py::object& out,
              const py::object& first, const py::object& second, const py::array& status, int threads,
              const py::object& memory, const std::string& isa) {

@@ -87,13 +87,18 @@ class BalancedTwoLayers(Solution):
         widths = self.start.weights.widths
         return 2 * int(self.X.shape[1]) * n + 2 * n * (widths[0] + widths[2]) + widths[0] * widths[2]
 
+    @property
+    def until(self) -> Floats:
+        """As of the start."""
+        return self.start.until
+
     @classmethod
     def conditions(cls, start: Start) -> Iterator[Condition]:
         """Depth, whitened inputs, balance up to a multiple of the identity."""
         yield start.depth_is(start.depth == 2, "2")
         yield start.whitened
         yield start.lambda_balanced
-        yield start.independent
+        yield start.told
 
     def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
         """The quantities `names`, from the state."""

@@ -135,8 +135,9 @@ def solve(task: Task, weights: Weights, *, tol: float | None = None) -> Solution
     are W_l = R_{l+1} diag(a_l) R_l^T in the modes of the task, up to parts that never move, to 1e-12 (float32: 4e-6) of
     a_l plus 32 rounding errors of the terms that it is the sum of. Whatever a mode has beside it, be it rounding, grows
     as it does: of two layers it must be less than 1e-9 (float32: 1e-3) of each mode that grows. Where a mode is nothing
-    but rounding, as in a start of low rank or between determinants of opposite signs, the exact start would never learn
-    it and the one that was given will: `tol` says that the former is meant.
+    but rounding, the exact start would never learn it and the one that was given will: `tol` says that the former is
+    meant. So it is with balanced layers whose product has low rank, or a determinant of the other sign than the task:
+    without `tol` these are known up to the time when the rounding is seen, and ``evaluate`` refuses later ones.
     """
     start = Start(task, weights, tol)
     c = common_variance(task)

@@ -59,6 +59,11 @@ class ScaledInputs(Solution):
         """As for whitened inputs."""
         return self.whitened.working
 
+    @property
+    def until(self) -> Floats:
+        """That of whitened inputs; D = 2 keeps the time."""
+        return self.whitened.until
+
     @classmethod
     def conditions(cls, start: Start) -> Iterator[Condition]:
         """Those of the whitened problem; that there is one is seen beforehand."""

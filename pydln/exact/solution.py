@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln import _validate
+from pydln.errors import NotApplicable
 from pydln.exact.start import Condition, Start
 from pydln.exact.tangent_kernel import kernel_distance
 from pydln.outcome import judged
@@ -88,9 +89,12 @@ class Solution(ABC):
         TypeError, ValueError
             Times that are not finite numbers >= 0 or fit no batch; unknown names; ``test_loss`` without held-out
             covariances; more than the memory that is free would hold.
+        NotApplicable
+            Times at which the rounding of the start would have grown beside what is learned, see `exact.solve`.
         IntegrationError
             Numbers beyond the range of float64, and `throw` is true; ``.trajectory`` holds the rest.
         """
+        throw = _validate.flag(throw, "throw")
         times = _validate.array(t, "t", at_least=0)
         if times.ndim not in (1, 2) or (
             times.ndim == 2 and 1 not in (len(times), self.batch) and len(times) != self.batch
@@ -121,6 +125,7 @@ class Solution(ABC):
             f"record: {', '.join(names) or 'nothing'} of {batch} member{'s' * (batch > 1)} at {times.shape[-1]} times",
             "evaluate at fewer times, record fewer names, or pick members of task and weights",
         )
+        self._refuse_late(np.atleast_2d(times))
         found = self._in_pieces(np.atleast_2d(times), names, batch, at_once)
         run = Trajectory(
             t=times,
@@ -138,6 +143,23 @@ class Solution(ABC):
             source=f"exact:{self.name}",
         )
         return judged(run, throw=throw)
+
+    @property
+    def until(self) -> Floats:
+        """Up to when the solution holds for the start as it was rounded, (batch,), in units of tau."""
+        return np.full(self.batch, np.inf)
+
+    def _refuse_late(self, t: Floats) -> None:
+        until = self.until
+        late = t.max(axis=1, initial=0.0) > until
+        if late.any():
+            member = int(np.argmax(late))
+            of = f" (member {member})" if self.batch > 1 else ""
+            raise NotApplicable(
+                f"not known beyond t = {until[member]:.4g}{of}: modes that depend on others up to rounding stay unlearned "
+                "in theory, and are learned from the rounding by the start that was given; solve(..., tol=1e-12) stays "
+                "with theory"
+            )
 
     def _in_pieces(self, t: Floats, names: Sequence[str], batch: int, bytes_of_one: int) -> dict[str, list[Floats]]:
         """`records` of all members and times, worked out so few at once that Ctrl-C never waits long.
@@ -172,6 +194,8 @@ class Solution(ABC):
                 return value[rows]
             if isinstance(value, Solution | Start):
                 return value._part(rows)
+            if isinstance(value, tuple) and hasattr(value, "_fields"):
+                return type(value)(*(own(one) for one in value))
             return [own(one) for one in value] if isinstance(value, list) else value
 
         part = copy.copy(self)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydln import _validate
+from pydln._patience import patiently
 from pydln.reduce.decoupled import growing
 from pydln.reduce.growth import LONG
 from pydln.reduce.orthogonal import column_lengths, orthonormal
@@ -222,32 +223,45 @@ class Start:
         )
 
     @property
-    def independent(self) -> Condition:
-        """Hidden directions W_1 v + W_2^T u of the modes of two layers that grow: each beside the others, or none.
-
-        Where one lies among the others up to rounding, the network learns that mode from the rounding or never.
-        """
-        needs = "modes that grow independent in the hidden layer, rounding beside each"
-        allowed = max(_KNOWN[self.weights.dtype], self.asked)
+    def told(self) -> Condition:
+        """Hidden directions W_1 v + W_2^T u of the modes of two layers that grow are more than rounding, or zero."""
+        needs, allowed = "modes that grow known beyond rounding", max(_KNOWN[self.weights.dtype], self.asked)
         U, _, V = self.modes
         first, second = self.layer(1), _transposed(self.layer(2))
-        columns = self._meeting
-        length = column_lengths(columns)
+        length = column_lengths(self._meeting)
         rounding = 4 * self._eps * column_lengths(np.abs(first) @ np.abs(V) + np.abs(second) @ np.abs(U))
         share = np.where(length > 0, rounding / _or_one(length), 0.0)
-        # As many independent ones as there are, or as there are units to hold them.
-        values = np.linalg.svd(columns / _or_one(length)[:, None, :], compute_uv=False)
-        rank = np.minimum((length > 0).sum(axis=1), (columns != 0).any(axis=2).sum(axis=1))
-        least = np.take_along_axis(values, np.maximum(rank - 1, 0)[:, None], axis=1)[:, 0]
-        between = np.where(rank > 0, 4 * self._eps / np.maximum(least, self._eps), 0.0)
-        worst = np.maximum(share.max(axis=1, initial=0.0), between)
-        member = int(np.argmax(worst))
+        member, mode = (int(i) for i in np.unravel_index(int(np.argmax(share)), share.shape)) if share.size else (0, 0)
+        worst = float(share.max(initial=0.0))
         failure = (
-            f"modes cannot be told from rounding{self._of(member)}: it is {worst[member]:.3g} of what the hidden layer "
-            "has of one of them beside the others"
+            f"mode {mode}{self._of(member)} cannot be told from rounding, which is {worst:.3g} of what the hidden layer "
+            "has of it"
         )
-        holds = bool(self.asked) or bool((worst <= allowed).all())
-        return Condition(needs, holds, float(worst[member]), allowed, failure)
+        return Condition(needs, bool(self.asked) or worst <= allowed, worst, allowed, failure)
+
+    @cached_property
+    def until(self) -> Floats:
+        """Up to when rounding of two layers is nothing beside what they have learned, (batch,), in units of tau.
+
+        Where hidden directions of the modes depend on each other up to rounding, the balanced flow never learns the
+        weakest of these modes, as a product of low rank keeps its rank, and a square one the sign of its determinant.
+        The rounding of the layers grows as e^{st} and learns it.
+        """
+        forever = np.full(self.batch, np.inf)
+        if self.depth != 2 or self.asked:
+            return forever
+        columns, known = self._meeting, _KNOWN[self.weights.dtype]
+        length = column_lengths(columns)
+        values = patiently(np.linalg.svd, columns / _or_one(length)[:, None, :], compute_uv=False)
+        # As many independent ones as there are, or as there are units that have part in any.
+        count = np.minimum((length > 0).sum(axis=1), (columns != 0).any(axis=2).sum(axis=1))
+        rank = np.minimum((values * known > 4 * self._eps).sum(axis=1), count)
+        s = np.broadcast_to(self.modes[1], length.shape)
+        fastest = -np.sort(-np.where(length > 0, s, 0.0), axis=1)
+        next_one = np.take_along_axis(fastest, np.minimum(rank, fastest.shape[1] - 1)[:, None], axis=1)[:, 0]
+        largest = length.max(axis=1, initial=0.0)
+        room = np.log(known / (4 * self._eps)) + np.log(np.maximum(1.0, np.sqrt(fastest[:, 0]) / _or_one(largest)))
+        return np.where((rank < count) & (next_one > 0), room / _or_one(next_one), forever)
 
     @property
     def balanced(self) -> Condition:
@@ -319,7 +333,8 @@ class Start:
         s, d, off = (np.broadcast_to(x, shape) for x in (self.modes[1], self.variances, self._correlated))
         if self.depth == 2:
             duration = LONG / _or_one(s.max(axis=1, initial=0.0))
-            shares = [one.share(duration, self._eps) for one in growing(strengths, beside, s, d, off)]
+            hidden = self.weights.widths[1:-1]
+            shares = [one.share(duration, self._eps) for one in growing(strengths, beside, s, d, off, hidden)]
         else:
             kept, out = np.abs(strengths).max(axis=0), np.max(beside, axis=0)
             shares = [np.where((s > 0) & (kept > noise), out / _or_one(kept), 0.0)]

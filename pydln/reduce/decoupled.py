@@ -8,7 +8,7 @@ on the way from both sides is zero in two layers, has no gradient, and needs no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -160,17 +160,25 @@ def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
     holds[alive[aligned]] = True
     good = np.flatnonzero(holds)
     s = np.broadcast_to(ensemble.modes(members)[1], variances.shape)[alive]
-    grow = growing(strengths, rest, s, variances[alive], correlated[alive])
+    hidden = [R.shape[1] for R in frames[1:-1]]
+    grow = growing(strengths, rest, s, variances[alive], correlated[alive], hidden)
     found = Frames(good, [R[aligned] for R in frames], variances[good], misaligned, holds)
     return replace(found, growing=[one.of(np.flatnonzero(aligned)) for one in grow])
 
 
 def growing(
-    strengths: list[Floats], rest: list[Floats], s: Floats, variances: Floats, correlated: Floats
+    strengths: list[Floats],
+    rest: list[Floats],
+    s: Floats,
+    variances: Floats,
+    correlated: Floats,
+    hidden: Sequence[int],
 ) -> list[Growing]:
     """Layer by layer and, as the error changes, at the start and with nothing learned; all arrays (places, modes).
 
-    A mode beyond its target comes back to it before anything has grown by more than it shrinks: no error then.
+    A mode beyond its target comes back to it before anything has grown by more than it shrinks: no error then. A mode
+    that finds every unit of a layer taken by stronger ones has no direction of its own to grow in: what is beside it
+    shrinks once these are learned, and until then it grows less than they do.
     """
     found = []
     largest = np.max([np.abs(a).max(axis=1) for a in strengths], axis=0)[:, None]
@@ -181,8 +189,18 @@ def growing(
             kept = np.where(seen < 0, a - b, a + b)
             # A mode whose inputs correlate with those of another has that one's error in its own.
             out = rest[2 * k] + rest[2 * k + 3] + correlated * largest
-            found.append(Growing(np.abs(kept), out, np.abs(seen)))
+            found.append(Growing(_with_the_taken(np.abs(kept), s, hidden[k]), out, np.abs(seen)))
     return found
+
+
+def _with_the_taken(kept: Floats, s: Floats, units: int) -> Floats:
+    """`kept`, for modes of which nothing is kept as much as of the least of as many stronger ones as there are units."""
+    if units >= kept.shape[1]:
+        return kept
+    order = np.argsort(-np.where(kept > 0, s, -np.inf), axis=1, kind="stable")[:, :units]
+    taken, strength = (np.take_along_axis(a, order, axis=1) for a in (kept, s))
+    full = (taken > 0).all(axis=1, keepdims=True) & (s <= strength.min(axis=1, keepdims=True))
+    return np.where((kept == 0) & full, taken.min(axis=1, keepdims=True), kept)
 
 
 def _coupled(matrices: Floats, size: Floats) -> Floats:
@@ -253,7 +271,7 @@ class Decoupled:
                 a[some] = start
         d = np.broadcast_to(take(self.variances, part), (count, r)).reshape(-1, 1, 1)
         whitened = self.ensemble.task.whitened
-        deviation = np.sqrt(d)
+        deviation = np.sqrt(np.maximum(d, 0.0))
         target = np.divide(s, deviation, out=np.zeros_like(deviation), where=d > 0)
         one = np.ones((1, 1), dtype=dtype)
         task = {

@@ -211,7 +211,9 @@ def find(
     needs = (
         Needs(product=True, strengths=True, test=ensemble.task.test is not None, drift=True) if needs is None else needs
     )
-    lasting = np.broadcast_to(np.asarray(duration, dtype=np.float64), (ensemble.batch,))
+    if not isinstance(because, str):
+        raise TypeError(f"because: expected text, got {_validate.short(because)}")
+    lasting = np.broadcast_to(_validate.per_member(duration, "duration", at_least=0), (ensemble.batch,))
     return _Search(ensemble, asked(reduce), steps, lasting, needs, stops, steady, because).run()
 
 

@@ -63,7 +63,7 @@ def overtaken(kept: Floats, out: Floats, rates: Floats, duration: Floats, eps: f
         if count > kept.shape[1]:
             worst[these] = np.inf
             continue
-        least = np.linalg.svd(kept[these][:, :, pattern] / unit, compute_uv=False)[:, count - 1]
+        least = patiently(np.linalg.svd, kept[these][:, :, pattern] / unit, compute_uv=False)[:, count - 1]
         worst[these] = np.divide(amounts, least, out=np.full(len(these), np.inf), where=least > 0)
     return worst
 
@@ -148,8 +148,8 @@ def _carried(x: Floats, between: list[Floats], frames: Sequence[Floats | None]) 
         assert before is not None
         assert after is not None
         inside, beside = _within(W, before, after), _beside(W, before, after)
-        values = np.linalg.svd(inside, compute_uv=False)
-        outer = np.linalg.svd(beside, compute_uv=False)[:, 0]
+        values = patiently(np.linalg.svd, inside, compute_uv=False)
+        outer = patiently(np.linalg.svd, beside, compute_uv=False)[:, 0]
         units = np.where(outer > (1 + 1e-9) * values[:, -1], np.inf, _or_one(values[:, 0])), _or_one(outer)
         kept = after @ (inside @ (transposed(before) @ kept)) / units[0][:, None, None]
         out = beside @ out / units[1][:, None, None]

@@ -102,8 +102,9 @@ class FlowWorker : RecordedNetwork<L, G> {
  private:
   static constexpr double kSmallError = 1e-4;
   static constexpr double kHidden = 0.01;  // of the pace at which everything would be in sight
-  // How much longer steps may be the sooner a plateau ends, in units of `Method.growth`'s share. Of more layers than two the
-  // rate is an estimate, above what grows where a mode is under way.
+  // How much longer steps may be where what moves is what grows fastest, and the error of a step shows it, in units of
+  // `Method.growth`'s share. At half that rate something else may move, with what grows faster beneath it: a high power of the
+  // part. Of more layers than two the rate is an estimate, above what grows where a mode is under way.
   static constexpr double kInSight = 0.5 / 0.03, kInSightDeep = 2 / 0.03;
   static constexpr double kSmooth = 1.5;  // of h times the fastest decay: steps that leave nothing to ring
   static constexpr double kStable = 3;    // of it elsewhere: a first step has no error to go by, and longer steps ring
@@ -441,8 +442,9 @@ class FlowWorker : RecordedNetwork<L, G> {
     if (!op_.method.errors) return;
     const bool looks = state.hidden || state.settles;
     const double rate = looks ? state.growth.rate : state.rate;
+    const double in_sight = __builtin_pow(state.insight, D_ > 2 ? 4 : 8);
     const double most = op_.method.growth *
-                        __builtin_pow(1 + (D_ > 2 ? kInSightDeep : kInSight) * state.insight, 1 / op_.method.exponent);
+                        __builtin_pow(1 + (D_ > 2 ? kInSightDeep : kInSight) * in_sight, 1 / op_.method.exponent);
     if (rate > 0 && state.next * rate > most) state.next = most / rate;
     const bool ends_here =
         state.growth.rate * (op_.record_at[op_.times - 1] - state.t) <= 10;  // else a plateau ends first

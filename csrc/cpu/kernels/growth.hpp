@@ -10,6 +10,7 @@ namespace pydln::PYDLN_ISA {
 // others, and what one layer has of all its pairs bounds the fastest growth: max_l sum_m sigma prod_(j != l, m) g_j.
 template <class L>
 class PathGains {
+  using T = typename L::Scalar;
   using Cell = typename L::Cell;
   using Value = typename L::Value;
 
@@ -24,13 +25,13 @@ class PathGains {
   // Of a vector that goes through the layers; width(l) are theirs.
   template <class Width>
   void measure(const Control* watch, Cell* const* weights, const Cell* x, Width width) {
-    Value before = L::dot(x, x, width(0), 1);
     for (int64_t l = 0; l < depth_; ++l) {
-      Cell* to = column_[l % 2];
-      L::product(watch, weights[l], L::stride(width(l)), x, L::stride(1), to, width(l + 1), 1, width(l));
-      const Value after = L::dot(to, to, width(l + 1), 1);
-      squares_[l] = after / before;
-      before = after;
+      const Value before = L::dot(x, x, width(l), 1);
+      Cell *from = column_[l % 2], *to = column_[1 - l % 2];
+      // x/|x|^2, which keeps the squares of long ways within the range of the numbers.
+      for (int64_t i = 0; i < width(l); ++i) from[i * L::stride(1)] = Value(x[i * L::stride(1)]) * (T(1) / before);
+      L::product(watch, weights[l], L::stride(width(l)), from, L::stride(1), to, width(l + 1), 1, width(l));
+      squares_[l] = L::dot(to, to, width(l + 1), 1) * before;
       x = to;
     }
   }

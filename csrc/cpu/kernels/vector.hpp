@@ -246,7 +246,7 @@ struct Arena {
  private:
   // Gigabytes take seconds: once the run is cancelled, what is taken is not cleared, and nothing may be made of it.
   void clear(char* p, std::size_t bytes) const {
-    constexpr std::size_t kPiece = 1UL << 22U;
+    constexpr std::size_t kPiece = std::size_t{1} << 22U;
     for (std::size_t at = 0; at < bytes && !(control && cancelled(*control)); at += kPiece)
       __builtin_memset(p + at, 0, bytes - at < kPiece ? bytes - at : kPiece);
   }
