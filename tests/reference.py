@@ -249,7 +249,7 @@ def runge_kutta(
         speed, size = largest(first), largest(y)
         hidden = speed < (0.03 if hidden else 0.01) * sigma[0] * size ** (len(y) - 1)
         rate, longest = sigma[0] * path_gain(y, Vt[0]), np.inf
-        insight = speed / (rate * size)
+        insight = (speed / (rate * size)) ** (4 if len(y) > 2 else 8)
         if hidden:
             rate, fall = fastest_growth(slope, y)
             longest = 3 / -fall
