@@ -322,8 +322,9 @@ def test_exact_solutions_have_the_loss_of_their_product(kind, shape, seed):
         run = dln.exact.solve(task, weights, tol=1e-12).evaluate(times, record=("loss", "product"))
         assert (run.loss >= np.asarray(task.floor)).all()
         for i, k in itertools.product(range(2), range(len(times))):
-            # Products in the modes of the task are turned back, which rounds a second time.
-            check(run.loss[i, k], task.floor, *data, [run.product[i, k]], np.float64, factor=32.0 * depth)
+            # Rounded covariances are those of slightly other data, by as much as these are ill-conditioned.
+            factor = 256.0 if made == "covariances" else 32.0
+            check(run.loss[i, k], task.floor, *data, [run.product[i, k]], np.float64, factor=factor)
 
 
 def test_the_script_of_fewer_samples_than_inputs():

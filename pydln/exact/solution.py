@@ -156,9 +156,9 @@ class Solution(ABC):
             member = int(np.argmax(late))
             of = f" (member {member})" if self.batch > 1 else ""
             raise NotApplicable(
-                f"not known beyond t = {until[member]:.4g}{of}: modes that depend on others up to rounding stay unlearned "
-                "in theory, and are learned from the rounding by the start that was given; solve(..., tol=1e-12) stays "
-                "with theory"
+                f"not known beyond t = {until[member]:.4g}{of}: modes that depend on others up to rounding stay "
+                "unlearned in theory, and are learned from the rounding by the start that was given; solve(..., "
+                "tol=1e-12) stays with theory"
             )
 
     def _in_pieces(self, t: Floats, names: Sequence[str], batch: int, bytes_of_one: int) -> dict[str, list[Floats]]:

@@ -234,8 +234,8 @@ class Start:
         member, mode = (int(i) for i in np.unravel_index(int(np.argmax(share)), share.shape)) if share.size else (0, 0)
         worst = float(share.max(initial=0.0))
         failure = (
-            f"mode {mode}{self._of(member)} cannot be told from rounding, which is {worst:.3g} of what the hidden layer "
-            "has of it"
+            f"mode {mode}{self._of(member)} cannot be told from rounding, which is {worst:.3g} of what the hidden "
+            "layer has of it"
         )
         return Condition(needs, bool(self.asked) or worst <= allowed, worst, allowed, failure)
 

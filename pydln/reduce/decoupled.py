@@ -194,7 +194,7 @@ def growing(
 
 
 def _with_the_taken(kept: Floats, s: Floats, units: int) -> Floats:
-    """`kept`, for modes of which nothing is kept as much as of the least of as many stronger ones as there are units."""
+    """`kept`; of a mode that has nothing, what the least has of as many stronger modes as there are units."""
     if units >= kept.shape[1]:
         return kept
     order = np.argsort(-np.where(kept > 0, s, -np.inf), axis=1, kind="stable")[:, :units]

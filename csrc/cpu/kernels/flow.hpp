@@ -443,8 +443,8 @@ class FlowWorker : RecordedNetwork<L, G> {
     const bool looks = state.hidden || state.settles;
     const double rate = looks ? state.growth.rate : state.rate;
     const double in_sight = __builtin_pow(state.insight, D_ > 2 ? 4 : 8);
-    const double most = op_.method.growth *
-                        __builtin_pow(1 + (D_ > 2 ? kInSightDeep : kInSight) * in_sight, 1 / op_.method.exponent);
+    const double most =
+        op_.method.growth * __builtin_pow(1 + (D_ > 2 ? kInSightDeep : kInSight) * in_sight, 1 / op_.method.exponent);
     if (rate > 0 && state.next * rate > most) state.next = most / rate;
     const bool ends_here =
         state.growth.rate * (op_.record_at[op_.times - 1] - state.t) <= 10;  // else a plateau ends first

@@ -198,8 +198,8 @@ class TangentKernel {
     Value sum{};
     for (std::int64_t l = 0; l < D_; ++l)
       for (std::int64_t k = 0; k < D_; ++k)
-        sum = fma(Value(dot(x.below[l], y.below[k], n_) * (x.weight[l] * y.weight[k])),
-                  dot(x.above[l], y.above[k], m_), sum);
+        sum = fma(Value(dot(x.below[l], y.below[k], n_) * (x.weight[l] * y.weight[k])), dot(x.above[l], y.above[k], m_),
+                  sum);
     return sum;
   }
   static Value dot(const Cell* x, const Cell* y, std::int64_t n) {
