@@ -322,11 +322,14 @@ def test_exact_solutions_have_the_loss_of_their_product(kind, shape, seed):
         run = dln.exact.solve(task, weights, tol=1e-12).evaluate(times, record=("loss", "product"))
         assert (run.loss >= np.asarray(task.floor)).all()
         for i, k in itertools.product(range(2), range(len(times))):
-            # Rounded covariances are those of slightly other data, by as much as these are ill-conditioned.
-            scale = np.linalg.svd(data[0] / np.linalg.norm(data[0], axis=0).clip(1e-300), compute_uv=False)
-            worse = float(scale[0] / scale[scale > 1e-12 * scale[0]][-1]) ** 2 if made == "covariances" else 1.0
-            factor = 32.0 * worse
-            check(run.loss[i, k], task.floor, *data, [run.product[i, k]], np.float64, factor=factor)
+            if made == "covariances":  # those of other data, once rounded, where the inputs are ill-conditioned
+                got, want = (np.sqrt(2 * (a - task.floor)) for a in (run.loss[i, k], task.loss(run.product[i, k])))
+                size = np.sqrt(task.trace_yy) + np.linalg.norm(
+                    np.abs(run.product[i, k]) @ np.sqrt(np.abs(task.sigma_xx))
+                )
+                assert got == pytest.approx(want, rel=1e-14, abs=64 * EPS[np.dtype(np.float64)] * size)
+            else:
+                check(run.loss[i, k], task.floor, *data, [run.product[i, k]], np.float64)
 
 
 def test_the_script_of_fewer_samples_than_inputs():
