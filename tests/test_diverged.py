@@ -201,3 +201,41 @@ def test_flows_that_may_not_take_the_steps_they_need(verb) -> None:
         else:
             flows()[verb](t, ("loss",), max_steps=most)
     assert dln.Status.STEP_LIMIT in ended
+
+
+STRIDES = (0.05, 0.4, 1.0, 3.0, 1e80)  # of a method with steps of fixed length: too long from the third on
+
+
+@pytest.mark.parametrize("verb", flows())
+def test_flows_whose_last_step_is_too_long(verb) -> None:
+    run_of = flows()[verb]
+    lost = []
+    with np.errstate(all="ignore"):
+        for stride, steps in itertools.product(STRIDES, range(1, 7)):
+            for record in ((), ("strengths",), ALL):
+                t = [steps * stride]
+                run = run_of(t, record, method="rk4", step=stride, throw=False)
+                lost.append(assert_honest(run, None, (stride, steps, record)))
+    assert max(lost) >= 1
+
+
+def test_exact_solutions_at_any_time() -> None:
+    """The largest times that there are: the end of the flow, or a refusal."""
+    task = dln.Task.from_spectrum([2.0, 1.0], 4, 3, seed=1)
+    maps = 0.2 * np.random.default_rng(0).normal(size=(2, 3, 4))
+    cases = {
+        "one layer": (some_task(4, 3, whiten=False), starts((4, 3), 2)),
+        "aligned, two layers": (
+            task,
+            dln.init.aligned(task, depth=2, layer_strengths=[[0.2, 0.5], [0.7, 0.1]]),
+        ),
+        "balanced, two layers": (task, dln.init.lambda_balanced(maps, imbalance=0.3, width=3)),
+        "aligned and balanced": (task, dln.init.aligned(task, depth=3, strength=0.1)),
+    }
+    for name, (of, weights) in cases.items():
+        solution = dln.exact.solve(of, weights)
+        assert solution.name == name
+        record = tuple(n for n in ALL if n != "test_loss" or of.test is not None)
+        for t in (1e3, 1e10, 1e100, 1e300, 1e308):
+            run = solution.evaluate([0.0, t], record=record)
+            assert_honest(run, None, (name, t))

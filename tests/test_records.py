@@ -328,3 +328,15 @@ def test_exact_solutions(name) -> None:
         for one in names:
             for got, wanted in zip(arrays(run, one), arrays(full, one), strict=True):
                 np.testing.assert_array_equal(got, wanted[:, at], err_msg=f"{one} at {own}")
+
+
+def test_layers_of_the_balanced_solution_at_any_times() -> None:
+    """Before: ValueError "Values in `t_eval` are not properly sorted" of a library, at times that fall or repeat."""
+    solution = dln.exact.solve(*solved()["balanced, two layers"])
+    full = solution.evaluate(T, record=ALL)
+    for own in (T[-1:], T[::2], T[::-1], T[[3]], T[[7, 7, 2]], T[:0]):
+        run = solution.evaluate(own, record=ALL)
+        at = np.searchsorted(T, own)
+        for one in ALL:
+            for got, wanted in zip(arrays(run, one), arrays(full, one), strict=True):
+                np.testing.assert_allclose(got, wanted[:, at], rtol=1e-11, atol=1e-11, err_msg=f"{one} at {own}")
