@@ -28,6 +28,7 @@ class AlignedBalanced(ModeSolution):
         yield start.depth_is(start.depth > 2, "3 or more")
         yield from start.decoupled()
         yield start.balanced
+        yield start.alignment.known
 
     def modes(self, t: Floats) -> tuple[Floats, Floats, Floats]:
         """u, s - u, and u again for the layers."""

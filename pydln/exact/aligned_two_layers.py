@@ -27,6 +27,7 @@ class AlignedTwoLayers(ModeSolution):
         """Depth, inputs uncorrelated between modes, a decoupled start."""
         yield start.depth_is(start.depth == 2, "2")
         yield from start.decoupled()
+        yield start.alignment.known
 
     def modes(self, t: Floats) -> tuple[Floats, Floats, TwoLayerMode]:
         """u = ab, s - u, and (a, b) for the layers."""

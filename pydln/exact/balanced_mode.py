@@ -79,7 +79,11 @@ def balanced_mode(u0: ArrayLike, s: ArrayLike, t: ArrayLike, *, depth: float) ->
         numbers so far apart that u(t) is none, |u0| > 1e300 |s|.
     """
     start, target, times = _arguments(u0=u0, s=s, t=t)
-    return _validate.known(_solve(Depth.of(depth), start, target, times, with_gap=False)[0], "u0, s, t")[()]
+    u = _solve(Depth.of(depth), start, target, times, with_gap=False)[0]
+    # Between moderate numbers there is no other: another look at a million of them takes a tenth of the time they took.
+    sizes = np.abs(start), np.abs(target)
+    moderate = all(a.max(initial=0.0) < 1e100 and a[a > 0].min(initial=1.0) > 1e-100 for a in sizes)
+    return u[()] if moderate else _validate.known(u, "u0, s, t")[()]
 
 
 def balanced_mode_and_gap(u0: Floats, s: Floats, t: Floats, depth: float) -> tuple[Floats, Floats]:

@@ -155,8 +155,11 @@ def _run(
         isa=_backend.isa(),
     ):
         raise KeyboardInterrupt
-    if (status == Status.STEP_LIMIT).any():
-        raise ArithmeticError(f"weights: member {int(np.argmax(status))} turns more than {MOST_STEPS} steps can follow")
+    # A member that turns more often than MOST_STEPS can follow is not known: no number of it is.
+    lost = status == Status.STEP_LIMIT
+    for a in (out, first, second):
+        if a is not None:
+            a[lost] = np.nan
 
 
 def limit(flow: Flow) -> Floats:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pydln import _validate
 from pydln._patience import patiently
-from pydln.reduce.decoupled import growing
+from pydln.reduce.decoupled import crossed, growing
 from pydln.reduce.growth import LONG
 from pydln.reduce.orthogonal import column_lengths, orthonormal
 from pydln.reduce.problem import check_fit
@@ -195,7 +195,6 @@ class Start:
         yield self.uncorrelated
         yield self.alignment.aligned
         yield self.alignment.inert
-        yield self.alignment.known
 
     @cached_property
     def imbalance(self) -> Floats:
@@ -337,7 +336,9 @@ class Start:
             shares = [one.share(duration, self._eps) for one in growing(strengths, beside, s, d, off, hidden)]
         else:
             kept, out = np.abs(strengths).max(axis=0), np.max(beside, axis=0)
-            shares = [np.where((s > 0) & (kept > noise), out / _or_one(kept), 0.0)]
+            alive = (s > 0) & (kept > noise)
+            forever = np.full(len(s), LONG)
+            shares = [np.where(alive, np.maximum(out / _or_one(kept), crossed(strengths, beside, s, forever)), 0.0)]
         share = np.max(shares, axis=0, initial=0.0)
         if self.asked:  # a mode that is all rounding is left out
             share = np.where(np.isfinite(share), share, 0.0)

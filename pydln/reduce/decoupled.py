@@ -38,7 +38,7 @@ from pydln.reduce.projected import in_blocks
 from pydln.reduce.width import tolerance_of
 from pydln.trajectory import Status
 
-__all__ = ["Decoupled", "Frames", "Growing", "aligned_frames", "carried", "growing"]
+__all__ = ["Decoupled", "Frames", "Growing", "aligned_frames", "carried", "crossed", "growing"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,9 @@ class Frames:
     misaligned: Floats  # (places,) largest |W_l r - a r'| and |W_lᵀ r' - a r|, relative as in `tolerance_of`
     holds: Floats  # (places,) bool
     growing: list[Growing] = field(default_factory=list)  # of the hidden layers
+    course: list[Floats] = field(
+        default_factory=list
+    )  # a_1 … a_D, then what is beside them and s, (places, modes) each
 
     def of(self, some: Integers) -> Frames:
         """Some of the places that hold."""
@@ -77,11 +80,14 @@ class Frames:
             frames=[R[some] for R in self.frames],
             variances=self.variances[some],
             growing=[one.of(some) for one in self.growing],
+            course=[a[some] for a in self.course],
         )
 
     def ratio(self, duration: Floats, eps: float) -> Floats:
         """`overtaken` of what is beside the modes, the worst of all hidden layers."""
-        shares = [np.zeros(self.variances.shape), *(one.share(duration, eps) for one in self.growing)]
+        depth = len(self.frames) - 1
+        a, beside, s = self.course[:depth], self.course[depth:-1], self.course[-1]
+        shares = [crossed(a, beside, s, duration), *(one.share(duration, eps) for one in self.growing)]
         return np.asarray(np.sqrt(np.sum(np.square(shares), axis=-1)).max(axis=0))
 
 
@@ -163,7 +169,8 @@ def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
     hidden = [R.shape[1] for R in frames[1:-1]]
     grow = growing(strengths, rest, s, variances[alive], correlated[alive], hidden)
     found = Frames(good, [R[aligned] for R in frames], variances[good], misaligned, holds)
-    return replace(found, growing=[one.of(np.flatnonzero(aligned)) for one in grow])
+    chosen = np.flatnonzero(aligned)
+    return replace(found, growing=[one.of(chosen) for one in grow], course=[a[chosen] for a in (*strengths, *rest, s)])
 
 
 def growing(
@@ -191,6 +198,33 @@ def growing(
             out = rest[2 * k] + rest[2 * k + 3] + correlated * largest
             found.append(Growing(_with_the_taken(np.abs(kept), s, hidden[k]), out, np.abs(seen)))
     return found
+
+
+def crossed(strengths: list[Floats], rest: list[Floats], s: Floats, duration: Floats) -> Floats:
+    """How far a mode of three and more layers is learned by the way of another, beside s^(1/D): (places, modes).
+
+    Its inputs and outputs may meet in the hidden layers of a weaker mode that is ahead: W_1 v along r_1 of that mode
+    and W_Dᵀ u along its last r grow from rounding at the rate (s - u') ∏ a', while the mode itself takes
+    ln(1/a)/(s ∏ a).
+    """
+    depth = len(strengths)
+    if depth < 3:
+        return np.zeros(s.shape)
+    size = np.abs(strengths)
+    hidden, u = np.prod(size[1:-1], axis=0), np.prod(size, axis=0)
+    kept, out = np.maximum(size[0], size[-1]), np.max(rest, axis=0)
+    own = s * hidden
+    with np.errstate(divide="ignore"):
+        alone_takes = (np.log(np.maximum(1.0, 1.0 / kept)) + 1.0) / own
+    takes = np.minimum(np.where(own > 0, alone_takes, np.inf), duration[:, None])
+    by_s, of_s = s[:, :, None], s[:, None, :]
+    weaker, ahead = (by_s > 0) & (by_s < of_s), takes[:, :, None] < takes[:, None, :]
+    now = (of_s - np.minimum(u[:, :, None], by_s)) * hidden[:, :, None]
+    later = np.where(ahead, (of_s - by_s) * by_s ** (1 - 2 / depth), 0.0)
+    rate = np.where(weaker, np.maximum(now, later), 0.0).max(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        grown = np.exp(np.minimum(np.where(rate > 0, rate * takes, 0.0), 700.0))
+    return np.where(rate > 0, out * grown / np.where(s > 0, s, 1.0) ** (1 / depth), 0.0)
 
 
 def _with_the_taken(kept: Floats, s: Floats, units: int) -> Floats:

@@ -442,10 +442,12 @@ class FlowWorker : RecordedNetwork<L, G> {
     if (!op_.method.errors) return;
     const bool looks = state.hidden || state.settles;
     const double rate = looks ? state.growth.rate : state.rate;
-    const double in_sight = __builtin_pow(state.insight, D_ > 2 ? 4 : 8);
-    const double most =
-        op_.method.growth * __builtin_pow(1 + (D_ > 2 ? kInSightDeep : kInSight) * in_sight, 1 / op_.method.exponent);
-    if (rate > 0 && state.next * rate > most) state.next = most / rate;
+    if (rate > 0 && state.next * rate > op_.method.growth) {
+      const double square = state.insight * state.insight, fourth = square * square;
+      const double in_sight = D_ > 2 ? kInSightDeep * fourth : kInSight * fourth * fourth;
+      const double most = op_.method.growth * __builtin_pow(1 + in_sight, 1 / op_.method.exponent);
+      if (state.next * rate > most) state.next = most / rate;
+    }
     const bool ends_here =
         state.growth.rate * (op_.record_at[op_.times - 1] - state.t) <= 10;  // else a plateau ends first
     const double longest = state.settles && ends_here ? kSmooth : kStable;

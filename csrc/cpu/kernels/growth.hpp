@@ -26,10 +26,10 @@ class PathGains {
   template <class Width>
   void measure(const Control* watch, Cell* const* weights, const Cell* x, Width width) {
     for (int64_t l = 0; l < depth_; ++l) {
-      const Value before = L::dot(x, x, width(l), 1);
+      const Value before = L::dot(x, x, width(l), 1), shrink = T(1) / before;
       Cell *from = column_[l % 2], *to = column_[1 - l % 2];
       // x/|x|^2, which keeps the squares of long ways within the range of the numbers.
-      for (int64_t i = 0; i < width(l); ++i) from[i * L::stride(1)] = Value(x[i * L::stride(1)]) * (T(1) / before);
+      for (int64_t i = 0; i < width(l); ++i) from[i * L::stride(1)] = Value(x[i * L::stride(1)]) * shrink;
       L::product(watch, weights[l], L::stride(width(l)), from, L::stride(1), to, width(l + 1), 1, width(l));
       squares_[l] = L::dot(to, to, width(l + 1), 1) * before;
       x = to;
