@@ -43,6 +43,7 @@ py::array_t<T> checked(const py::handle& object, const std::string& name, const 
 class Dict : public py::dict {
  public:
   PYBIND11_OBJECT_DEFAULT(Dict, py::dict, PyDict_Check)
+  // NOLINTNEXTLINE(bugprone-derived-method-shadowing-base-method): that is the point
   py::object operator[](const char* key) const {
     if (!contains(key)) throw py::value_error(std::string(key) + ": expected it among the entries of a dictionary");
     return py::dict::operator[](key);

@@ -55,7 +55,7 @@ bool descent(const py::list& weights, const Dict& task, const py::object& test, 
 void expect_widths(const Shape& widths) {
   if (widths.size() < 2) throw py::value_error("widths: expected two or more");
   for (const std::int64_t width : widths)
-    if (width < 1 || width > (1 << 24)) throw py::value_error("widths: expected integers within 1 ... 2^24");
+    if (width < 1 || width > 16777216) throw py::value_error("widths: expected integers within 1 ... 2^24");
 }
 
 // How the kernel would run `batch` networks of these widths: what pydln.plan tells.

@@ -139,7 +139,7 @@ void set_training(ops::Training<T>& op, const Layers<T>& given, const Dict& task
   op.modes = task["modes"].cast<std::int64_t>();
   op.mode_u = per_member<T>(task["mode_u"], "task.mode_u", batch, {out, op.modes});
   op.mode_v = per_member<T>(task["mode_v"], "task.mode_v", batch, {in, op.modes});
-  op.task_per_member |= op.train.own() || op.squares.own() || (op.mode_u.stride | op.mode_v.stride) != 0;
+  op.task_per_member |= op.train.own() || op.squares.own() || op.mode_u.stride != 0 || op.mode_v.stride != 0;
   set_stop(op, stop);
   if (stop.contains("least_residual"))
     op.least_residual = per_member<T>(stop["least_residual"], "stop.least_residual", batch, {});

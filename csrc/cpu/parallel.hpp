@@ -17,6 +17,8 @@ struct Joined {
   Joined() = default;
   Joined(const Joined&) = delete;
   Joined& operator=(const Joined&) = delete;
+  Joined(Joined&&) = delete;
+  Joined& operator=(Joined&&) = delete;
   ~Joined() {
     for (std::thread& thread : threads) thread.join();
   }

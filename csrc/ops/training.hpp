@@ -28,7 +28,7 @@ struct Residual {
   std::int64_t columns = 0;
 
   bool plain() const { return !map && !diagonal; }
-  bool own() const { return (map.stride | diagonal.stride | target.stride) != 0; }
+  bool own() const { return map.stride != 0 || diagonal.stride != 0 || target.stride != 0; }
   explicit operator bool() const { return static_cast<bool>(target); }
 };
 

@@ -53,6 +53,7 @@ class FlowWorker : RecordedNetwork<L, G> {
     double rate = 0;                // of growth, that it allows along the way of its mode
     double pace = 1;                // speed, in units of what it would be if all that is to be learned were in sight
     double insight = 1;             // the same, of what grows at `rate`
+    int64_t idle = 0;               // steps for which both are kept
     bool hidden = false;            // it is so slow that what grows may be out of sight
     bool settles = false;           // a step moves it by less than what is tolerated
     Growth growth;                  // of members that are either
@@ -106,6 +107,9 @@ class FlowWorker : RecordedNetwork<L, G> {
   // `Method.growth`'s share. At half that rate something else may move, with what grows faster beneath it: a high power of the
   // part. Of more layers than two the rate is an estimate, above what grows where a mode is under way.
   static constexpr double kInSight = 0.5 / 0.03, kInSightDeep = 2 / 0.03;
+  // Where steps are so much shorter than growth allows, its rate is measured in every fourth alone: M3 8x8, a tenth of a step.
+  static constexpr double kFar = 0.0625;
+  static constexpr int64_t kIdle = 3;
   static constexpr double kSmooth = 1.5;  // of h times the fastest decay: steps that leave nothing to ring
   static constexpr double kStable = 3;    // of it elsewhere: a first step has no error to go by, and longer steps ring
   static constexpr int64_t kFirstRounds = 6;    // of power iteration on the residual of a start
@@ -420,6 +424,10 @@ class FlowWorker : RecordedNetwork<L, G> {
   void survey(int64_t lane, double speed, double size) {
     if (!op_.method.errors) return;
     Lane& state = lanes_[lane];
+    if (state.idle > 0) {
+      --state.idle;
+      return;
+    }
     state.residual = D_ > 1 ? residual_.of(lane) : 0;
     state.rate = D_ > 2 ? state.residual * gains_.most(lane) : state.residual;
     double whole = state.residual * size;
@@ -432,7 +440,10 @@ class FlowWorker : RecordedNetwork<L, G> {
         100 * op_.rtol < 1e-3 ? 100 * op_.rtol : 1e-3;  // steps at the edge of stability ring at some rtol
     state.settles = step * speed <= little * size && left > 20 * step;
     state.insight = state.rate > 0 ? speed / (state.rate * size) : 1;
-    if (!state.hidden && !state.settles) return;
+    if (!state.hidden && !state.settles) {
+      if (step * state.rate < kFar * op_.method.growth) state.idle = kIdle;
+      return;
+    }
     if (looked)
       state.growth.due = 1;
     else
@@ -460,7 +471,7 @@ class FlowWorker : RecordedNetwork<L, G> {
       Value nudge{}, per_nudge{}, shift{}, live{};
       bool any = false;
       for (int64_t lane = 0; lane < kMembers; ++lane) {
-        Lane& state = lanes_[lane];
+        const Lane& state = lanes_[lane];
         if (state.member < 0 || state.growth.due <= 0) continue;
         if (state.growth.begins())
           for (int64_t l = 0; l < D_; ++l) L::load(direction_[l], lane, scattered_, width(l + 1), width(l), false);
@@ -763,9 +774,13 @@ class FlowWorker : RecordedNetwork<L, G> {
     });
     if (cancelled(control_)) return;
     if constexpr (R > 0) {
-      measured_ = Value{} + T(1);
       speed_ = Value{};
-      rounds_ = D_ > 1 ? 1 : 0;
+      rounds_ = 0;
+      for (int64_t lane = 0; lane < kMembers; ++lane) {
+        const bool due = D_ > 1 && lanes_[lane].member >= 0 && lanes_[lane].idle == 0;
+        L::set(measured_, lane, due ? T(1) : T(0));
+        if (due) rounds_ = 1;
+      }
       typename Stages::template Judging<R> judging{{}, step, partial_, errors_, &nan_, &speed_};
       for (int r = 0; r < R; ++r) judging.last_weights[r] = rows[r + 1] + last;
       slope(next_, k_[last], true, judging);

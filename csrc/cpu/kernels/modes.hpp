@@ -54,9 +54,9 @@ class ModesWorker {
   static constexpr double kNeglected = 0.1;  // what closed forms may leave out, in units of the tolerance
   static constexpr double kNever = __builtin_huge_val();
   static constexpr double kNan = __builtin_nan("");
-  static constexpr double kSmallest = 0x1p-1000;          // errors of so little are none: there digits are lost
-  static constexpr int64_t kGroup = 9;                    // squares that are multiplied before a root is taken
-  static constexpr int64_t kBetweenLooks = kGroup << 12;  // layers of a slope, about a millisecond of them
+  static constexpr double kSmallest = 0x1p-1000;           // errors of so little are none: there digits are lost
+  static constexpr int64_t kGroup = 9;                     // squares that are multiplied before a root is taken
+  static constexpr int64_t kBetweenLooks = 4096 * kGroup;  // layers of a slope, about a millisecond of them
 
   struct Block {
     V v[kVectors];
@@ -228,9 +228,12 @@ class ModesWorker {
     double* kept = kept_ + i * room_;
     const int64_t asked = count;
     for (int64_t k = 0; k < count; k += kLanes) {
-      if (cancelled(control_) && (allowance_ -= others_) < 0) {
-        count = k;
-        break;
+      if (cancelled(control_)) {
+        allowance_ -= others_;
+        if (allowance_ < 0) {
+          count = k;
+          break;
+        }
       }
       const V z = *reinterpret_cast<const Loose*>(kept + k);
       V p = splat(sign_[i]);
@@ -491,8 +494,7 @@ class ModesWorker {
   int64_t room_ = 0;
   int64_t first_ = 0, last_ = 0;  // modes taken from the queue that have no lane yet
   int64_t busy_ = 0, extremes_ = 0;
-  int64_t allowance_ =
-      1 << 22;  // layers that may still be looked at once the run is cancelled: some hundredths of a second
+  int64_t allowance_ = 4194304;  // layers that may still be looked at once the run is cancelled: hundredths of a second
 
   Row rows_[ops::kMostStages], errors_[2], dense_[ops::kMostStages];
   Block* gaps_ = nullptr;   // c_l

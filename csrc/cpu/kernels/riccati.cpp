@@ -135,15 +135,15 @@ class Work {
     const auto at = [&](int64_t lane) { return member_ * op_.times + op_.place[member_ * op_.times + first + lane]; };
     if (op_.out)
       for (int64_t lane = 0; lane < count; ++lane) {
-        double* to = op_.out + at(lane) * rows_ * n_;
+        double* const to = op_.out + at(lane) * rows_ * n_;
         for (int64_t i = 0; i < rows_ * n_; ++i) to[i] = parts_[i][lane];
       }
     if (op_.first) {
       product(op_.inputs + member_ * op_.n_in * rows_, parts_, layer_, op_.n_in, rows_);
       for (int64_t lane = 0; lane < count; ++lane) {
-        double* to = op_.first + at(lane) * n_ * op_.n_in;
+        double* const to = op_.first + at(lane) * n_ * op_.n_in;
         for (int64_t j = 0; j < n_; ++j)
-          for (int64_t i = 0; i < op_.n_in; ++i) *to++ = layer_[i * n_ + j][lane];
+          for (int64_t i = 0; i < op_.n_in; ++i) to[j * op_.n_in + i] = layer_[i * n_ + j][lane];
       }
     }
     if (op_.second) {
@@ -368,15 +368,18 @@ class Work {
   template <int64_t High, int64_t Wide, class A>
   PYDLN_INLINE void cell(const A* a, const V* b, V* c, int64_t inner) const {
     V sums[High][Wide] = {};
-    for (int64_t k = 0; k < inner; ++k)
+    for (int64_t k = 0; k < inner; ++k) {
 #pragma GCC unroll 8
-      for (int64_t p = 0; p < High; ++p)
+      for (int64_t p = 0; p < High; ++p) {
 #pragma GCC unroll 8
         for (int64_t q = 0; q < Wide; ++q) sums[p][q] = fma(spread(a[p * inner + k]), b[k * kBlock + q], sums[p][q]);
+      }
+    }
 #pragma GCC unroll 8
-    for (int64_t p = 0; p < High; ++p)
+    for (int64_t p = 0; p < High; ++p) {
 #pragma GCC unroll 8
       for (int64_t q = 0; q < Wide; ++q) c[p * n_ + q] = sums[p][q];
+    }
   }
 
   // e^{wt} / sqrt(g) of a row.

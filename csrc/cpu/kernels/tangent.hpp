@@ -90,7 +90,7 @@ class TangentKernel {
   };
 
   static constexpr std::int64_t kMembers = L::members;
-  static constexpr std::int64_t kNothing = -(std::int64_t{1} << 40);  // the power of two of what is zero
+  static constexpr std::int64_t kNothing = -0x10000000000;  // the power of two of what is zero
   static constexpr std::int64_t kRange = sizeof(T) == 4 ? 126 : 1022;
 
   void look_below(const Control& control, Cell* const* weights) {
