@@ -54,7 +54,7 @@ PYDLN_INLINE Mode mode(V a0, V given_b0, V given_s) {
   const V kappa = large * root;
   // The larger component by a sum, the smaller by division, to keep their digits.
   const V of_half = still ? none : (s > size ? ratio : splat(1.0)) / root;
-  const V of_s = (still | (s > size) ? splat(1.0) : ratio) / root;
+  const V of_s = ((still | (s > size)) ? splat(1.0) : ratio) / root;
   const V greater = square_root(0.5 * (1.0 + of_half)), lesser = 0.5 * of_s / greater;
   const V upper = half < 0 ? greater : lesser, lower = half < 0 ? lesser : greater;
   const SignedBits opposed = ((a0 > 0) & (b0 < 0)) | ((a0 < 0) & (b0 > 0));
