@@ -184,7 +184,11 @@ def test_exact_solutions(seed, kind, record, data) -> None:
     base = dln.Task.from_spectrum(np.sort(s)[::-1], 3, 2)
     c = 10 ** data.draw(st.floats(-3, 3)) if seed % 2 else None
     try:
-        task = base if c is None else dln.Task.from_covariances(c * np.eye(3), base.sigma_yx, 2 * np.sum(s**2) / c)
+        task = (
+            base
+            if c is None
+            else dln.Task.from_covariances(c * np.eye(3), base.sigma_yx, float(2 * np.sum(s**2)) / float(c))
+        )
         strength = 10 ** data.draw(scales(np.float64)) * rng.uniform(-1, 1, size=2)
         weights = [
             lambda: dln.init.aligned(task, depth=2, strength=strength),

@@ -205,7 +205,7 @@ def crossed(strengths: list[Floats], rest: list[Floats], s: Floats, duration: Fl
 
     Its inputs and outputs may meet in the hidden layers of a weaker mode that is ahead: W_1 v along r_1 of that mode
     and W_Dᵀ u along its last r grow from rounding at the rate (s - u') ∏ a', while the mode itself takes
-    ln(1/a)/(s ∏ a).
+    ln(b/a)/(s ∏ b) until its outer layers a are as large as the inner ones b, and 1/(D-2) of 1/(s ∏ b) from there.
     """
     depth = len(strengths)
     if depth < 3:
@@ -214,8 +214,8 @@ def crossed(strengths: list[Floats], rest: list[Floats], s: Floats, duration: Fl
     hidden, u = np.prod(size[1:-1], axis=0), np.prod(size, axis=0)
     kept, out = np.maximum(size[0], size[-1]), np.max(rest, axis=0)
     own = s * hidden
-    with np.errstate(divide="ignore"):
-        alone_takes = (np.log(np.maximum(1.0, 1.0 / kept)) + 1.0) / own
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # of modes without strengths
+        alone_takes = (np.log(np.maximum(1.0, hidden ** (1 / (depth - 2)) / kept)) + 1 / (depth - 2)) / own
     takes = np.minimum(np.where(own > 0, alone_takes, np.inf), duration[:, None])
     by_s, of_s = s[:, :, None], s[:, None, :]
     weaker, ahead = (by_s > 0) & (by_s < of_s), takes[:, :, None] < takes[:, None, :]
