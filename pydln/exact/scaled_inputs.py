@@ -22,16 +22,13 @@ def common_variance(task: Task) -> Floats | None:
     """c of every member, (members,), if Σ_xx = cI to 1e-12 of c > 0; None otherwise, and for whitened inputs."""
     if task.whitened:
         return None
-    sigma_xx = task.sigma_xx if task.sigma_xx.ndim == 3 else task.sigma_xx[None]
-    c = sigma_xx[:, 0, 0]
-    off = np.abs(sigma_xx - c[:, None, None] * np.eye(task.n_in)).max(axis=(1, 2))
-    return np.asarray(c) if ((c > 0) & (off <= 1e-12 * c)).all() else None
+    c = np.atleast_1d(task.sigma_xx[..., 0, 0])
+    return c if (c > 0).all() and departure(task, c) <= 1e-12 else None
 
 
 def departure(task: Task, c: Floats) -> float:
     """The largest |Σ_xx/c - I| of any member."""
-    sigma_xx = task.sigma_xx if task.sigma_xx.ndim == 3 else task.sigma_xx[None]
-    return float(np.abs(sigma_xx / c[:, None, None] - np.eye(task.n_in)).max())
+    return float(np.abs(task.sigma_xx / c[:, None, None] - np.eye(task.n_in)).max())
 
 
 class ScaledInputs(Solution):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from pydln import _validate
 from pydln._backend import core
 from pydln.reduce.decoupled import Decoupled, aligned_frames
-from pydln.reduce.growth import LEAST, LONG, left_behind
+from pydln.reduce.growth import LEAST, LONG, chained, left_behind
 from pydln.reduce.inputs import Inputs, Needs, diagonal
 from pydln.reduce.problem import Ensemble, Floats, Group, Integers, Whole, blocks, take
 from pydln.reduce.projected import Projected
@@ -408,7 +408,7 @@ class _Search:
             return [family]
         part = cases[family.places]
         layers = [self.ensemble.layer(k, part) for k in range(1, len(self.widths))]
-        yx, omega = self.ensemble.of_task("sigma_yx", part), _product(layers)
+        yx, omega = self.ensemble.of_task("sigma_yx", part), chained(layers)
         errors = [yx - (omega if self.whitened else omega @ self.ensemble.of_task("sigma_xx", part)), yx]
         if entry is not None:
             own = take(entry, family.places)
@@ -457,14 +457,6 @@ class _Search:
             neglected = np.concatenate([one.neglected for one in parts])[order]
             merged.append(Family(places[order], bases, tuple(widths), neglected, bool(given_up)))
         return merged
-
-
-def _product(layers: list[Floats]) -> Floats:
-    """W_D ⋯ W_1."""
-    omega = layers[0]
-    for W in layers[1:]:
-        omega = W @ omega
-    return omega
 
 
 def _some(inputs: Inputs, places: Integers, members: Integers) -> Inputs:

@@ -22,7 +22,7 @@ import numpy as np
 from pydln._patience import patiently
 from pydln.reduce.problem import Floats, lengths, sizes, transposed
 
-__all__ = ["LEAST", "LONG", "alone", "left_behind", "overtaken"]
+__all__ = ["LEAST", "LONG", "alone", "chained", "left_behind", "overtaken"]
 
 LEAST = 1e-4
 """What is left out may be this part of what is kept, whose square then is the error of a product."""
@@ -109,10 +109,10 @@ def left_behind(
     frames = [None, *bases, None]
     inner = [_within(W, *ends) for W, ends in zip(layers, pairwise(frames), strict=True)]
     for first, last in _pairs(layers, frames):
-        below, above = _product(inner[: first - 1]), _product(inner[last:])
+        below, above = inner[: first - 1], inner[last:]
         for E in errors:
-            seen = E if below is None else E @ transposed(below)
-            seen = seen if above is None else transposed(above) @ seen
+            seen = E @ transposed(chained(below)) if below else E
+            seen = transposed(chained(above)) @ seen if above else seen
             q, rates, pt = patiently(np.linalg.svd, seen, full_matrices=False)
             p, q = (v if P is None else P @ v for P, v in ((frames[first - 1], transposed(pt)), (frames[last], q)))
             kept, out, gain = _carried(layers[first - 1] @ p, layers[first : last - 1], frames[first:last])
@@ -181,9 +181,9 @@ def _beside(W: Floats, right: Floats, left: Floats) -> Floats:
     return np.asarray(W - (W @ right) @ transposed(right))
 
 
-def _product(layers: list[Floats]) -> Floats | None:
-    """The last of them leftmost; None of none."""
-    result = None
-    for W in layers:
-        result = W if result is None else W @ result
+def chained(layers: list[Floats]) -> Floats:
+    """W_D ⋯ W_1 of one layer or more."""
+    result = layers[0]
+    for W in layers[1:]:
+        result = W @ result
     return result
