@@ -136,12 +136,13 @@ def test_company_and_layout_change_no_bit() -> None:
         alone = dln.gradient_flow(task, weights[i], t, reduce="none", n_threads=1)
         np.testing.assert_array_equal(alone.strengths[0], whole.strengths[i])
         assert alone.stopped_at[0] == whole.stopped_at[i]
+    # The baseline has no fused multiply-add: its bits are its own, in every layout.
+    seen: dict[bool, np.ndarray] = {}
     for isa, layout in KERNELS:
-        if isa == "baseline":
-            continue
         with _backend.forced(isa=isa, layout=layout):
             run = dln.gradient_flow(task, weights, t, reduce="none")
-        np.testing.assert_array_equal(run.strengths, whole.strengths)
+        np.testing.assert_array_equal(run.strengths, seen.setdefault(isa == "baseline", run.strengths))
+    assert any(np.array_equal(strengths, whole.strengths) for strengths in seen.values())
 
 
 # ---- long after -------------------------------------------------------------------------------------
