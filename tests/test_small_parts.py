@@ -168,3 +168,25 @@ def test_members_decide_by_the_length_of_their_own_run() -> None:
         alone = dln.gradient_descent(task, dln.Weights(layers), lr=lr, steps=3000, at=[3000])
         assert alone.reduced[0] == run.reduced[i]
         np.testing.assert_array_equal(alone.strengths[0], run.strengths[i])
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_eigenvectors_that_lie_on_few_inputs_are_no_obstacle(seed, depth) -> None:
+    """Layers are orthogonal to the modes they do not hold to rounding of whole columns, not of the few entries there."""
+    rng = np.random.default_rng(seed)
+    n = 24
+    deviations = 10.0 ** -rng.uniform(0, 5, n)
+    deviations[rng.choice(n, 5, replace=False)] = 0.0  # inputs that are always the same
+    sigma = np.cov(rng.standard_normal((n, 200)) * deviations[:, None])
+    task = dln.Task.from_covariances(sigma, sigma, np.trace(sigma))
+    hidden, a = 8, 0.3
+    U, _, V = (x[..., :8] for x in task.modes)
+    R = np.linalg.qr(rng.standard_normal((hidden, hidden)))[0]
+    weights = dln.Weights([R @ (a * V.T), *[R @ (a * R.T)] * (depth - 2), a * U @ R.T])
+    t = np.array([0.5, 2.0, 6.0]) / task.modes.s[0]
+    whole = dln.gradient_flow(task, weights, t, reduce="none", rtol=1e-11)
+    alone = dln.gradient_flow(task, weights, t, reduce="decoupled", rtol=1e-11)
+    np.testing.assert_allclose(alone.loss, whole.loss, rtol=1e-8)
+    if depth == 2:
+        np.testing.assert_allclose(dln.exact.solve(task, weights).evaluate(t).loss, whole.loss, rtol=1e-8)

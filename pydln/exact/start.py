@@ -148,13 +148,19 @@ class Start:
 
     @cached_property
     def variances(self) -> Floats:
-        """d >= 0 of the inputs along each mode, (batch or 1, r); 0 where it is no more than rounding."""
-        V = self.modes[2]
+        """d >= 0 of the inputs along each mode, (batch or 1, r); 0 where it, or the mode, is no more than rounding.
+
+        With A and B of `pydln.squares`, s = uᵀBAᵀv <= |Bᵀu| √d: what is twice as strong as that does not exist.
+        """
+        U, s, V = self.modes
         if self.task.whitened:
             return np.ones((len(V), V.shape[-1]))
         d = np.sum(V * (self._sigma_xx @ V), axis=-2)
         rounding = np.sum(np.abs(V) * (np.abs(self._sigma_xx) @ np.abs(V)), axis=-2)
-        return np.where(d > self.task.n_in * np.finfo(np.float64).eps * rounding, d, 0.0)
+        assert self.task.squares is not None
+        explained = column_lengths(_transposed(self.task.squares.target) @ U)
+        exists = (d > self.task.n_in * np.finfo(np.float64).eps * rounding) & (s <= 2 * explained * np.sqrt(np.abs(d)))
+        return np.where(exists, d, 0.0)
 
     @property
     def _sigma_xx(self) -> Floats:
@@ -287,7 +293,7 @@ class Start:
     def alignment(self) -> Alignment:
         """The hidden frames and layer strengths."""
         frames = self._frames()
-        strengths, noise, beside, holds, worst = [], [], [], True, (0.0, 1, 0, 0)
+        strengths, noise, beside, holds, worst = [], [], [], True, (-np.inf, 0.0, 1, 0, 0)
         for k in range(1, self.depth + 1):
             size, W = self._scaled(k)
             before, after = frames[k - 1], frames[k]
@@ -296,15 +302,18 @@ class Start:
             off = column_lengths(raw - after * a[:, None, :]), column_lengths(back - before * a[:, None, :])
             own = np.maximum(*self._roundings(W, before, after))
             residual = np.maximum(*off)
-            holds = holds and bool((residual <= self.tolerance * np.abs(a) + own).all())
-            relative = residual / _or_one(np.linalg.norm(W, axis=(1, 2)))[:, None]
-            member, mode = (int(i) for i in np.unravel_index(np.argmax(relative), relative.shape))
-            worst = max(worst, (float(relative[member, mode]), k, member, mode))
+            norm = np.linalg.norm(W, axis=(1, 2))[:, None]
+            # The frames are orthogonal to rounding of their whole columns. Whether so little matters is for `known`.
+            excess = residual - self.tolerance * np.abs(a) - np.maximum(own, self.rounding * norm)
+            holds = holds and bool((excess <= 0).all())
+            relative, excess = residual / _or_one(norm), excess / _or_one(norm)
+            member, mode = (int(i) for i in np.unravel_index(np.argmax(excess), excess.shape))
+            worst = max(worst, (float(excess[member, mode]), float(relative[member, mode]), k, member, mode))
             shape = (self.batch, a.shape[-1])
             strengths.append(np.broadcast_to(a * size[:, 0], shape))
             noise.append(np.broadcast_to(own * size[:, 0], shape))
             beside += [np.broadcast_to(x * size[:, 0], shape) for x in off]
-        number, k, member, mode = worst
+        _, number, k, member, mode = worst
         aligned = Condition(
             "layers aligned with the modes of the task",
             holds,

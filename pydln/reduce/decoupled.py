@@ -108,6 +108,8 @@ def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
         xx = ensemble.of_task("sigma_xx", members)
         turned = xx @ V
         variances = dots(V, turned)
+        rounding = dots(np.abs(V), np.abs(xx) @ np.abs(V))
+        variances = np.where(variances > V.shape[1] * np.finfo(np.float64).eps * rounding, variances, 0.0)
         largest = sizes(np.broadcast_to(xx, (count, *xx.shape[1:])))
         correlated = lengths(turned - V * variances[:, None, :]) / np.where(largest > 0, largest, 1.0)[:, None]
         misaligned = correlated.max(axis=1)
@@ -142,7 +144,8 @@ def aligned_frames(ensemble: Ensemble, members: Integers) -> Frames:
         for M, x, y in ((W, before, after), (transposed(W), after, before)):
             a = dots(y, M @ x)
             known = lengths(x) > 0
-            scale = lengths(np.abs(M) @ np.abs(x))
+            # The frames are orthogonal to rounding of their whole columns. Whether so little matters is for `growing`.
+            scale = np.maximum(lengths(np.abs(M) @ np.abs(x)), sizes(M)[:, None])
             # A mode whose frame ends here leaves nothing behind but noise.
             beside = lengths(M @ x - y * a[:, None, :])
             off = np.where(known, beside, 0.0) / np.where(scale > 0, scale, 1.0)
@@ -295,7 +298,7 @@ class Decoupled:
         ]
 
     def problem(self, part: Integers, *, test: bool) -> Problem:
-        """Networks 1-1-…-1 with Σ_xx = d, Σ_yx = s; their loss is measured from s/d, where it is 0."""
+        """Networks 1-1-…-1 with Σ_xx = d, Σ_yx = s; their loss is measured from the vertex of each parabola."""
         members, dtype = self.members[part], self.ensemble.weights.dtype
         count, r = len(part), self.networks
         s = np.broadcast_to(self.ensemble.modes(members)[1], (count, r)).reshape(-1, 1, 1)
@@ -305,8 +308,10 @@ class Decoupled:
                 a[some] = start
         d = np.broadcast_to(take(self.variances, part), (count, r)).reshape(-1, 1, 1)
         whitened = self.ensemble.task.whitened
-        deviation = np.sqrt(np.maximum(d, 0.0))
-        target = np.divide(s, deviation, out=np.zeros_like(deviation), where=d > 0)
+        deviation, target = (
+            np.broadcast_to(x, (count, r)).reshape(-1, 1, 1)
+            for x in self._parabolas(members, take(self.frames[-1], part), take(self.frames[0], part))
+        )
         one = np.ones((1, 1), dtype=dtype)
         task = {
             **({"sigma_xx": None, "variances": None} if whitened else diagonal_input(d[:, 0], dtype)),
@@ -419,12 +424,21 @@ class Decoupled:
                         + (_own(after, some)[:, None] * moved[:, :, None, :]) @ transposed(_own(before, some))[:, None]
                     )
 
+    def _parabolas(self, members: Integers, U: Floats, V: Floats, *, test: bool = False) -> tuple[Floats, Floats]:
+        """√q = |Aᵀv| and b = uᵀBAᵀv/√q, (1 or members, modes): L = floor + 1/2 |B - ΩA|² = L(b/√q) + 1/2 Σ (b - √q u)².
+
+        Modes do not mix as U is orthonormal. b is no more than |Bᵀu| where q is rounding, which s/√d need not be.
+        """
+        root, target = self.ensemble.squares(members, test=test)
+        right = V if root is None else transposed(root) @ V
+        size, meets = np.broadcast_arrays(lengths(right), dots(U, target @ right))
+        return size, np.divide(meets, size, out=np.zeros_like(meets), where=size > 0)
+
     def _floor(self, part: Integers, U: Floats, V: Floats) -> Floats:
-        """The loss at strengths s/d, (1 or members, 1)."""
+        """The loss at the vertices of all parabolas, (1 or members, 1)."""
         members = self.members[part]
-        s = self.ensemble.modes(members)[1]
-        d = take(self.variances, part)
-        return self._loss_at(members, np.divide(s, d, out=np.zeros(np.broadcast(s, d).shape), where=d > 0), U, V)
+        size, b = self._parabolas(members, U, V)
+        return self._loss_at(members, np.divide(b, size, out=np.zeros_like(b), where=size > 0), U, V)
 
     def _loss_at(self, members: Integers, u: Floats, U: Floats, V: Floats, *, test: bool = False) -> Floats:
         """L = floor + 1/2 |B - ΩA|² at Ω = U diag(u) Vᵀ."""
@@ -434,12 +448,10 @@ class Decoupled:
         return np.asarray(floor + 0.5 * sizes(target - (U * u[:, None, :]) @ right) ** 2)[:, None]
 
     def _test_loss(self, members: Integers, u: Floats, U: Floats, V: Floats) -> tuple[Floats, Floats]:
-        """1/2 Σ q (u - u*)² and L(u*), q = |AᵀV|², q u* = diag(UᵀΣ_yxV): modes do not mix as U is orthonormal."""
-        root, _ = self.ensemble.squares(members, test=True)
-        right = V if root is None else transposed(root) @ V
-        q, p = dots(right, right), dots(U, self.ensemble.of_task("sigma_yx", members, test=True) @ V)
-        best = np.divide(p, q, out=np.zeros_like(p), where=q > 0)
-        square = np.ascontiguousarray(q[:, None, :] * (u - best[:, None, :]) ** 2)
+        """What lies above the vertices of the held-out parabolas, and the loss there."""
+        size, b = self._parabolas(members, U, V, test=True)
+        square = np.ascontiguousarray((b[:, None, :] - size[:, None, :] * u) ** 2)
+        best = np.divide(b, size, out=np.zeros_like(b), where=size > 0)
         return 0.5 * square.sum(axis=-1), self._loss_at(members, best, U, V, test=True)
 
     @staticmethod
