@@ -173,7 +173,7 @@ def test_members_decide_by_the_length_of_their_own_run() -> None:
 @pytest.mark.parametrize("depth", [2, 3])
 @pytest.mark.parametrize("seed", range(4))
 def test_eigenvectors_that_lie_on_few_inputs_are_no_obstacle(seed, depth) -> None:
-    """Layers are orthogonal to the modes they do not hold to rounding of whole columns, not of the few entries there."""
+    """Layers are orthogonal to modes they do not hold to rounding of whole columns, not of the few entries there."""
     rng = np.random.default_rng(seed)
     n = 24
     deviations = 10.0 ** -rng.uniform(0, 5, n)
