@@ -225,9 +225,9 @@ def _versions():
     names = ("numpy", "torch", "numba", "jax", "scipy", "diffrax", "heyoka", "numbalsoda")
     used = {name: metadata.version(name) for name in names if name in sys.modules}
     if "pydln" in sys.modules:
-        from pydln import _backend
+        from pydln._base import backend
 
-        used |= {"pydln": _backend.version(), "pydln's instruction set": _backend.isa()}
+        used |= {"pydln": backend.version(), "pydln's instruction set": backend.isa()}
     try:
         from threadpoolctl import threadpool_info
     except ModuleNotFoundError:

@@ -6,9 +6,8 @@ with the inputs first, ``weights`` start with W_1, ``product`` is Ω = W_D ⋯ W
 """
 
 from pydln import activations, analysis, datasets, exact, init, plot, propagation, reduce, spectra
-from pydln._backend import version as _version
-from pydln.consistency import Consistency, consistency
-from pydln.end_to_end import end_to_end_flow
+from pydln._base.backend import version as _version
+from pydln.analysis.consistency import Consistency, consistency
 from pydln.errors import (
     BackendUnavailable,
     DataNotFound,
@@ -20,16 +19,19 @@ from pydln.errors import (
     NotRecorded,
     PydlnError,
 )
-from pydln.flow import Stop, gradient_descent
-from pydln.integrate import gradient_flow
-from pydln.modes import mode_flow
-from pydln.noise import LabelNoise, Minibatch, Online
-from pydln.nonlinear import train_nonlinear
-from pydln.plan import Plan, plan
-from pydln.pretraining import Pretrained, fine_tune, pretrain
-from pydln.singular import SingularFlow, SingularRates, singular_flow, singular_rates
-from pydln.task import Modes, Task
-from pydln.trajectory import Status, Trajectory
+from pydln.simulate.balanced.end_to_end import end_to_end_flow
+from pydln.simulate.balanced.singular import SingularFlow, SingularRates, singular_flow, singular_rates
+from pydln.simulate.descent import gradient_descent
+from pydln.simulate.flow import gradient_flow
+from pydln.simulate.modes import mode_flow
+from pydln.simulate.noise import LabelNoise, Minibatch, Online
+from pydln.simulate.nonlinear import train_nonlinear
+from pydln.simulate.plan import Plan, plan
+from pydln.simulate.pretraining import Pretrained, fine_tune, pretrain
+from pydln.simulate.stop import Stop
+from pydln.task.task import Modes, Task
+from pydln.trajectory.status import Status
+from pydln.trajectory.trajectory import Trajectory
 from pydln.weights import Weights
 
 __version__ = _version()

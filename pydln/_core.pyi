@@ -1,4 +1,4 @@
-"""Compiled kernels of pydln; reached through pydln._backend only."""
+"""Compiled kernels of pydln; reached through pydln._base.backend only."""
 
 from collections.abc import Callable
 from typing import Any

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate
+from pydln._base import validate
 
 __all__ = ["ACTIVATIONS", "Activation", "activation"]
 
@@ -106,4 +106,4 @@ def activation(name: str) -> Activation:
     ValueError, TypeError
         There is none.
     """
-    return _BY_NAME[_validate.choice(name, "activation", ACTIVATIONS)]
+    return _BY_NAME[validate.choice(name, "activation", ACTIVATIONS)]

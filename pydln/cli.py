@@ -267,12 +267,12 @@ def info(context: typer.Context) -> None:
     import numpy as np
     import scipy
 
-    from pydln import _backend
+    from pydln._base import backend
 
     with _sentences(context):
         rows = {
-            "pydln": _backend.version(),
-            **_backend.build_info(),
+            "pydln": backend.version(),
+            **backend.build_info(),
             "numpy": np.__version__,
             "scipy": scipy.__version__,
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydln.trajectory import Trajectory
+    from pydln.trajectory.trajectory import Trajectory
 
 __all__ = [
     "BackendUnavailable",

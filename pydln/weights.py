@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pydln import _validate
-from pydln._patience import interruptible
+from pydln._base import validate
+from pydln._base.patience import interruptible
 
 __all__ = ["Weights", "member_index"]
 
@@ -33,7 +33,7 @@ def member_index(index: MemberIndex, batch: int) -> slice | NDArray[Any]:
     TypeError
         Anything else: text, a tuple, numbers that are not integers.
     """
-    _validate.unmasked(index, "index")
+    validate.unmasked(index, "index")
     if isinstance(index, slice):
         return index
     if isinstance(index, Sequence | np.ndarray) and not isinstance(index, str | tuple):
@@ -59,7 +59,7 @@ def member_index(index: MemberIndex, batch: int) -> slice | NDArray[Any]:
         number = operator.index(index)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
-            f"index: expected an integer, a slice, a mask or a 1-D array of integers, got {_validate.short(index)}"
+            f"index: expected an integer, a slice, a mask or a 1-D array of integers, got {validate.short(index)}"
         ) from None
     if not -batch <= number < batch:
         raise IndexError(f"index: expected a member among {batch}, got {number}")
@@ -98,10 +98,10 @@ class Weights:
     _layers: tuple[NDArray[Any], ...]
 
     def __init__(self, layers: Sequence[Any]) -> None:
-        _validate.unmasked(layers, "weights")
+        validate.unmasked(layers, "weights")
         if isinstance(layers, np.ndarray):
             raise TypeError(f"weights: expected a sequence of layers, W_1 first, got one array of shape {layers.shape}")
-        single = isinstance(layers, Weights | str | bytes) or _validate.is_single(layers)
+        single = isinstance(layers, Weights | str | bytes) or validate.is_single(layers)
         if single or not isinstance(layers, Iterable):
             raise TypeError(f"weights: expected a sequence of layers, W_1 first, got {type(layers).__name__}")
         given = list(layers)
@@ -155,7 +155,7 @@ class Weights:
     @classmethod
     def concatenate(cls, parts: Sequence[Weights]) -> Weights:
         """One ensemble holding the members of `parts` in order; all of the same widths and dtype."""
-        parts = _validate.sequence(parts, "parts", "Weights")
+        parts = validate.sequence(parts, "parts", "Weights")
         if not parts:
             raise ValueError("parts: expected at least one Weights, got none")
         for place, part in enumerate(parts):
@@ -208,7 +208,7 @@ class Weights:
 
     def astype(self, dtype: DTypeLike) -> Weights:
         """The same weights as float32 or float64; rounding to float32 is the caller's choice."""
-        wanted = _validate.dtype(dtype)
+        wanted = validate.dtype(dtype)
         if wanted == np.float32:
             largest = max((float(np.abs(w).max()) for w in self._layers if w.size), default=0.0)
             if largest > float(np.finfo(np.float32).max):
@@ -249,7 +249,7 @@ def _locked(layer: NDArray[Any]) -> NDArray[Any]:
 def _layer(value: Any, place: int, before: NDArray[Any] | None) -> NDArray[Any]:
     """Layer number `place` as a (batch, n_l, n_{l-1}) array that follows `before`."""
     name = f"weights[{place}]"
-    layer = _validate.array(value, name, dtype=None, unreadable=": pydln.Weights.from_torch reads a torch module")
+    layer = validate.array(value, name, dtype=None, unreadable=": pydln.Weights.from_torch reads a torch module")
     shape = layer.shape
     if layer.ndim == 2:
         layer = layer[None]

@@ -10,11 +10,11 @@ import reference
 from rounding import error_bounds
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
 
 RECORDS = ("loss", "test_loss", "strengths", "product", "layer_norms", "drift", "weights")
 DTYPES = (np.float64, np.float32)
-KERNELS = tuple((isa, layout) for isa in _backend.available_isas() for layout in ("interleaved", "rows"))
+KERNELS = tuple((isa, layout) for isa in backend.available_isas() for layout in ("interleaved", "rows"))
 descend = partial(dln.gradient_descent, reduce="none")  # the kernels on the whole networks
 STATUS = {name.lower(): member for name, member in dln.Status.__members__.items()}
 
@@ -102,7 +102,7 @@ def assert_conforms(run: dln.Trajectory, expected) -> float:
     for i, (ref, bounds_of) in enumerate(expected):
         bounds = bounds_of[run.final.dtype.type]
         assert run.status[i] == STATUS[ref.status], f"member {i}: {ref.status}"
-        assert run.stopped_at[i] == ref.stopped_at, f"member {i}"
+        assert run.stopped_step[i] == ref.stopped_at, f"member {i}"
         for name in run.names:
             got = [w[i] for w in run.weights] if name == "weights" else [getattr(run, name)[i]]
             wanted = ref.records[name] if name == "weights" else [ref.records[name]]
@@ -134,7 +134,7 @@ def _share(got, wanted, bound, what) -> float:
 def same_bits(a: dln.Trajectory, b: dln.Trajectory) -> None:
     """The same numbers in every record, status, step and final weight; NaN equals NaN."""
     assert a.names == b.names
-    pairs = [("status", a.status, b.status), ("stopped_at", a.stopped_at, b.stopped_at)]
+    pairs = [("status", a.status, b.status), ("stopped_time", a.stopped_time, b.stopped_time)]
     for name in a.names:
         x, y = getattr(a, name), getattr(b, name)
         layers = zip(x, y, strict=True) if name == "weights" else [(x, y)]

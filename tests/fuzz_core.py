@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 import pydln
-from pydln import _backend, activations, exact, init, spectra
+from pydln import activations, exact, init, spectra
+from pydln._base import backend
 
-FUNCTIONS = tuple(name for name in dir(_backend.core) if callable(getattr(_backend.core, name)) and name[0] != "_")
+FUNCTIONS = tuple(name for name in dir(backend.core) if callable(getattr(backend.core, name)) and name[0] != "_")
 REFUSALS = (ValueError, TypeError, MemoryError)
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 Path = tuple[Any, ...]
@@ -51,9 +52,9 @@ def use_all() -> None:
         pydln.gradient_flow(whitened, start, [0.0, 0.5], reduce="none")
         pydln.plan(whitened, start)
         pydln.train_nonlinear(X, Y, start, lr=0.01, steps=3, x_test=X, y_test=Y, batch_size=2, record=everything[:3])
-        phi = getattr(_backend.core, "activate_f64" if dtype == "float64" else "activate_f32")
+        phi = getattr(backend.core, "activate_f64" if dtype == "float64" else "activate_f32")
         x = np.ones(3, dtype)
-        phi(1, x, x.copy(), x.copy(), _backend.isa())
+        phi(1, x, x.copy(), x.copy(), backend.isa())
     pydln.mode_flow([3.0, 1.0], [[0.1, 0.2], [0.3, 0.4]], [0.0, 0.5])
     exact.balanced_mode([0.1, 0.2], [1.0, 2.0], [0.0, 1.0], depth=3)
     aligned = init.aligned(whitened, depth=3, strength=[0.1, 0.2])
@@ -66,15 +67,15 @@ def use_all() -> None:
     spectra.singular_values(rng.standard_normal((2, 3, 4)))
     spectra.product_spectrum(rng.standard_normal((2, 3, 3)))
     activations.activation("tanh")
-    _backend.core.step_flops([4, 3, 3], True)
-    _backend.core.usable_isas()
-    _backend.core.best_isa()
+    backend.core.step_flops([4, 3, 3], True)
+    backend.core.usable_isas()
+    backend.core.best_isa()
 
 
 def sound_calls() -> dict[str, list[Call]]:
     """Arguments of every function, as the package hands them over."""
     made: dict[str, list[Call]] = {name: [] for name in FUNCTIONS}
-    real = {name: getattr(_backend.core, name) for name in FUNCTIONS}
+    real = {name: getattr(backend.core, name) for name in FUNCTIONS}
 
     def caught(name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -85,11 +86,11 @@ def sound_calls() -> dict[str, list[Call]]:
 
     try:
         for name in FUNCTIONS:
-            setattr(_backend.core, name, caught(name))
+            setattr(backend.core, name, caught(name))
         use_all()
     finally:
         for name in FUNCTIONS:
-            setattr(_backend.core, name, real[name])
+            setattr(backend.core, name, real[name])
     missing = [name for name, calls in made.items() if not calls]
     assert not missing, f"use_all does not reach {', '.join(missing)}"
     return made
@@ -195,7 +196,7 @@ def main(seed: int = 0, of_each: int = 400) -> None:
     rng = np.random.default_rng(seed)
     count = 0
     for name, calls in sound_calls().items():
-        function = getattr(_backend.core, name)
+        function = getattr(backend.core, name)
         distinct = {repr([path for path, _ in places(call)]): call for call in calls}
         todo = [
             (call, path, value)

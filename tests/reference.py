@@ -82,6 +82,69 @@ class Descent:
     stopped_at: int = 0
 
 
+def kernel_alignment(layers, sigma_xx, sigma_yx):
+    """y^T K y / (|K| |y|^2) of the tangent kernel K, y = Omega* Sigma_xx^(1/2) entry by entry."""
+    values, vectors = np.linalg.eigh(sigma_xx)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    y = (sigma_yx @ np.linalg.pinv(sigma_xx) @ root).ravel()
+    K = tangent_kernel(layers, sigma_xx)
+    return y @ K @ y / (np.linalg.norm(K) * (y @ y))
+
+
+def sharpness(layers, sigma_xx, sigma_yx):
+    """The largest eigenvalue of the Hessian, column by column from central differences of the gradient.
+
+    The gradient is a polynomial of degree 2 D - 1 in each weight; four differences at steps h, 2h, 3h, 4h are exact up
+    to h^8.
+    """
+    flat = np.concatenate([w.ravel() for w in layers])
+    shapes = [w.shape for w in layers]
+
+    def slope(x):
+        made, first = [], 0
+        for shape in shapes:
+            made.append(x[first : first + shape[0] * shape[1]].reshape(shape))
+            first += shape[0] * shape[1]
+        return np.concatenate([g.ravel() for g in gradient(made, sigma_xx, sigma_yx)])
+
+    h = 0.02
+    columns = []
+    for move in np.eye(len(flat)) * h:
+        weights = ((1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280))
+        columns.append(sum(c * (slope(flat + k * move) - slope(flat - k * move)) for k, c in weights) / h)
+    hessian = np.array(columns)
+    return np.linalg.eigvalsh(0.5 * (hessian + hessian.T))[-1]
+
+
+def quantity(name, layers, start, task):
+    """What can be recorded of one network, by its name."""
+    xx, yx, U, V = task.sigma_xx, task.sigma_yx, task.modes.U, task.modes.V
+    omega = product(layers)
+    sigma = np.linalg.svd(omega, compute_uv=False)
+    share = sigma[sigma > 0] / sigma.sum()
+    reached = list(itertools.accumulate(layers[:-1], lambda below, w: w @ below))
+    return {
+        "loss": lambda: loss(layers, xx, yx, task.trace_yy),
+        "test_loss": lambda: loss(layers, task.test.sigma_xx, task.test.sigma_yx, task.test.trace_yy),
+        "strengths": lambda: np.diag(U.T @ omega @ V),
+        "product": lambda: omega,
+        "layer_norms": lambda: [np.linalg.norm(w) for w in layers],
+        "kernel_distance": lambda: kernel_distance(layers, start, xx),
+        "drift": lambda: [np.linalg.norm(a - b) for a, b in zip(conserved(layers), conserved(start), strict=True)],
+        "weights": lambda: layers,
+        "singular_values": lambda: sigma,
+        "effective_rank": lambda: np.exp(-np.sum(share * np.log(share))),
+        "alignment": lambda: [
+            u @ omega @ v / np.sqrt(np.linalg.norm(omega @ v) * np.linalg.norm(u @ omega))
+            for u, v in zip(U.T, V.T, strict=True)
+        ],
+        "balance": lambda: [np.linalg.norm(c) for c in conserved(layers)],
+        "representations": lambda: [p.T @ p for p in reached],
+        "kernel_alignment": lambda: kernel_alignment(layers, xx, yx),
+        "sharpness": lambda: sharpness(layers, xx, yx),
+    }[name]()
+
+
 def least_residual(sigma_xx, sigma_yx, rank):
     """‖Σ_yx - ΩΣ_xx‖² of the best Ω of that rank: that which ΩΣ_xx^(1/2) cannot have of the modes of PΣ_xx^(1/2)."""
     values, Q = np.linalg.eigh(sigma_xx)
@@ -230,7 +293,7 @@ def path_gain(layers, x):
 def runge_kutta(
     slope, layers, method, t, *, rtol=1e-8, atol=0.0, step=None, max_step=np.inf, max_steps=100_000, residual=None
 ):
-    """dW_l/dt = slope(W)_l from t = 0 by a method of `pydln.methods`, with the step control of `gradient_flow`.
+    """dW_l/dt = slope(W)_l from t = 0 by a method of `methods`, with the step control of `gradient_flow`.
 
     `residual` of a network is E = Σ_yx - ΩΣ_xx: what grows unseen is bounded by it (`Method.growth`). Nothing rests.
     """

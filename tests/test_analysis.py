@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pydln.analysis import half_times, learning_times
 from pydln.errors import NotRecorded
-from pydln.trajectory import Status, Trajectory
+from pydln.trajectory.status import Status
+from pydln.trajectory.trajectory import Trajectory
 
 S = np.array([3.0, 1.5])
 U0 = np.array([[1e-3, 1e-3], [1e-2, 2e-3]])  # (batch, mode)
@@ -25,7 +26,8 @@ def exact_run(t: Any, s: Any = S) -> Trajectory:
         steps=None,
         records={"strengths": u, "loss": 0.5 * ((s - u) ** 2).sum(axis=-1)},
         status=[Status.COMPLETED] * 2,
-        stopped_at=[-1] * 2,
+        stopped_step=[-1] * 2,
+        stopped_time=[-1] * 2,
         source="exact:test",
     )
 
@@ -68,7 +70,8 @@ def test_a_member_that_stopped_keeps_its_crossing() -> None:
         steps=None,
         records={"strengths": u},
         status=run.status,
-        stopped_at=run.stopped_at,
+        stopped_step=run.stopped_step,
+        stopped_time=run.stopped_step,
         source="exact:test",
     )
     whole, partial = half_times(run, S), half_times(cut, S)
@@ -91,7 +94,8 @@ def test_learning_time_is_where_the_loss_passes_the_level_and_scales_with_time(l
         steps=None,
         records={"loss": run.loss},
         status=run.status,
-        stopped_at=run.stopped_at,
+        stopped_step=run.stopped_step,
+        stopped_time=run.stopped_step,
         source="exact:test",
     )
     np.testing.assert_allclose(learning_times(slower, [level, level]), shift * found, rtol=1e-12)
@@ -115,7 +119,9 @@ def test_wrong_arguments(call: Any, message: str) -> None:
 
 
 def test_what_was_not_recorded() -> None:
-    bare = Trajectory(t=[0.0], steps=None, records={}, status=[0], stopped_at=[-1], source="exact:test")
+    bare = Trajectory(
+        t=[0.0], steps=None, records={}, status=[0], stopped_step=[-1], stopped_time=[-1], source="exact:test"
+    )
     with pytest.raises(NotRecorded, match="strengths"):
         half_times(bare, [1.0])
     with pytest.raises(NotRecorded, match="loss"):

@@ -10,7 +10,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from pydln import _backend
+from pydln._base import backend
 from pydln.exact import balanced_mode
 from pydln.exact.balanced_mode import _block, balanced_mode_and_gap
 from pydln.exact.mode_legs import Depth
@@ -36,7 +36,7 @@ STARTS = {
     "across": ["-1e6", "-300", "-3", "-1.00001", "-1", "-0.3", "-1e-4", "-1e-20"],
 }
 TARGETS = (1.0, 0.37, 4.25)
-every_isa = pytest.mark.parametrize("isa", _backend.available_isas())
+every_isa = pytest.mark.parametrize("isa", backend.available_isas())
 
 
 def primitive(v, depth):
@@ -114,7 +114,7 @@ def test_against_high_precision(course, depth, isa):
     cases = expected(course, depth)
     assert len(cases) > 40
     u0, s, t = (np.array([case[k] for case in cases]) for k in range(3))
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         u, gap = balanced_mode_and_gap(u0, s, t, depth)
         mirrored = balanced_mode(-u0, -s, t, depth=depth)
         np.testing.assert_array_equal(balanced_mode(u0, s, t, depth=depth), u)
@@ -156,7 +156,7 @@ def same(got, want):
 def test_bits_do_not_depend_on_the_others(depth, isa, monkeypatch):
     """Nor on threads, nor on the shape in which they are asked for."""
     u0, s, t = some(41)
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         grid = balanced_mode_and_gap(u0[:, None], s[:, None], t, depth)
         assert np.isfinite(grid).all()
         for i, k in np.random.default_rng(1).integers(0, 41, (60, 2)):
@@ -184,14 +184,14 @@ def test_bits_do_not_depend_on_the_others(depth, isa, monkeypatch):
 
 
 def test_sets_with_fused_multiply_adds_agree_in_bits():
-    sets = [isa for isa in _backend.available_isas() if isa in ("avx2", "avx512")]
+    sets = [isa for isa in backend.available_isas() if isa in ("avx2", "avx512")]
     if len(sets) < 2:
         pytest.skip("needs avx2 and avx512")
     u0, s, t = some(300)
     for depth in (2, 3, 10, math.inf):
         runs = []
         for isa in sets:
-            with _backend.forced(isa=isa):
+            with backend.forced(isa=isa):
                 runs.append(balanced_mode_and_gap(u0[:, None], s[:, None], t, depth))
         same(*runs)
 
@@ -199,7 +199,7 @@ def test_sets_with_fused_multiply_adds_agree_in_bits():
 @every_isa
 def test_the_start_is_returned_as_it_is(isa):
     u0, s, _ = some(200)
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         for depth in (2, 3, math.inf):
             u, gap = balanced_mode_and_gap(u0[:, None], s[:, None], np.array([0.0, 1.0, 0.0]), depth)
             same((u[:, 0], u[:, 2], gap[:, 0], gap[:, 2]), (u0, u0, s - u0, s - u0))
@@ -241,7 +241,7 @@ def test_no_jump_where_the_tables_end(course, depth):
 def test_it_never_turns_back(isa):
     """u and s - u are monotone in time to the last digit, across all cells."""
     t = np.concatenate([[0.0], np.geomspace(1e-9, 400, 200_000)])
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         for depth in (2, 3, 10):
             for u0, s in ((1e-3, 1.0), (30.0, 1.0), (5.0, -1.0), (-0.2, -2.0)):
                 u, gap = balanced_mode_and_gap(np.float64(u0), np.float64(s), t, depth)
@@ -282,8 +282,8 @@ def test_ctrl_c_ends_a_long_run():
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.03)
-        ended = _backend.core.balanced_mode(
-            table=course, which=None, u0=u0, s=s, rate=3 * s, t=t, u=u, gap=None, threads=1, isa=_backend.isa()
+        ended = backend.core.balanced_mode(
+            table=course, which=None, u0=u0, s=s, rate=3 * s, t=t, u=u, gap=None, threads=1, isa=backend.isa()
         )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

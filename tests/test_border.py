@@ -23,7 +23,6 @@ from pydln import (
     Task,
     Trajectory,
     Weights,
-    _validate,
     activations,
     analysis,
     datasets,
@@ -34,6 +33,7 @@ from pydln import (
     reduce,
     spectra,
 )
+from pydln._base import validate
 
 Figure = pytest.importorskip("matplotlib.figure").Figure
 
@@ -145,13 +145,13 @@ def with_noise(kind: type, task: Task) -> Callable[..., Any]:
 
 
 def recorded(*, t: Any = RUN.t, steps: Any = RUN.steps, loss: Any = RUN.loss, status: Any = RUN.status,
-             stopped_at: Any = RUN.stopped_at, setting: Any = RUN.stopped_at) -> Any:  # fmt: skip
+             stopped_time: Any = RUN.stopped_step, setting: Any = RUN.stopped_step) -> Any:  # fmt: skip
     return Trajectory(
         t=t,
         steps=steps,
         records={"loss": loss},
         status=status,
-        stopped_at=stopped_at,
+        stopped_time=stopped_time,
         settings={"own": setting},
         source="x",
     )
@@ -366,7 +366,7 @@ def assert_same(a: Any, b: Any) -> None:
 def test_objects_that_are_numbers_are_exact(given: Any) -> None:
     objects = np.array(given, dtype=object)
     wanted = np.array([float(one) for one in objects.flat]).reshape(objects.shape)
-    np.testing.assert_array_equal(_validate.array(objects, "x"), wanted)
+    np.testing.assert_array_equal(validate.array(objects, "x"), wanted)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_objects_that_are_no_numbers(given: list[Any], got: str) -> None:
     objects = np.empty(len(given), object)
     objects[:] = given
     with pytest.raises(TypeError) as caught:
-        _validate.array(objects, "x")
+        validate.array(objects, "x")
     assert str(caught.value).startswith(f"x: expected real numbers, got {got}")
 
 
@@ -392,13 +392,13 @@ def test_objects_that_are_no_numbers(given: list[Any], got: str) -> None:
 def test_nullable_columns_of_pandas() -> None:
     for kind in ("Int64", "Int8", "UInt32", "Float64", "boolean"):
         column = pd.Series([1, 0, 1], dtype=kind)
-        np.testing.assert_array_equal(_validate.array(column, "x"), [1.0, 0.0, 1.0])
-        np.testing.assert_array_equal(_validate.array(column.array, "x"), [1.0, 0.0, 1.0])
-        np.testing.assert_array_equal(_validate.array(pd.DataFrame({"a": column}), "x")[:, 0], [1.0, 0.0, 1.0])
+        np.testing.assert_array_equal(validate.array(column, "x"), [1.0, 0.0, 1.0])
+        np.testing.assert_array_equal(validate.array(column.array, "x"), [1.0, 0.0, 1.0])
+        np.testing.assert_array_equal(validate.array(pd.DataFrame({"a": column}), "x")[:, 0], [1.0, 0.0, 1.0])
         with pytest.raises(MISTAKES, match=r"^x: expected .*, got (a missing value at|1 that are not)"):
-            _validate.array(pd.Series([1, None], dtype=kind), "x")
+            validate.array(pd.Series([1, None], dtype=kind), "x")
     frame = pd.DataFrame({"a": pd.array([1, 2], dtype="Int64"), "b": [0.5, 1.5]})
-    np.testing.assert_array_equal(_validate.array(frame, "x"), [[1, 0.5], [2, 1.5]])
+    np.testing.assert_array_equal(validate.array(frame, "x"), [[1, 0.5], [2, 1.5]])
     X = pd.DataFrame(np.round(SAMPLES), dtype="Int64")
     assert_same(
         Task.from_data(X, X.iloc[:, :3]).sigma_yx, Task.from_data(np.round(SAMPLES), np.round(SAMPLES[:, :3])).sigma_yx
@@ -462,9 +462,9 @@ def test_what_becomes_a_masked_array_is_one() -> None:
             return np.ma.array([1.0, 1e20], mask=[False, True])
 
     with pytest.raises(TypeError, match="x: expected numbers without a mask, got a masked array"):
-        _validate.array(Variable(), "x")
+        validate.array(Variable(), "x")
     with pytest.raises(TypeError, match="x: expected numbers without a mask"):
-        _validate.array([[1.0], [np.ma.masked]], "x")
+        validate.array([[1.0], [np.ma.masked]], "x")
 
 
 # --- the extension, called with anything: in a process of its own, which a crash ends --------------------------------

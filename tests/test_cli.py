@@ -19,7 +19,8 @@ import pydln
 typer = pytest.importorskip("typer")
 typer_testing = pytest.importorskip("typer.testing")
 
-from pydln import __main__, _backend, reproduce  # noqa: E402
+from pydln import __main__, reproduce  # noqa: E402
+from pydln._base import backend  # noqa: E402
 from pydln.cli import app  # noqa: E402
 from pydln.reproduce import Check, Report  # noqa: E402
 
@@ -108,19 +109,19 @@ def test_info() -> None:
     assert call.code == 0
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in call.out.splitlines())
     assert rows["pydln"] == pydln.__version__
-    assert rows["instruction set"] == _backend.isa()
+    assert rows["instruction set"] == backend.isa()
     usable, compiled = (rows[f"instruction sets {what}"].split(", ") for what in ("usable", "compiled"))
-    assert usable == list(_backend.available_isas())
+    assert usable == list(backend.available_isas())
     assert set(usable) <= set(compiled)
-    assert rows["threads"] == str(_backend.default_threads())
+    assert rows["threads"] == str(backend.default_threads())
     assert rows["compiler"]
     assert {"numpy", "scipy", "python"} <= rows.keys()
 
 
-@pytest.mark.parametrize(("best", "told"), [(_backend.available_isas()[-1], False), ("elsewhere", True)])
+@pytest.mark.parametrize(("best", "told"), [(backend.available_isas()[-1], False), ("elsewhere", True)])
 def test_info_tells_what_would_be_faster(best: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build for one computer that runs on another, which has better kernels than those compiled."""
-    monkeypatch.setattr(_backend.core, "best_isa", lambda: best)
+    monkeypatch.setattr(backend.core, "best_isa", lambda: best)
     out = Call("info").out
     assert ("faster here, not compiled" in out) == told
     assert (f"  {best}: install on this computer" in out) == told
@@ -361,7 +362,9 @@ def test_inputs_that_no_figure_knows(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_inside_a_simulation_says_what_was_kept(figures: Any) -> None:
-    run = pydln.Trajectory(t=[0.0], steps=[0], records={}, status=[5], stopped_at=[0], source="gradient_descent")
+    run = pydln.Trajectory(
+        t=[0.0], steps=[0], records={}, status=[5], stopped_step=[0], stopped_time=[0], source="gradient_descent"
+    )
     figures(raises(pydln.Interrupted("interrupted: 0 of 1 members are complete; see .trajectory", run)))
     call = Call("reproduce", "fig3")
     assert (call.code, call.err) == (130, "pydln: interrupted: no figure was finished\n")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
 
 # Depth 1 and 30, widths 1 ... 40 each beside the next, thin, wide, square, more inputs than outputs and fewer.
 SHAPES = [
@@ -43,7 +43,7 @@ def rate_and_steps(widths):
 
 def each_kernel():
     for isa, layout in KERNELS:
-        with _backend.forced(isa=isa, layout=layout):
+        with backend.forced(isa=isa, layout=layout):
             yield isa, layout
 
 
@@ -339,7 +339,7 @@ def test_schedules(arguments, steps) -> None:
     np.testing.assert_array_equal(run.t, 0.25 * np.array(steps))
     assert run.loss.shape == (2, len(steps))
     assert np.isfinite(run.loss).all()
-    np.testing.assert_array_equal(run.stopped_at, arguments["steps"])
+    np.testing.assert_array_equal(run.stopped_step, arguments["steps"])
 
 
 def test_no_steps_leave_the_start_as_it_is() -> None:
@@ -386,7 +386,7 @@ def test_settings_say_what_was_run() -> None:
         "depth": 2,
         "widths": [3, 4, 2],
         "dtype": "float32",
-        "isa": _backend.isa(),
+        "isa": backend.isa(),
         "version": dln.__version__,
     }
     assert {key: run.settings[key] for key in wanted} == wanted
@@ -435,7 +435,7 @@ def _assert_stops(case, stop, wanted_status, wanted_steps, steps=60, **rates) ->
             assert_conforms(run, expected)
             same_bits(first.setdefault(isa, run), run)
         assert wanted_status in run.status
-        late = run.steps > run.stopped_at[:, None]
+        late = run.steps > run.stopped_step[:, None]
         np.testing.assert_array_equal(np.isnan(run.loss), late)
         np.testing.assert_array_equal(np.isnan(run.weights[0]).all(axis=(2, 3)), late)
         assert late.any()
@@ -453,7 +453,7 @@ def test_a_start_already_below_the_loss_stops_at_step_0() -> None:
     task, weights, _ = _stopping_case()
     for _ in each_kernel():
         run = descend(task, weights, lr=0.1, steps=10, stop=dln.Stop(loss=1e9), record=RECORDS)
-        np.testing.assert_array_equal(run.stopped_at, 0)
+        np.testing.assert_array_equal(run.stopped_step, 0)
         np.testing.assert_array_equal(run.status, dln.Status.REACHED_LOSS)
         np.testing.assert_array_equal(run.final.layers[0], weights.layers[0])
         assert np.isfinite(run.loss[:, 0]).all()
@@ -465,9 +465,9 @@ def test_a_loss_equal_to_the_threshold_is_reached() -> None:
     task = dln.Task.from_covariances(None, [[1.0]], 1.0)
     for _ in each_kernel():
         run = descend(task, dln.Weights([[[0.5]]]), lr=0.1, steps=5, stop=dln.Stop(loss=0.125))
-        assert run.stopped_at[0] == 0
+        assert run.stopped_step[0] == 0
         run = descend(task, dln.Weights([[[0.5]]]), lr=0.1, steps=5, stop=dln.Stop(strengths=0.5))
-        assert (run.stopped_at[0], run.status[0]) == (0, dln.Status.REACHED_STRENGTH)
+        assert (run.stopped_step[0], run.status[0]) == (0, dln.Status.REACHED_STRENGTH)
 
 
 @pytest.mark.parametrize("form", ["number", "by mode", "by member"])
@@ -493,7 +493,7 @@ def test_stop_at_strengths(form) -> None:
 def test_strengths_count_by_size_not_sign() -> None:
     task = dln.Task.from_covariances(None, [[1.0]], 1.0)
     run = descend(task, dln.Weights([[[-0.75]]]), lr=0.1, steps=5, stop=dln.Stop(strengths=0.7))
-    assert (run.status[0], run.stopped_at[0], run.strengths[0, 0, 0]) == (dln.Status.REACHED_STRENGTH, 0, -0.75)
+    assert (run.status[0], run.stopped_step[0], run.strengths[0, 0, 0]) == (dln.Status.REACHED_STRENGTH, 0, -0.75)
 
 
 @pytest.mark.parametrize(("momentum", "steps"), [(0.0, 60), (0.3, 18)])
@@ -512,7 +512,7 @@ def test_a_start_is_not_steady_before_the_first_step() -> None:
     for _ in each_kernel():
         run = descend(task, saddle, lr=0.1, steps=5, stop=dln.Stop(steady=0.0))
         np.testing.assert_array_equal(run.status, dln.Status.STEADY)
-        np.testing.assert_array_equal(run.stopped_at, 1)
+        np.testing.assert_array_equal(run.stopped_step, 1)
 
 
 def test_whichever_criterion_holds_first() -> None:
@@ -525,7 +525,7 @@ def test_whichever_criterion_holds_first() -> None:
         ({"strengths": [_between(np.abs(ref.records["strengths"][:, 0]), 40), np.nan, np.nan]}, "REACHED_LOSS", 30),
     ):
         run = descend(task, weights[0], lr=0.1, steps=60, stop=dln.Stop(loss=loss, **other, **slow))
-        assert (run.status[0].item(), run.stopped_at[0]) == (dln.Status[status], step)
+        assert (run.status[0].item(), run.stopped_step[0]) == (dln.Status[status], step)
 
 
 def test_an_empty_stop_stops_nothing() -> None:
@@ -542,7 +542,7 @@ def test_a_run_longer_than_the_age_of_the_universe_ends_where_it_stops() -> None
     for _ in each_kernel():
         run = descend(task, weights, lr=0.1, steps=2**62 // 11, stop=stop, at=[0])
         assert (run.status == dln.Status.REACHED_LOSS).all()
-        assert (run.stopped_at < 10**4).all()
+        assert (run.stopped_step < 10**4).all()
 
 
 # ---- divergence -------------------------------------------------------------------------------------------------
@@ -562,12 +562,12 @@ def test_divergence_is_found_at_the_step_it_happens_when_every_step_is_recorded(
     for isa, layout in each_kernel():
         run = descend(task, weights, lr=lr, steps=64, record="loss", record_every=1, throw=False)
         np.testing.assert_array_equal(
-            run.stopped_at, [ref.stopped_at for ref, _ in expected], err_msg=f"{isa} {layout}"
+            run.stopped_step, [ref.stopped_at for ref, _ in expected], err_msg=f"{isa} {layout}"
         )
         np.testing.assert_array_equal(run.status == dln.Status.DIVERGED, lr > 1)
-        assert all(not np.isfinite(run.loss[i, run.stopped_at[i]]) for i in (1, 3, 5))
+        assert all(not np.isfinite(run.loss[i, run.stopped_step[i]]) for i in (1, 3, 5))
         assert np.isfinite(run.loss[lr < 1]).all()
-        assert np.isnan(run.loss[1, run.stopped_at[1] + 1 :]).all()
+        assert np.isnan(run.loss[1, run.stopped_step[1] + 1 :]).all()
 
 
 def test_divergence_is_found_within_32_steps_when_little_is_recorded() -> None:
@@ -580,8 +580,8 @@ def test_divergence_is_found_within_32_steps_when_little_is_recorded() -> None:
         )
         np.testing.assert_array_equal(sparse.status, dense.status)
         lost = lr > 1
-        np.testing.assert_array_equal(sparse.stopped_at[lost], -(-dense.stopped_at[lost] // 32) * 32)
-        np.testing.assert_array_equal(strict.stopped_at[lost], dense.stopped_at[lost])
+        np.testing.assert_array_equal(sparse.stopped_step[lost], -(-dense.stopped_step[lost] // 32) * 32)
+        np.testing.assert_array_equal(strict.stopped_step[lost], dense.stopped_step[lost])
         np.testing.assert_array_equal(sparse.final.layers[0][~lost], dense.final.layers[0][~lost])
 
 
@@ -589,7 +589,7 @@ def test_a_start_whose_loss_overflows_has_diverged_at_step_0() -> None:
     task, huge = some_task(2, 2, whiten=True), dln.Weights([np.full((2, 2), 1e200)])
     for _ in each_kernel():
         run = descend(task, huge, lr=0.1, steps=5, throw=False)
-        assert (run.status[0], run.stopped_at[0]) == (dln.Status.DIVERGED, 0)
+        assert (run.status[0], run.stopped_step[0]) == (dln.Status.DIVERGED, 0)
 
 
 @pytest.mark.parametrize("widths", [(3, 3, 3), (2, 3, 5, 3), (5, 3, 2), (3, 3)], ids=shape_id)
@@ -599,10 +599,10 @@ def test_layouts_agree_on_what_is_left_of_a_diverging_member(widths) -> None:
     rng = np.random.default_rng(1)
     for scale in (1e60, 1e100, 1e140, 1e154, 1e155):
         weights = dln.Weights([rng.normal(size=(6, b, a)) * scale for a, b in itertools.pairwise(widths)])
-        for isa in _backend.available_isas():
+        for isa in backend.available_isas():
             runs = []
             for layout in ("interleaved", "rows"):
-                with _backend.forced(isa=isa, layout=layout):
+                with backend.forced(isa=isa, layout=layout):
                     arguments = {"record": RECORDS[:1] + RECORDS[2:], "record_every": 1, "throw": False}
                     runs.append(descend(task, weights, lr=0.1, steps=40, **arguments))
             same_bits(*runs)

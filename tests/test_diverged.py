@@ -11,8 +11,8 @@ import pytest
 from ensembles import some_task, starts
 
 import pydln as dln
-from pydln import _backend
-from pydln.trajectory import QUANTITIES
+from pydln._base import backend
+from pydln.quantities import QUANTITIES
 
 LAYOUTS = ("interleaved", "rows")
 ALL = tuple(QUANTITIES)
@@ -83,7 +83,7 @@ def test_descent(widths, drawn, dtype, layout) -> None:
     """Every number of steps up to where all have gone: the last one may be the one that overflows."""
     task, weights = exploding(widths, dtype)
     lost = []
-    with _backend.forced(layout=layout):
+    with backend.forced(layout=layout):
         for steps in STEPS:
             for record, at in (((), [0]), (("strengths",), [0]), (("weights",), [steps]), (ALL, [0, steps])):
                 run = dln.gradient_descent(
@@ -121,7 +121,7 @@ def test_reduced_descent(reduce) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_same_members_diverge_whatever_is_recorded(layout) -> None:
     task, weights = exploding((4, 6, 3), "f8")
-    with _backend.forced(layout=layout):
+    with backend.forced(layout=layout):
         wanted = dln.gradient_descent(task, weights, lr=RATES, steps=40, record_every=1, throw=False).status
         assert (wanted == dln.Status.DIVERGED).any()
         for record in ((), *((name,) for name in ALL), ALL):

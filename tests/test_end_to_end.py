@@ -13,8 +13,8 @@ from ensembles import some_task
 from scipy.stats import ortho_group
 
 import pydln as dln
-from pydln.balanced import Balanced, Learned, divided
-from pydln.methods import METHODS
+from pydln.simulate.balanced.coordinates import Balanced, Learned, divided
+from pydln.simulate.methods import METHODS
 
 T = np.array([0.0, 0.1, 0.4, 1.0, 1.01, 2.5, 6.0])
 RECORDS = ("loss", "test_loss", "strengths", "product")
@@ -110,7 +110,7 @@ def test_a_hundred_layers_take_no_more_work():
     balanced = dln.init.balanced(start, depth=100)
     layers = dln.gradient_flow(task, balanced, t, record="product", rtol=1e-11, reduce="none")
     np.testing.assert_allclose(run.product, layers.product, atol=1e-9)
-    assert run.stopped_at[0] < 2 * layers.stopped_at[0]
+    assert run.integrator_steps[0] < 2 * layers.integrator_steps[0]
 
 
 # ---- against exact solutions -----------------------------------------------------------------------------------------
@@ -454,7 +454,7 @@ def test_vectors_of_a_block_that_never_parts_do_not_turn():
 @pytest.mark.parametrize("whiten", [True, False])
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_same_bits_whatever_the_company(depth, whiten, monkeypatch):
-    from pydln import end_to_end
+    from pydln.simulate.balanced import end_to_end
 
     tasks = dln.Task.stack([some_task(5, 4, whiten=whiten, seed=seed) for seed in range(23)])
     rng = np.random.default_rng(2)
@@ -473,7 +473,7 @@ def test_same_bits_whatever_the_company(depth, whiten, monkeypatch):
         for i in (0, 1, 7, 22):
             alone = dln.end_to_end_flow(tasks[i], start[i], T, **how)
             np.testing.assert_array_equal(getattr(alone, name)[0], whole[i])
-    np.testing.assert_array_equal(together.stopped_at, back.stopped_at[::-1])
+    np.testing.assert_array_equal(together.integrator_steps, back.integrator_steps[::-1])
     one_task = dln.end_to_end_flow(tasks[3], start, T, **how)
     np.testing.assert_array_equal(one_task.product[3], together.product[3])
     one_map = dln.end_to_end_flow(tasks, start[3], T, **how)
@@ -490,7 +490,7 @@ def test_members_that_do_not_get_there_do_not_spoil_the_others():
     assert not np.isnan(run.loss[:3, :2]).any()
     assert np.isnan(run.loss[:2, 2]).all()
     assert run.loss[2].tolist() == [5000.5] * 3
-    assert (run.settings["stopped_time"][:2] > 0.1).all()
+    assert (run.stopped_time[:2] > 0.1).all()
     short = dln.end_to_end_flow(task, start[:2], [0.1], depth=2, max_steps=3, throw=False, rtol=1e-12)
     assert set(short.status) == {dln.Status.STEP_LIMIT}
     with pytest.raises(dln.IntegrationError):
@@ -500,13 +500,13 @@ def test_members_that_do_not_get_there_do_not_spoil_the_others():
 def test_times_and_steps():
     task, start = some_task(4, 3, whiten=True), maps(4, 3, [[1.5, 0.7, 0.2]])
     only = dln.end_to_end_flow(task, start, [0.0], depth=3)
-    assert only.stopped_at.tolist() == [0]
+    assert only.integrator_steps.tolist() == [0]
     assert only.loss[0, 0] == pytest.approx(float(task.loss(start)[0]), abs=1e-12)
     late = dln.end_to_end_flow(task, start, [2.5], depth=3, rtol=1e-10)
     dense = dln.end_to_end_flow(task, start, np.linspace(0, 2.5, 2001), depth=3, rtol=1e-10)
     assert late.loss[0, 0] == dense.loss[0, -1]
     short = dln.end_to_end_flow(task, start, [2.5], depth=3, max_step=0.01)
-    assert short.stopped_at[0] >= 250
+    assert short.integrator_steps[0] >= 250
 
 
 def test_is_saved_and_picked_like_any_trajectory(tmp_path):
@@ -541,18 +541,18 @@ def test_stops_where_the_layers_do(depth, whiten):
         free = dln.gradient_flow(task, layers, t, stop=stop, record=RECORDS, reduce="none", **TIGHT)
         np.testing.assert_array_equal(run.status, free.status, err_msg=name)
         assert (run.status != dln.Status.COMPLETED).any()
-        when = run.settings["stopped_time"]
-        np.testing.assert_allclose(when, free.settings["stopped_time"], atol=1e-8, err_msg=name)
+        when = run.stopped_time
+        np.testing.assert_allclose(when, free.stopped_time, atol=1e-8, err_msg=name)
         np.testing.assert_array_equal(np.isnan(run.loss), t > when[:, None])
         np.testing.assert_array_equal(np.isnan(run.product).all(axis=(2, 3)), t > when[:, None])
         for record in RECORDS:
             np.testing.assert_allclose(getattr(run, record), getattr(free, record), atol=1e-8, err_msg=record)
         assert repr(run.settings["stop"]) == repr(free.settings["stop"])
     at_once = dln.end_to_end_flow(task, start, t, depth=depth, stop=limits["loss"])
-    assert at_once.settings["stopped_time"][2] == 0
+    assert at_once.stopped_time[2] == 0
     assert at_once.status[2] == dln.Status.REACHED_LOSS
     alone = dln.end_to_end_flow(task, start[1], t, depth=depth, stop=dln.Stop(loss=task.floor + 0.2))
-    assert alone.settings["stopped_time"][0] == at_once.settings["stopped_time"][1], "company changes no bit"
+    assert alone.stopped_time[0] == at_once.stopped_time[1], "company changes no bit"
     np.testing.assert_array_equal(alone.loss[0], at_once.loss[1])
 
 
@@ -562,7 +562,7 @@ def test_steady_bounds_the_speed_of_every_layer(depth, whiten):
     task, start = some_task(4, 3, whiten=whiten), maps(4, 3, [[1.5, 0.7, 0.2], [0.3, 0.2, 0.1]])
     run = dln.end_to_end_flow(task, start, [0.0, 60.0], depth=depth, stop=dln.Stop(steady=0.05), **TIGHT)
     assert (run.status == dln.Status.STEADY).all()
-    for i, when in enumerate(run.settings["stopped_time"]):
+    for i, when in enumerate(run.stopped_time):
         layers = dln.gradient_flow(task, dln.init.balanced(start[i], depth=depth), [when], record="weights", **TIGHT)
         W = [w[0, 0] for w in layers.weights]
         E = task.sigma_yx - chained(W, 4) @ task.sigma_xx
@@ -588,7 +588,7 @@ def test_every_method_stops(method):
     stop = dln.Stop(loss=task.floor + 0.2)
     run = dln.end_to_end_flow(task, start, [5.0], depth=3, stop=stop, method=method, **how)
     best = dln.end_to_end_flow(task, start, [5.0], depth=3, stop=stop, **TIGHT)
-    assert run.settings["stopped_time"] == pytest.approx(best.settings["stopped_time"], abs=1e-7)
+    assert run.stopped_time == pytest.approx(best.stopped_time, abs=1e-7)
 
 
 def test_a_stop_is_checked_before_work():

@@ -13,7 +13,13 @@ import pydln
 @pytest.mark.parametrize("kind", [pydln.IntegrationError, pydln.Interrupted])
 def test_a_trajectory_survives_a_pickle(kind: type[BaseException]) -> None:
     run = pydln.Trajectory(
-        t=[0.0], steps=[0], records={"loss": [[2.0]]}, status=[4], stopped_at=[0], source="gradient_descent"
+        t=[0.0],
+        steps=[0],
+        records={"loss": [[2.0]]},
+        status=[4],
+        stopped_step=[0],
+        stopped_time=[0],
+        source="gradient_descent",
     )
     error = pickle.loads(pickle.dumps(kind("a sentence", run)))  # type: ignore[call-arg]
     assert type(error) is kind

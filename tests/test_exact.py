@@ -11,7 +11,7 @@ import reference
 from scipy.integrate import solve_ivp
 
 import pydln as dln
-from pydln import _validate
+from pydln._base import validate
 from pydln.exact import SOLUTIONS, solve
 from pydln.exact.registry import Start
 
@@ -208,7 +208,8 @@ def test_times_in_any_order_and_record():
     run = solution.evaluate([3.0, 0.0, 1.0])
     assert run.names == ("loss", "strengths")
     assert run.steps is None
-    assert run.stopped_at.tolist() == [-1]
+    assert (run.stopped_step, run.integrator_steps, run.rejected) == (None, None, None)
+    assert run.stopped_time.tolist() == [run.t.max()]
     np.testing.assert_array_equal(run.loss[0, 0], solution.evaluate([3.0]).loss[0, 0])
     assert solution.evaluate([1.0], record="product").names == ("product",)
     assert solution.evaluate(np.zeros(0)).loss.shape == (1, 0)
@@ -447,8 +448,8 @@ def test_inputs_of_one_variance(depth, c):
 
 
 def test_more_than_fits_in_memory(monkeypatch):
-    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
-    monkeypatch.setattr(_validate, "free_memory", lambda: 10_000_000)
+    monkeypatch.setattr(validate, "ALWAYS_FITS", 0)
+    monkeypatch.setattr(validate, "free_memory", lambda: 10_000_000)
     task = whitened(4, 3, [2.0, 1.0, 0.5])
     for depth in (1, 2, 3):
         solution = solve(task, dln.init.aligned(task, depth=depth, strength=0.1))

@@ -130,7 +130,7 @@ def test_a_simulation_beside_its_solution(name) -> None:
 def test_comparing_many_members_and_stopped_ones() -> None:
     weights = dln.init.aligned(TASK, depth=2, width=3, strength=[[0.1] * 3, [0.2] * 3, [0.3] * 3])
     run = dln.gradient_descent(TASK, weights, lr=1e-3, steps=9000, stop=dln.Stop(strengths=[1.9, np.nan, np.nan]))
-    assert len(set(run.stopped_at.tolist())) == 3
+    assert len(set(run.stopped_step.tolist())) == 3
     found = compare(run, solve(TASK, weights))
     assert found.gap.shape == (3,)
     assert (found.gap < 2e-3).all()

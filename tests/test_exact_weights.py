@@ -10,7 +10,7 @@ from test_exact import EVERYTHING
 from test_exact_matrix import balanced_start
 
 import pydln as dln
-from pydln._backend import available_isas, forced
+from pydln._base.backend import available_isas, forced
 from pydln.exact import solve
 from pydln.exact.balanced_two_layers import BalancedTwoLayers
 from pydln.exact.start import Start

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pydln as dln
-from pydln import _backend, exact
+from pydln import exact
+from pydln._base import backend
 
 SUCCESS = (dln.Status.COMPLETED, dln.Status.REACHED_LOSS, dln.Status.REACHED_STRENGTH, dln.Status.STEADY)
 LAYERED = ("loss", "test_loss", "strengths", "product", "layer_norms", "kernel_distance", "drift", "weights")
@@ -29,9 +30,9 @@ def assert_sound(run) -> None:
         if not success and status != dln.Status.DIVERGED:
             continue
         if run.steps is not None:
-            reached, before = run.steps <= run.stopped_at[i], run.steps < run.stopped_at[i]
+            reached, before = run.steps <= run.stopped_step[i], run.steps < run.stopped_step[i]
         else:
-            end = run.settings.get("stopped_time", np.full(run.batch, np.inf if success else -1))[i]
+            end = run.stopped_time[i]
             t = run.t if run.t.ndim == 1 else run.t[i]
             reached, before = t <= end, t < end
         for name, a in records(run):
@@ -100,7 +101,7 @@ def test_gradient_descent(given_case, data) -> None:
         )
     )
     layout = data.draw(st.sampled_from(["interleaved", "rows"]))
-    with _backend.forced(layout=layout):
+    with backend.forced(layout=layout):
         at = data.draw(st.sampled_from([None, [0], [steps]]))
         assert_honest(
             lambda throw: dln.gradient_descent(

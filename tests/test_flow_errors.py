@@ -9,8 +9,9 @@ import pytest
 from ensembles import RECORDS, same_bits, some_task, starts
 
 import pydln as dln
-from pydln import Stop, _backend, _validate
-from pydln.trajectory import QUANTITIES
+from pydln import Stop
+from pydln._base import backend, validate
+from pydln.quantities import QUANTITIES
 
 NAN, INF = np.nan, np.inf
 TASK = some_task(3, 2, whiten=True)
@@ -30,9 +31,9 @@ def refused(monkeypatch, kind, message, **arguments) -> None:
 
     if "free" in arguments:
         free = arguments.pop("free")
-        monkeypatch.setattr(_validate, "free_memory", lambda: free)
-    monkeypatch.setattr(_backend.core, "descent_f64", work)
-    monkeypatch.setattr(_backend.core, "descent_f32", work)
+        monkeypatch.setattr(validate, "free_memory", lambda: free)
+    monkeypatch.setattr(backend.core, "descent_f64", work)
+    monkeypatch.setattr(backend.core, "descent_f32", work)
     call = {"task": TASK, "weights": WEIGHTS, "lr": 0.1, "steps": 10, **arguments}
     with pytest.raises(kind) as caught:
         dln.gradient_descent(call.pop("task"), call.pop("weights"), **call)
@@ -229,8 +230,8 @@ def test_float64_holds_it() -> None:
     ],
 )
 def test_a_recording_of_10_to_the_12_is_refused_with_its_size(monkeypatch, record, what, size) -> None:
-    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
-    monkeypatch.setattr(_validate, "free_memory", lambda: 24_400_000_000)
+    monkeypatch.setattr(validate, "ALWAYS_FITS", 0)
+    monkeypatch.setattr(validate, "free_memory", lambda: 24_400_000_000)
     refused(
         monkeypatch,
         ValueError,
@@ -243,8 +244,8 @@ def test_a_recording_of_10_to_the_12_is_refused_with_its_size(monkeypatch, recor
 
 
 def test_float32_needs_half(monkeypatch) -> None:
-    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
-    monkeypatch.setattr(_validate, "free_memory", lambda: 1000)
+    monkeypatch.setattr(validate, "ALWAYS_FITS", 0)
+    monkeypatch.setattr(validate, "free_memory", lambda: 1000)
     weights = WEIGHTS.astype(np.float32)
     # 5 members x 101 times x 3 numbers of 4 bytes, 101 steps of 8, the weights 5 x 20 x 4
     with pytest.raises(
@@ -263,11 +264,11 @@ def test_the_refusal_counts_without_making_the_schedule(monkeypatch) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the size of the memory is all that is known")
 def test_what_just_fits_is_not_refused(monkeypatch) -> None:
     free = 5 * 20 * 8 + 11 * 8 + 5 * 11 * 8  # weights, steps, losses
-    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
-    monkeypatch.setattr(_validate, "free_memory", lambda: free)
+    monkeypatch.setattr(validate, "ALWAYS_FITS", 0)
+    monkeypatch.setattr(validate, "free_memory", lambda: free)
     dln.gradient_descent(TASK, WEIGHTS, lr=0.1, steps=10, record="loss")
-    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
-    monkeypatch.setattr(_validate, "free_memory", lambda: free - 1)
+    monkeypatch.setattr(validate, "ALWAYS_FITS", 0)
+    monkeypatch.setattr(validate, "free_memory", lambda: free - 1)
     with pytest.raises(ValueError, match="record: loss of 5 members at 11 times"):
         dln.gradient_descent(TASK, WEIGHTS, lr=0.1, steps=10, record="loss")
 
@@ -292,9 +293,9 @@ def test_workspaces_that_do_not_fit(monkeypatch) -> None:
         (60_000_000, None),
     ):
         answers = iter([10**12, free])  # first the recording asks, then the kernel
-        monkeypatch.setattr(_validate, "free_memory", lambda answers=answers: next(answers))
+        monkeypatch.setattr(validate, "free_memory", lambda answers=answers: next(answers))
         call = {"lr": 0.01, "steps": 1, "record": "loss", "n_threads": 6}
-        with _backend.forced(layout="rows"):
+        with backend.forced(layout="rows"):
             if message is None:
                 same_bits(expected, dln.gradient_descent(task, weights, **call))
             else:
@@ -311,7 +312,7 @@ def test_divergence_is_an_error_that_hands_over_the_trajectory() -> None:
     with pytest.raises(dln.IntegrationError) as caught:
         dln.gradient_descent(TASK, WEIGHTS, lr=lr, steps=300, record=RECORDS)
     run = caught.value.trajectory
-    first = int(run.stopped_at[[1, 4]].min())
+    first = int(run.stopped_step[[1, 4]].min())
     assert str(caught.value) == (
         f"2 of 5 members diverged (member 1, 4; the first at step {first}): try a smaller lr, below "
         "2/λ_max with λ_max = D s^(2-2/D) at the solution; throw=False returns the others, as does .trajectory"
@@ -345,11 +346,11 @@ def test_a_progress_bar_without_tqdm(monkeypatch) -> None:
 
 
 def test_forcing_what_there_is_not() -> None:
-    isas = ", ".join(repr(isa) for isa in _backend.available_isas())
-    with pytest.raises(ValueError, match=f"^isa: expected one of {isas}, got 'abacus'$"), _backend.forced(isa="abacus"):
+    isas = ", ".join(repr(isa) for isa in backend.available_isas())
+    with pytest.raises(ValueError, match=f"^isa: expected one of {isas}, got 'abacus'$"), backend.forced(isa="abacus"):
         pass
     message = "^layout: expected one of 'auto', 'interleaved', 'rows', got 'columns'$"
-    with pytest.raises(ValueError, match=message), _backend.forced(layout="columns"):
+    with pytest.raises(ValueError, match=message), backend.forced(layout="columns"):
         pass
 
 
@@ -384,7 +385,7 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
         "stopped_at": np.zeros(2, dtype=np.int64),
         "threads": 1,
         "memory": lambda: None,
-        "isa": _backend.isa(),
+        "isa": backend.isa(),
         "layout": "auto",
         "tick": None,
     }
@@ -402,10 +403,10 @@ def test_the_border_of_the_extension_checks_what_it_is_given() -> None:
         "labels": None,
         "std": np.array(0.0),
     }
-    run = _backend.core.descent_f64
+    run = backend.core.descent_f64
     assert run(**sound) is False
     assert run(**sound | {"noise": noise}) is False
-    sets = ", ".join(_backend.available_isas())
+    sets = ", ".join(backend.available_isas())
     for kind, message, wrong in (
         (
             ValueError,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
 
 ADAPTIVE = ("tsit5", "dopri5", "dop853")
 PARTS = tuple(10.0**-k for k in (1, 2, 3, 5, 6, 8, 10, 15, 20, 30, 60, 100, 150))
@@ -68,7 +68,7 @@ def test_in_float32(method) -> None:
         t = half_time(start)
         run = dln.gradient_flow(task, weights, [t], method=method, rtol=1e-4, reduce="none", record="product")
         # Times are those of float64, steps are added in it; a step of float32 multiplies by 1 + rho h to eps.
-        steps = int(run.stopped_at[0])
+        steps = int(run.integrator_steps[0])
         assert float(of(run.product)[0, 0, 1]) == pytest.approx(0.5, abs=10 * 1e-4 + steps * float(np.finfo("f4").eps))
 
 
@@ -135,11 +135,11 @@ def test_company_and_layout_change_no_bit() -> None:
     for i in range(len(parts)):
         alone = dln.gradient_flow(task, weights[i], t, reduce="none", n_threads=1)
         np.testing.assert_array_equal(alone.strengths[0], whole.strengths[i])
-        assert alone.stopped_at[0] == whole.stopped_at[i]
+        assert alone.integrator_steps[0] == whole.integrator_steps[i]
     # The baseline has no fused multiply-add: its bits are its own, in every layout.
     seen: dict[bool, np.ndarray] = {}
     for isa, layout in KERNELS:
-        with _backend.forced(isa=isa, layout=layout):
+        with backend.forced(isa=isa, layout=layout):
             run = dln.gradient_flow(task, weights, t, reduce="none")
         np.testing.assert_array_equal(run.strengths, seen.setdefault(isa == "baseline", run.strengths))
     assert any(np.array_equal(strengths, whole.strengths) for strengths in seen.values())
@@ -169,7 +169,7 @@ def test_long_after_it_has_converged(widths, scale, reduce, method) -> None:
     np.testing.assert_allclose(run.product[:, : first.product.shape[1]], first.product, atol=1e-6)
     learned = np.abs(run.product[:, -1] - np.asarray(task.sigma_yx)).max(axis=(1, 2))
     assert learned.max() < 1e-7
-    assert run.stopped_at.max() < 20_000
+    assert run.integrator_steps.max() < 20_000
 
 
 @pytest.mark.parametrize("method", ADAPTIVE)
@@ -231,7 +231,7 @@ def test_steady_is_no_plateau(data) -> None:
         alone = dln.mode_flow(s, np.array(layers).T, np.linspace(*t, 300), stop=dln.Stop(steady=limit))
         assert alone.status[0] == dln.Status.STEADY
         left = alone.strengths[0, ~np.isnan(alone.strengths[0, :, 0])][-1]
-        later = alone.settings["stopped_time"][0]
+        later = alone.stopped_time[0]
         now = dln.mode_flow(s, np.array(layers).T, [later]).strengths[0, 0]
         np.testing.assert_allclose(now, s, atol=10 * limit)
         assert left.shape == s.shape

@@ -12,9 +12,9 @@ from interrupts import press_after_members, press_midway
 from scipy.integrate import solve_ivp
 
 import pydln as dln
-from pydln import _backend
-from pydln.methods import METHODS, method
-from pydln.trajectory import QUANTITIES
+from pydln._base import backend
+from pydln.quantities import QUANTITIES
+from pydln.simulate.methods import METHODS, method
 
 T = np.array([0.0, 0.1, 0.4, 1.0, 1.01, 2.5])
 SHAPES = [(3, 2), (4, 4, 4), (3, 5, 2), (2, 6, 5, 3), (9, 3, 3, 12), (8, 8, 8, 8), (1, 9, 1)]
@@ -58,11 +58,11 @@ def test_takes_the_steps_of_the_reference(name, widths, whiten):
         how = {"rtol": 1e-7, "step": step, "residual": residual_of(task)}
         slow = reference.runge_kutta(slope_of(task), layers, method(name), T, **how)
         if slow.bounded:  # by a rate that the kernel estimates: other steps to the same tolerance
-            assert run.stopped_at[i] == pytest.approx(slow.accepted, rel=0.3)
+            assert run.integrator_steps[i] == pytest.approx(slow.accepted, rel=0.3)
             wanted = [reference.product(at) for at in slow.at]
             np.testing.assert_allclose(run.product[i], wanted, atol=1e-5)
             continue
-        assert (run.stopped_at[i], run.settings["rejected"][i]) == (slow.accepted, slow.rejected)
+        assert (run.integrator_steps[i], run.rejected[i]) == (slow.accepted, slow.rejected)
         for k, at in enumerate(slow.at):
             for got, wanted in zip(run.weights, at, strict=True):
                 np.testing.assert_allclose(got[i, k], wanted, atol=1e-11)
@@ -119,14 +119,14 @@ def test_same_bits_whatever_the_kernel_and_the_company(widths, whiten, dtype):
     how = {"record": ("loss", "weights"), "stop": stop, "rtol": 1e-5}
     firsts = {}
     for isa, layout in KERNELS:
-        with _backend.forced(isa=isa, layout=layout):
+        with backend.forced(isa=isa, layout=layout):
             fused = isa != "baseline"  # x86's has no fused multiply-adds: bits of its own
             if fused not in firsts:
                 firsts[fused] = flow(task, weights, T, n_threads=1, **how)
             run = flow(task, weights[3:20], T, n_threads=2, **how)
         first = firsts[fused]
-        np.testing.assert_array_equal(run.stopped_at, first.stopped_at[3:20])
-        np.testing.assert_array_equal(run.settings["stopped_time"], first.settings["stopped_time"][3:20])
+        np.testing.assert_array_equal(run.integrator_steps, first.integrator_steps[3:20])
+        np.testing.assert_array_equal(run.stopped_time, first.stopped_time[3:20])
         for a, b in zip(run.weights, first.weights, strict=True):
             np.testing.assert_array_equal(a, b[3:20])
         for a, b in zip(run.final.layers, first.final.layers, strict=True):
@@ -134,12 +134,12 @@ def test_same_bits_whatever_the_kernel_and_the_company(widths, whiten, dtype):
 
 
 def test_a_task_for_every_member_and_blocks(monkeypatch):
-    from pydln import integrate
+    from pydln.simulate import flow as integrate
 
     task = dln.Task.stack([some_task(4, 3, whiten=False, seed=seed) for seed in range(40)])
     weights = starts((4, 4, 3), 1)
     whole = dln.gradient_flow(task, weights, T, record=("loss", "product", "kernel_distance"), n_threads=1)
-    monkeypatch.setattr(integrate, "_AT_ONCE", 1)
+    monkeypatch.setattr(integrate._Flow, "temporary", 1)
     pieces = dln.gradient_flow(task, weights, T, record=("loss", "product", "kernel_distance"), n_threads=1)
     for name in whole.names:
         np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
@@ -166,7 +166,7 @@ def test_stops_at_the_moment_asked_for():
     limit = task.floor + np.linspace(0.02, 0.5, 12)
     run = dln.gradient_flow(task, weights, t, stop=dln.Stop(loss=limit), rtol=1e-10)
     assert (run.status == dln.Status.REACHED_LOSS).all()
-    when = run.settings["stopped_time"]
+    when = run.stopped_time
     for i in range(12):
         inside = t <= when[i]
         np.testing.assert_allclose(run.loss[i, inside], free.loss[i, inside], atol=1e-9)
@@ -188,7 +188,7 @@ def test_stops_at_the_moment_asked_for():
         k = slope_of(task)([w[i] for w in calm.final.layers])
         assert max(np.abs(x).max() for x in k) == pytest.approx(0.05, rel=1e-5)
     at_once = dln.gradient_flow(task, weights, t, stop=dln.Stop(loss=100.0))
-    assert (at_once.settings["stopped_time"] == 0).all()
+    assert (at_once.stopped_time == 0).all()
     assert not np.isnan(at_once.loss[:, 0]).any()
 
 
@@ -255,7 +255,7 @@ def test_is_saved_and_picked_like_any_trajectory(tmp_path):
     run.save(tmp_path / "flow.npz")
     again = dln.Trajectory.load(tmp_path / "flow.npz")
     np.testing.assert_array_equal(again.loss, run.loss)
-    np.testing.assert_array_equal(again[1].settings["stopped_time"], run.settings["stopped_time"][[1]])
+    np.testing.assert_array_equal(again[1].settings["stopped_time"], run.stopped_time[[1]])
     assert "gradient_flow: 3 members" in run.summary()
 
 
@@ -315,11 +315,11 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
         "stopped_at": np.zeros(2),
         "threads": 1,
         "memory": lambda: None,
-        "isa": _backend.isa(),
+        "isa": backend.isa(),
         "layout": "auto",
         "tick": None,
     }
-    assert not _backend.core.flow_f64(**sound)
+    assert not backend.core.flow_f64(**sound)
     wrong = [
         (ValueError, "method: incomplete", {"method": table | {"stages": 17}}),
         (ValueError, "method.a: expected shape", {"method": table | {"a": np.zeros((6, 6))}}),
@@ -338,7 +338,7 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
     ]
     for error, message, change in wrong:
         with pytest.raises(error, match=message):
-            _backend.core.flow_f64(**sound | change)
+            backend.core.flow_f64(**sound | change)
 
 
 def test_ctrl_c_keeps_what_there_is():
@@ -358,7 +358,7 @@ def test_ctrl_c_between_the_records_of_a_step_leaves_the_member_incomplete():
     with pytest.raises(dln.Interrupted) as caught:
         flow(task, weights, np.linspace(0, 1e-3, 10**6), method="rk4", step=1.0, record="loss", progress=press_midway)
     run = caught.value.trajectory
-    assert run.settings["rejected"][0] == 0
+    assert run.rejected[0] == 0
     assert np.isfinite(run.loss[0, 0])
     assert np.isnan(run.loss[0, -1])
     assert run.status[0] == dln.Status.INTERRUPTED

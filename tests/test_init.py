@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pydln import _validate, init
+from pydln import init
+from pydln._base import validate
 from pydln.exact import solve
-from pydln.task import Task
+from pydln.task.task import Task
 from pydln.weights import Weights
 
 DRAWN = [init.gaussian, init.uniform, init.orthogonal]
@@ -414,11 +415,11 @@ def test_balanced_makes_no_strength_of_rounding() -> None:
     ],
 )
 def test_weights_that_no_memory_is_free_for(make: Callable[[], Weights], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
-    monkeypatch.setattr(_validate, "free_memory", lambda: 160_000)
+    monkeypatch.setattr(validate, "ALWAYS_FITS", 0)
+    monkeypatch.setattr(validate, "free_memory", lambda: 160_000)
     make()
-    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
-    monkeypatch.setattr(_validate, "free_memory", lambda: 159_999)
+    monkeypatch.setattr(validate, "ALWAYS_FITS", 0)
+    monkeypatch.setattr(validate, "free_memory", lambda: 159_999)
     with pytest.raises(ValueError, match=r"widths: an ensemble of 10 with 20000 weights of float64 needs 160 kB and"):
         make()
 

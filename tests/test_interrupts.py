@@ -11,8 +11,9 @@ from ensembles import some_task, starts
 from interrupts import work_after_press, work_after_tick
 
 import pydln as dln
-from pydln import _patience, exact, spectra
-from pydln._patience import abandonable, interruptible
+from pydln import exact, spectra
+from pydln._base import patience
+from pydln._base.patience import abandonable, interruptible
 from pydln.exact import solution as solutions
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers on this system")
@@ -96,7 +97,7 @@ def _calls():
 def test_no_decomposition_holds_the_main_thread(name, monkeypatch) -> None:
     """However short work may be that is not worth a thread, here nothing is short."""
     call = _calls()[name]
-    monkeypatch.setattr(_patience, "_SHORT", 0)
+    monkeypatch.setattr(patience, "_SHORT", 0)
     seen = []
 
     def watched(function):

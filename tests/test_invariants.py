@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 from scipy.stats import ortho_group
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
 
 SEEDS = st.integers(0, 2**32 - 1)
 WIDTHS = st.lists(st.integers(1, 7), min_size=2, max_size=5).map(tuple)
@@ -73,10 +73,10 @@ def test_bits_do_not_depend_on_split_order_or_layout(ensemble, data) -> None:
     batch = weights.batch
     order = np.array(data.draw(st.permutations(range(batch))))
     cut = data.draw(st.integers(1, batch - 1))
-    isa = data.draw(st.sampled_from(_backend.available_isas()))
+    isa = data.draw(st.sampled_from(backend.available_isas()))
     with np.errstate(all="ignore"):
         for layout in ("interleaved", "rows"):
-            with _backend.forced(isa=isa, layout=layout):
+            with backend.forced(isa=isa, layout=layout):
                 whole = members(*ensemble, np.arange(batch))
                 if layout == "interleaved":
                     first = whole
@@ -94,7 +94,7 @@ def test_bits_do_not_depend_on_split_order_or_layout(ensemble, data) -> None:
 def test_bits_do_not_depend_on_threads(dtype, whiten) -> None:
     """Long enough to be spread over threads; lanes end at all times."""
     widths, batch, steps = (4, 9, 5, 3), 45, 160
-    assert _backend.core.step_flops(widths, whiten) * batch * steps > INLINE_FLOPS
+    assert backend.core.step_flops(widths, whiten) * batch * steps > INLINE_FLOPS
     task, weights = some_task(4, 3, whiten=whiten), starts(widths, batch, dtype=dtype)
     arguments = {
         "lr": np.where(np.arange(batch) % 7 == 3, 50.0, np.linspace(0.01, 0.1, batch)),
@@ -102,24 +102,24 @@ def test_bits_do_not_depend_on_threads(dtype, whiten) -> None:
     }
     arguments |= {"steps": steps, "record": RECORDS, "throw": False, "momentum": 0.3}
     polled = []
-    for isa in _backend.available_isas():
+    for isa in backend.available_isas():
         runs = []
         for layout in ("interleaved", "rows", "auto"):
-            with _backend.forced(isa=isa, layout=layout):
+            with backend.forced(isa=isa, layout=layout):
                 for n_threads in (1, 2, 3, 8, 1000):
                     call = {"n_threads": n_threads, "progress": lambda done, total: polled.append(done / total)}
                     runs.append(descend(task, weights, **arguments, **call))
         assert {dln.Status.DIVERGED, dln.Status.REACHED_LOSS, dln.Status.COMPLETED} == set(runs[0].status)
         for run in runs[1:]:
             same_bits(runs[0], run)
-    assert len(polled) >= 15 * len(_backend.available_isas())  # workers ran: nobody asks the calling thread otherwise
+    assert len(polled) >= 15 * len(backend.available_isas())  # workers ran: nobody asks the calling thread otherwise
 
 
 def test_a_diverging_neighbour_is_not_felt() -> None:
     task, weights = some_task(5, 3, whiten=False), starts((5, 7, 4, 3), 16)
     lr = np.full(16, 0.05)
     for isa, layout in KERNELS:
-        with _backend.forced(isa=isa, layout=layout):
+        with backend.forced(isa=isa, layout=layout):
             healthy = descend(task, weights, lr=lr, steps=200, record=RECORDS)
             for bad in (0, 5, 15):
                 wild = np.where(np.arange(16) == bad, 1e3, lr)
@@ -137,7 +137,7 @@ def test_the_transposed_problem_has_the_transposed_bits(widths, seed, dtype, ker
     task, weights = some_task(widths[0], widths[-1], whiten=True, seed=seed), starts(widths, 3, seed=seed, dtype=dtype)
     mirror = dln.Task.from_covariances(None, task.sigma_yx.T, task.trace_yy)
     turned = dln.Weights([np.swapaxes(w, 1, 2) for w in weights.layers[::-1]])
-    with _backend.forced(isa=kernel[0], layout=kernel[1]):
+    with backend.forced(isa=kernel[0], layout=kernel[1]):
         run = descend(task, weights, lr=0.05, steps=20, record="product")
         other = descend(mirror, turned, lr=0.05, steps=20, record="product")
     np.testing.assert_array_equal(run.product, np.swapaxes(other.product, 2, 3))
@@ -163,7 +163,7 @@ def test_signs_of_hidden_units_change_no_bit(widths, seed, whiten, dtype, kernel
         ]
 
     quantities = {"record": ("loss", "strengths", "layer_norms", "drift", "product"), "momentum": 0.5}
-    with _backend.forced(isa=kernel[0], layout=kernel[1]):
+    with backend.forced(isa=kernel[0], layout=kernel[1]):
         run = descend(task, weights, lr=0.05, steps=20, **quantities)
         turned = descend(task, dln.Weights(turn(weights.layers)), lr=0.05, steps=20, **quantities)
     for name in quantities["record"]:
@@ -188,7 +188,7 @@ def test_rotations_and_permutations(widths, seed, whiten, kernel, permute) -> No
     sigma_xx = None if whiten else R[0] @ task.sigma_xx @ R[0].T
     turned_task = dln.Task.from_covariances(sigma_xx, R[-1] @ task.sigma_yx @ R[0].T, task.trace_yy)
     turned = [b @ w @ a.T for w, a, b in zip(weights.layers, R, R[1:], strict=False)]
-    with _backend.forced(isa=kernel[0], layout=kernel[1]):
+    with backend.forced(isa=kernel[0], layout=kernel[1]):
         run = descend(task, weights, lr=0.02, steps=30, record=RECORDS[:1] + RECORDS[2:])
         other = descend(turned_task, dln.Weights(turned), lr=0.02, steps=30, record=RECORDS[:1] + RECORDS[2:])
     # 30 contracting steps on numbers of size 1: some hundred roundings of 1e-16.
@@ -210,7 +210,7 @@ def test_hidden_rotations_are_not_seen(widths, seed, whiten, dtype, kernel) -> N
         for i, n in enumerate(widths)
     ]
     turned = dln.Weights([(b @ w @ a.T).astype(dtype) for w, a, b in zip(weights.layers, R, R[1:], strict=False)])
-    with _backend.forced(isa=kernel[0], layout=kernel[1]):
+    with backend.forced(isa=kernel[0], layout=kernel[1]):
         run = descend(task, weights, lr=0.02, steps=30, record=("loss", "strengths", "test_loss"))
         other = descend(task, turned, lr=0.02, steps=30, record=("loss", "strengths", "test_loss"))
     for name in ("loss", "strengths", "test_loss"):
@@ -232,7 +232,7 @@ def test_stronger_tasks_run_faster_by_a_power_of_their_strength(widths, seed, dt
     weights = starts(widths, 3, seed=seed, dtype=dtype)
     grown = dln.Weights([(c * w).astype(dtype) for w in weights.layers])
     lr = 0.0625
-    with _backend.forced(isa=kernel[0], layout=kernel[1]):
+    with backend.forced(isa=kernel[0], layout=kernel[1]):
         run = descend(plain, weights, lr=lr, steps=25, record=("product", "weights"), momentum=0.5)
         scaled = descend(
             strong, grown, lr=lr * c ** (2 - 2 * depth), steps=25, record=("product", "weights"), momentum=0.5
@@ -252,7 +252,7 @@ def test_sums_are_averages_with_a_smaller_rate(widths, seed, dtype, kernel) -> N
     x, y = rng.normal(size=(count, widths[0])), rng.normal(size=(count, widths[-1]))
     mean, total = (dln.Task.from_data(x, y, normalize=how) for how in ("mean", "sum"))
     weights = starts(widths, 3, seed=seed, dtype=dtype)
-    with _backend.forced(isa=kernel[0], layout=kernel[1]):
+    with backend.forced(isa=kernel[0], layout=kernel[1]):
         a = descend(mean, weights, lr=0.05, steps=25, record=("loss", "weights", "strengths"))
         b = descend(total, weights, lr=0.05 / count, steps=25, record=("loss", "weights", "strengths"))
     near = {"rtol": 100 * np.finfo(dtype).eps, "atol": 2000 * np.finfo(dtype).eps}
@@ -276,7 +276,7 @@ def test_sums_are_averages_with_a_smaller_rate(widths, seed, dtype, kernel) -> N
 def test_the_drift_is_the_second_order_term_of_the_steps(widths, seed, whiten, kernel) -> None:
     """W_{l+1}^T G_{l+1} = G_l W_l^T, so a step changes C_l by exactly dW_{l+1}^T dW_{l+1} - dW_l dW_l^T."""
     task, weights = some_task(widths[0], widths[-1], whiten=whiten), starts(widths, 2, seed=seed)
-    with _backend.forced(isa=kernel[0], layout=kernel[1]):
+    with backend.forced(isa=kernel[0], layout=kernel[1]):
         run = descend(task, weights, lr=0.05, steps=25, record=("drift", "weights"), record_every=1)
     moves = [np.diff(w, axis=1) for w in run.weights]
     for place, (below, above) in enumerate(itertools.pairwise(moves)):
@@ -337,7 +337,7 @@ def test_the_loss_falls_at_every_small_step(widths, seed, whiten, dtype, kernel)
         starts(widths, 3, seed=seed, dtype=dtype),
     )
     # Layers stay below norm 1.5 and D <= 4: curvature below D 1.5^(2D-2) lambda + D 1.5^(D-2) |E|, some hundreds.
-    with _backend.forced(isa=kernel[0], layout=kernel[1]):
+    with backend.forced(isa=kernel[0], layout=kernel[1]):
         run = descend(task, weights, lr=0.002, steps=60, record=("loss", "layer_norms", "weights"), record_every=1)
     assert max(np.linalg.norm(w, 2, axis=(2, 3)).max() for w in run.weights) < 1.5
     rounding = 20 * np.finfo(dtype).eps * run.loss.max()

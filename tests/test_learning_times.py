@@ -75,7 +75,7 @@ def test_depth_costs_a_finite_delay() -> None:
     lr = 0.01 * exact.optimal_lr([2.0], depth=3)
     weights = dln.init.aligned(task, depth=3, width=2, strength=0.02)
     run = dln.gradient_descent(task, weights, lr=lr, steps=20_000, stop=dln.Stop(strengths=1.8))
-    assert run.stopped_at[0] == pytest.approx(exact.iterations_to_learn(0.01, 0.9, depth=3, rate=0.01), rel=5e-3)
+    assert run.stopped_step[0] == pytest.approx(exact.iterations_to_learn(0.01, 0.9, depth=3, rate=0.01), rel=5e-3)
 
 
 def test_saddles_are_passed_in_the_order_of_the_strengths() -> None:

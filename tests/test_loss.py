@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
 
 EPS = {np.dtype(t): float(np.finfo(t).eps) for t in DTYPES}
 KINDS = ("few", "as many", "many", "rank", "scaled", "exact")
@@ -192,7 +192,7 @@ def test_descent_records_the_loss_of_its_weights(kind, shape, depth, reduce, dty
     task, data, test_data = tasks_of(kind, n_in, n_out, seed, made)
     weights, steps = start((n_in, *(hidden + 1,) * (depth - 1), n_out), 3, seed, dtype), 4000
     momentum = 0.9 * (seed % 2)
-    with _backend.forced(layout=layout):
+    with backend.forced(layout=layout):
         run = reduced(
             dln.gradient_descent,
             task,
@@ -216,7 +216,7 @@ def test_flow_records_the_loss_of_its_weights(kind, shape, depth, reduce, dtype,
     task, data, test_data = tasks_of(kind, n_in, n_out, seed, made)
     weights = start((n_in, *(hidden + 1,) * (depth - 1), n_out), 2, seed, dtype)
     times = np.array([0.0, 0.1, 1.0, 5.0, 60.0]) / max(float(np.max(np.linalg.eigvalsh(task.sigma_xx))), 1e-9)
-    with _backend.forced(layout=layout):
+    with backend.forced(layout=layout):
         how = {"record": ("loss", "test_loss", "weights"), "rtol": 1e-5}
         run = reduced(dln.gradient_flow, task, weights, times, reduce=reduce, **how)
     check_run(run, task, data, test_data, dtype)
@@ -303,7 +303,7 @@ def test_a_stop_at_a_loss_is_at_the_first_step_that_has_it(kind, shape, depth, r
             continue
         stopped = dln.gradient_descent(task, weights, steps=steps, stop=dln.Stop(loss=threshold), **how)
         assert stopped.status[0] == dln.Status.REACHED_LOSS
-        assert stopped.stopped_at[0] == place * 50 + 1
+        assert stopped.stopped_step[0] == place * 50 + 1
 
 
 @some

@@ -7,7 +7,7 @@ import pytest
 import reference
 from scipy.integrate import solve_ivp
 
-from pydln.methods import METHODS, method
+from pydln.simulate.methods import METHODS, method
 
 INTERPOLANT = {"tsit5": 4, "dopri5": 4, "dop853": 7, "rk4": 3}
 

@@ -12,8 +12,8 @@ from interrupts import press_after_members
 from scipy.integrate import solve_ivp
 
 import pydln as dln
-from pydln import _backend
-from pydln.methods import METHODS, method
+from pydln._base import backend
+from pydln.simulate.methods import METHODS, method
 
 ADAPTIVE = [name for name in METHODS if len(method(name).error)]
 SIGNS = {"one sign": 1.0, "mixed signs": -1.0}
@@ -51,7 +51,7 @@ def test_takes_the_steps_of_the_reference(name, depth):
         wanted = np.array([y[0][0] * others(y[0][0], sign, gaps) for y in slow.at])
         if name != "rk4" and np.abs(s[i] - d[i] * wanted[-1]) < 1e-3 * np.abs(d[i] * wanted[-1]):
             continue  # so close to rest that the kernel goes there in closed form
-        assert run.stopped_at[0] == slow.accepted
+        assert run.integrator_steps[0] == slow.accepted
         np.testing.assert_allclose(run.strengths[0, :, 0], wanted, rtol=1e-9, atol=1e-12)
         rejected += slow.rejected
     assert rejected > 0 or name == "rk4"
@@ -137,7 +137,7 @@ def test_starts_of_any_scale_are_followed_through_their_plateaus(shape, end, sca
     rtol = 1e-10 if name == "dop853" else 1e-9
     run = dln.mode_flow([1.5], a, times, method=name, rtol=rtol)
     np.testing.assert_allclose(run.strengths[0, :, 0], wanted, rtol=300 * rtol)
-    assert run.stopped_at[0] < {"tsit5": 7000, "dopri5": 7000, "dop853": 1500}[name]
+    assert run.integrator_steps[0] < {"tsit5": 7000, "dopri5": 7000, "dop853": 1500}[name]
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
@@ -153,7 +153,7 @@ def test_the_plateau_costs_few_steps_and_ends(shape, scale, name):
     assert run.strengths[0, 0, 0] == pytest.approx(1.5, rel=1e-12)
     closed = len(set(np.abs(shape))) == 1 or len(shape) == 2
     crossing = 3 * np.log10(1 / scale) if 1e99 in shape else 0
-    assert run.stopped_at[0] < (200 + crossing if closed else 100 + 45 * np.log10(1 / scale))
+    assert run.integrator_steps[0] < (200 + crossing if closed else 100 + 45 * np.log10(1 / scale))
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
@@ -164,7 +164,7 @@ def test_the_plateau_is_exact_whatever_the_tolerance(shape, name):
     times, wanted = exactly(1.5, tuple(a), targets)
     run = dln.mode_flow([1.5], a, times, method=name, rtol=1e-3)
     np.testing.assert_allclose(run.strengths[0, :, 0], wanted, rtol=1e-12)
-    assert run.stopped_at[0] == 0
+    assert run.integrator_steps[0] == 0
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-100])
@@ -202,7 +202,7 @@ def test_the_way_to_rest_is_followed_to_rounding(depth, name):
         errors = np.abs(run.strengths / best - 1)
         assert errors[late].max() < 2 * depth * max(rtol, errors[~late].max())
         np.testing.assert_allclose(run.strengths[:, -1, 0], (s / d)[:, 0], rtol=1e-14)
-        assert run.stopped_at.max() < 200, "steps do not grow with the length of the run"
+        assert run.integrator_steps.max() < 200, "steps do not grow with the length of the run"
         gaps = np.abs(s[:, None] - d[:, None] * run.strengths)[late]
         exact = np.abs(s[:, None] - d[:, None] * best)[late]
         seen = exact > 1e-10
@@ -224,14 +224,14 @@ def test_same_bits_whatever_the_company(name):
     t = np.linspace(0, 1.5, 70)
     how = {"method": name, "rtol": 1e-6, "step": 0.03 if name == "rk4" else None, "throw": False}
     firsts, part = {}, slice(5, 48)
-    for isa in _backend.available_isas():
-        with _backend.forced(isa=isa):
+    for isa in backend.available_isas():
+        with backend.forced(isa=isa):
             alone = dln.mode_flow(s, a, t, variances=d, n_threads=1, **how)
             whole = dln.mode_flow(s, a, t, variances=d, n_threads=2, **how)
             some = dln.mode_flow(s[part], a[part], t, variances=d[part], **how)
             one = dln.mode_flow(s[17, :1], a[17, :1], t, variances=d[17, :1], **how)
         np.testing.assert_array_equal(whole.strengths[part], some.strengths)
-        np.testing.assert_array_equal(whole.stopped_at[part], some.stopped_at)
+        np.testing.assert_array_equal(whole.integrator_steps[part], some.integrator_steps)
         np.testing.assert_array_equal(whole.strengths[17, :, 0], one.strengths[0, :, 0])
         fused = isa != "baseline"  # x86's has no fused multiply-adds: bits of its own
         np.testing.assert_array_equal(whole.strengths, firsts.setdefault(fused, alone).strengths)
@@ -270,7 +270,7 @@ def test_modes_that_are_done_before_they_begin():
     start = dln.mode_flow(s, a, [0.0])
     np.testing.assert_allclose(start.strengths[:, 0], a.prod(axis=-1), rtol=1e-14, atol=0)
     assert set(start.status) == {dln.Status.COMPLETED}
-    assert not start.stopped_at.any()
+    assert not start.integrator_steps.any()
     flat = dln.mode_flow(s, 1e-30 * np.sign(a[..., :2]), [0.0, 0.1], n_threads=1)
     growth = np.exp(0.2 * s * np.sign(a[..., :2].prod(axis=-1)))
     np.testing.assert_allclose(flat.strengths[:, 1], 1e-60 * np.sign(a[..., :2].prod(axis=-1)) * growth, rtol=1e-12)
@@ -354,10 +354,10 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
         "stopped_at": np.zeros(4),
         "threads": 1,
         "memory": lambda: None,
-        "isa": _backend.isa(),
+        "isa": backend.isa(),
         "tick": None,
     }
-    assert not _backend.core.modes_f64(**sound)
+    assert not backend.core.modes_f64(**sound)
     wrong = [
         (ValueError, "modes: expected layer_strengths", {"layer_strengths": np.ones(4)}),
         (ValueError, "modes: expected networks of", {"strengths": np.empty((2, 2, 3))}),
@@ -370,7 +370,7 @@ def test_the_border_of_the_extension_checks_what_it_is_given():
     ]
     for error, message, change in wrong:
         with pytest.raises(error, match=message):
-            _backend.core.modes_f64(**sound | change)
+            backend.core.modes_f64(**sound | change)
 
 
 # --- stop ------------------------------------------------------------------------------------------------------------
@@ -388,19 +388,19 @@ def test_stops_at_the_loss_asked_for(method):
     limits = np.geomspace(2.0, 1e-6, 6)
     run = dln.mode_flow(S, D3, TIMES, stop=dln.Stop(loss=limits), rtol=1e-11, method=method)
     assert (run.status == dln.Status.REACHED_LOSS).all()
-    for i, when in enumerate(run.settings["stopped_time"]):
+    for i, when in enumerate(run.stopped_time):
         u = dln.mode_flow(S, D3[i], [when], rtol=1e-12).strengths[0, 0]
         assert loss_of(u) == pytest.approx(limits[i], rel=1e-7)
         np.testing.assert_array_equal(np.isnan(run.loss[i]), when < TIMES)
         np.testing.assert_array_equal(np.isnan(run.strengths[i]).all(axis=-1), when < TIMES)
     alone = dln.mode_flow(S, D3[2], TIMES, stop=dln.Stop(loss=limits[2]), rtol=1e-11, method=method)
-    assert alone.settings["stopped_time"][0] == run.settings["stopped_time"][2]
+    assert alone.stopped_time[0] == run.stopped_time[2]
 
 
 def test_stops_at_the_strengths_asked_for():
     run = dln.mode_flow(S, D3, TIMES, stop=dln.Stop(strengths=[1.0, np.nan, 0.35]), rtol=1e-11)
     assert (run.status == dln.Status.REACHED_STRENGTH).all()
-    for i, when in enumerate(run.settings["stopped_time"]):
+    for i, when in enumerate(run.stopped_time):
         u = dln.mode_flow(S, D3[i], [when], rtol=1e-12).strengths[0, 0]
         assert min(u[0] - 1.0, u[2] - 0.35) == pytest.approx(0.0, abs=1e-8)
 
@@ -411,7 +411,7 @@ def test_stops_when_nothing_moves(depth, d):
     start = np.random.default_rng(depth).uniform(0.3, 0.9, size=(4, 3, depth))
     run = dln.mode_flow(S, start, TIMES, variances=d, stop=dln.Stop(steady=1e-3), rtol=1e-11)
     assert (run.status == dln.Status.STEADY).all()
-    for i, when in enumerate(run.settings["stopped_time"]):
+    for i, when in enumerate(run.stopped_time):
         h = 1e-3
 
         def layers(t, i=i):
@@ -433,12 +433,12 @@ def test_conditions_of_gradient_flow_are_those_of_the_modes():
         network = dln.gradient_flow(task, weights, TIMES, stop=stop, rtol=1e-11, reduce="none")
         modes = dln.mode_flow(S, D3, TIMES, stop=stop, rtol=1e-11)
         np.testing.assert_array_equal(modes.status, network.status)
-        np.testing.assert_allclose(modes.settings["stopped_time"], network.settings["stopped_time"], rtol=1e-8)
+        np.testing.assert_allclose(modes.stopped_time, network.stopped_time, rtol=1e-8)
 
 
 def test_stops_before_it_begins_or_never():
     at_once = dln.mode_flow(S, D3, TIMES, stop=dln.Stop(loss=100.0))
-    assert (at_once.settings["stopped_time"] == 0).all()
+    assert (at_once.stopped_time == 0).all()
     assert np.isnan(at_once.loss[:, 1:]).all()
     assert (at_once.status == dln.Status.REACHED_LOSS).all()
     saddle = dln.mode_flow(S, np.zeros((3, 3)), TIMES, stop=dln.Stop(steady=1e-9))
@@ -447,10 +447,10 @@ def test_stops_before_it_begins_or_never():
     assert (nothing.status == dln.Status.COMPLETED).all()
     never = dln.mode_flow(S, D3, TIMES, stop=dln.Stop(strengths=5.0))
     assert (never.status == dln.Status.COMPLETED).all()
-    assert (never.settings["stopped_time"] == 30.0).all()
+    assert (never.stopped_time == 30.0).all()
     assert np.isfinite(never.loss).all()
     many = dln.mode_flow(S, D3[0], TIMES, stop=dln.Stop(loss=np.geomspace(1.0, 1e-3, 50)))
-    assert (np.diff(many.settings["stopped_time"]) > 0).all()
+    assert (np.diff(many.stopped_time) > 0).all()
 
 
 @pytest.mark.parametrize(

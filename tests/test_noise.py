@@ -10,7 +10,7 @@ from ensembles import KERNELS, RECORDS, starts
 from scipy import stats
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
 
 # widths: both sides narrow, deep and shallow, one layer, odd numbers, more than a register block
 WIDTHS = ((3, 2), (2, 5), (4, 4, 4), (5, 7, 2), (2, 6, 5), (9, 3, 4, 13), (17, 20, 11))
@@ -120,8 +120,8 @@ class TestRandomNumbers:
     def test_normal_numbers_are_those_of_the_formula(self):
         task = dln.Task.from_covariances(None, np.zeros((7, 9)), 0.0, normalize="sum")
         start = dln.Weights([np.zeros((1, 7, 9))])
-        for isa in _backend.available_isas():
-            with _backend.forced(isa=isa):
+        for isa in backend.available_isas():
+            with backend.forced(isa=isa):
                 z = run(task, start, dln.LabelNoise(1.0, seed=9, first=5), lr=1.0, steps=1, record=()).final
             expected = reference_noise.normals(9, 5, 0, reference_noise.LABELS, 63).reshape(7, 9)
             np.testing.assert_allclose(z.layers[0][0], expected, rtol=1e-14, atol=1e-15)
@@ -136,7 +136,7 @@ class TestAgainstTheSpecification:
             task = task_of(widths, whiten=whiten, normalize=normalize)
             for dtype, tolerance in ((np.float64, 2e-13), (np.float32, 1e-4)):
                 weights = starts(widths, 3, dtype=dtype)
-                with _backend.forced(isa=isa, layout=layout):
+                with backend.forced(isa=isa, layout=layout):
                     result = run(task, weights, noise)
                 check(task, weights, noise, result, 3, tolerance)
 
@@ -146,7 +146,7 @@ class TestAgainstTheSpecification:
         tasks = dln.Task.stack([task_of(widths, whiten=False, seed=seed) for seed in range(3)])
         weights = starts(widths)
         for layout in ("interleaved", "rows"):
-            with _backend.forced(layout=layout):
+            with backend.forced(layout=layout):
                 result = run(tasks, weights, noise, momentum=0.5, weight_decay=0.1)
             check(tasks, weights, noise, result, 3, 2e-13, momentum=0.5, weight_decay=0.1)
 
@@ -163,7 +163,7 @@ class TestAgainstTheSpecification:
         for layout in ("interleaved", "rows"):
             for dtype, tolerance in ((np.float64, 2e-13), (np.float32, 1e-4)):
                 weights = starts(widths, 3, dtype=dtype)
-                with _backend.forced(layout=layout):
+                with backend.forced(layout=layout):
                     result = run(task, weights, noise)
                 check(task, weights, noise, result, 3, tolerance)
 
@@ -235,7 +235,7 @@ class TestTheorems:
         weights = starts(widths, batch)
         whole = run(task, weights, type(noise)(**of, **{name: std}), n_threads=2)
         for layout in ("interleaved", "rows"):
-            with _backend.forced(layout=layout):
+            with backend.forced(layout=layout):
                 threads = [run(task, weights, type(noise)(**of, **{name: std}), n_threads=n) for n in (1, 3)]
             for other in threads:
                 assert all(np.array_equal(a, b) for a, b in zip(whole.final.layers, other.final.layers, strict=True))

@@ -13,7 +13,8 @@ import reference
 from ensembles import STATUS
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
+from pydln.simulate import methods
 
 LAYOUTS = ("interleaved", "rows")
 STEPS, EVERY = 45, 7  # the last record is not a multiple of the others
@@ -228,7 +229,7 @@ def assert_close(got, wanted, name: str, tol: float, who: object) -> None:
 def assert_is_truth(run: dln.Trajectory, runs, tol: float, who: object) -> None:
     for i, one in enumerate(runs):
         assert run.status[i] == STATUS[one.status], (who, i)
-        assert run.stopped_at[i] == one.stopped_at, (who, i)
+        assert run.stopped_step[i] == one.stopped_at, (who, i)
         for name in run.names:
             pairs = (
                 zip([w[i] for w in run.weights], one.records["weights"], strict=True)
@@ -260,7 +261,7 @@ def test_every_record_alone_in_descent(kind, own_tasks, rates, stop, long) -> No
     }
     assert [one.status for one in runs] == ended[stop]
     for layout in LAYOUTS:
-        with _backend.forced(layout=layout):
+        with backend.forced(layout=layout):
             whole = dln.gradient_descent(task, weights, record=RECORDS, reduce="none", **options)
             assert_is_truth(whole, runs, 1e-12, (layout, "whole"))
             for name in RECORDS:
@@ -276,7 +277,7 @@ def test_every_record_alone_in_descent(kind, own_tasks, rates, stop, long) -> No
                     dln.gradient_descent(task, weights, record=name, reduce=reduce, **options)
                 continue
             layout = LAYOUTS[(turn + place + own_tasks + list(RATES).index(rates)) % 2]
-            with _backend.forced(layout=layout):
+            with backend.forced(layout=layout):
                 run = dln.gradient_descent(task, weights, record=name, reduce=reduce, **options)
             assert_is_truth(run, runs, 2e-12, (layout, reduce))
             if reduce == "auto":
@@ -293,7 +294,7 @@ def test_every_record_alone_in_float32(kind, rates) -> None:
     options = {"lr": LR, "steps": STEPS, "record_every": EVERY, **RATES[rates]}
     for place, (reduce, name) in enumerate(itertools.product(("none", *ways), RECORDS[:-1])):
         layout = LAYOUTS[(place + (rates == "momentum, decay")) % 2]
-        with _backend.forced(layout=layout):
+        with backend.forced(layout=layout):
             run = dln.gradient_descent(task, weights.astype("f4"), record=name, reduce=reduce, **options)
         assert run.final.dtype == np.float32
         assert_is_truth(run, runs, 4e-6, (layout, reduce))
@@ -311,7 +312,7 @@ def flowed(task: dln.Task, weights: dln.Weights) -> list:
         def slope(now, mine=mine):
             return [-g for g in reference.gradient(now, mine.sigma_xx, mine.sigma_yx)]
 
-        method = dln.methods.method("dop853")
+        method = methods.method("dop853")
         fine = np.sort(np.unique(np.concatenate([TIMES, np.linspace(0, TIMES[-1], 6)])))
         run = reference.runge_kutta(slope, layers, method, fine, rtol=1e-12, max_step=0.25)
         found.append([run.at[k] for k in np.searchsorted(fine, TIMES)])
@@ -356,7 +357,7 @@ def test_every_record_alone_in_flow(kind, own_tasks, long) -> None:
         layout = LAYOUTS[(place + place // len(RECORDS) + own_tasks) % 2]
         if name == "kernel_distance" and reduce not in ("auto", "none"):
             continue
-        with _backend.forced(layout=layout):
+        with backend.forced(layout=layout):
             run = dln.gradient_flow(task, weights, TIMES, record=name, reduce=reduce, rtol=1e-11, method="dop853")
         assert (run.status == dln.Status.COMPLETED).all()
         if reduce not in ("auto", "none"):
@@ -406,8 +407,8 @@ def test_steady_is_where_no_entry_of_any_layer_moves_faster(kind) -> None:
         speeds.append(np.maximum(moved, could))
     limit = np.array([speeds[0].min() * (1 + 1e-6), speeds[1][:25].min() * (1 + 1e-6), speeds[2].min() * (1 - 1e-6)])
     for layout in LAYOUTS:
-        with _backend.forced(layout=layout):
+        with backend.forced(layout=layout):
             run = dln.gradient_descent(task, weights, lr=LR, steps=STEPS, stop=dln.Stop(steady=limit))
         assert run.status.tolist() == [dln.Status.STEADY, dln.Status.STEADY, dln.Status.COMPLETED]
         wanted = [int(np.argmax(v <= x)) + 1 for v, x in zip(speeds[:2], limit[:2], strict=True)]
-        assert run.stopped_at.tolist() == [*wanted, STEPS]
+        assert run.stopped_step.tolist() == [*wanted, STEPS]

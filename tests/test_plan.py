@@ -11,7 +11,7 @@ import pytest
 from ensembles import some_task, starts
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
 
 
 def test_layout_follows_the_measured_rates() -> None:
@@ -26,7 +26,7 @@ def test_layout_follows_the_measured_rates() -> None:
         (part,) = told.parts
         assert part.layout == layout
         assert (part.layout == "rows") == (part.expected["rows"] > part.expected["interleaved"])
-        assert told.isa == _backend.isa()
+        assert told.isa == backend.isa()
         assert part.members == batch
 
 

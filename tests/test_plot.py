@@ -17,8 +17,9 @@ from matplotlib.colors import to_rgb  # noqa: E402
 from pydln import plot, propagation  # noqa: E402
 from pydln.errors import NotRecorded  # noqa: E402
 from pydln.plot import style  # noqa: E402
-from pydln.task import Task  # noqa: E402
-from pydln.trajectory import Status, Trajectory  # noqa: E402
+from pydln.task.task import Task  # noqa: E402
+from pydln.trajectory.status import Status  # noqa: E402
+from pydln.trajectory.trajectory import Trajectory  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,8 @@ def made(
         steps=np.arange(times),
         records={"strengths": u, "loss": loss},
         status=np.full(batch, Status.COMPLETED),
-        stopped_at=np.full(batch, times - 1),
+        stopped_step=np.full(batch, times - 1),
+        stopped_time=np.full(batch, times - 1),
         settings={"normalize": "sum"} | settings,
         source="gradient_descent",
     )
@@ -108,7 +110,13 @@ def test_wrong_modes_are_refused_before_anything_is_drawn(modes: Any, kind: type
 def test_what_was_not_recorded_cannot_be_drawn() -> None:
     run = made()
     bare = Trajectory(
-        t=run.t, steps=run.steps, records={}, status=run.status, stopped_at=run.stopped_at, source="gradient_descent"
+        t=run.t,
+        steps=run.steps,
+        records={},
+        status=run.status,
+        stopped_step=run.stopped_step,
+        stopped_time=run.stopped_step,
+        source="gradient_descent",
     )
     for draw in (plot.strengths, plot.loss):
         with pytest.raises(NotRecorded, match="record="):
@@ -150,7 +158,8 @@ def test_a_median_ends_where_fewer_than_half_the_members_are_left() -> None:
         steps=run.steps,
         records={"loss": loss},
         status=run.status,
-        stopped_at=run.stopped_at,
+        stopped_step=run.stopped_step,
+        stopped_time=run.stopped_step,
         source="gradient_descent",
     )
     (line,) = plot.loss(stopped).lines
@@ -224,8 +233,8 @@ def test_without_matplotlib_the_extra_is_named() -> None:
     script = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "import numpy as np, pydln\n"
-        "run = pydln.Trajectory(t=[0.0], steps=None, records={'loss': np.ones((1, 1))}, status=[0], stopped_at=[-1], "
-        "source='exact:test')\n"
+        "run = pydln.Trajectory(t=[0.0], steps=None, records={'loss': np.ones((1, 1))}, status=[0], "
+        "stopped_time=[0], source='exact:test')\n"
         "try: pydln.plot.loss(run)\n"
         "except ImportError as error: print(type(error).__name__, error)\n"
     )

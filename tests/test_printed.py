@@ -17,7 +17,7 @@ import reference
 from ensembles import some_task, starts
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
 from pydln.sweep import read_run_file, run_sweep
 from pydln.sweep import run as run_module
 from pydln.sweep.schema import RUN, STARTS, TASKS
@@ -98,7 +98,7 @@ def test_the_table_of_a_sweep_is_that_of_its_files(text: str, tmp_path: Path, mo
             assert {name: float(row[name]) for name in place} == place
             assert run.settings["lr"][i] == place["lr"]
             assert row["status"] == dln.Status(int(run.status[i])).name.lower()
-            assert row["stopped_at"] == str(run.stopped_at[i])
+            assert row["stopped_step"] == str(run.stopped_step[i])
             layers = [w[i] for w in run.final.layers]
             for name, one in (("loss", task), ("test_loss", task.test)):
                 with np.errstate(all="ignore"):
@@ -316,7 +316,7 @@ def test_info_says_what_the_build_says() -> None:
     import scipy
 
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in call("info").splitlines())
-    build = _backend.build_info()
+    build = backend.build_info()
     assert rows.pop("pydln") == build.pop("version") == dln.__version__
     assert (rows.pop("numpy"), rows.pop("scipy")) == (np.__version__, scipy.__version__)
     assert {name: text.strip() for name, text in rows.items()} == {n: v.strip() for n, v in build.items()}
@@ -363,8 +363,8 @@ def test_summary_is_made_of_the_arrays(name: str) -> None:
     summary = lines_of(run.summary())
     rows = {one[0]: one[1:] for one in summary}
     for status in {int(s) for s in run.status}:
-        ended = run.stopped_at[run.status == status]
-        want = three(ended) if run.steps is not None else ["-"] * 3
+        ended = (run.stopped_time if run.stopped_step is None else run.stopped_step)[run.status == status]
+        want = three(ended)
         assert rows[dln.Status(status).name.lower()] == [str(len(ended)), *want]
     seen = set()
 

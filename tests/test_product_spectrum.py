@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
 from pydln.errors import NotApplicable
 from pydln.spectra import ProductSpectrum, product_spectrum, random_product_spectrum, singular_values
 from pydln.spectra.graded import Graded
 
-every_isa = pytest.mark.parametrize("isa", _backend.available_isas())
+every_isa = pytest.mark.parametrize("isa", backend.available_isas())
 
 
 def factors(n, depth, batch=1, seed=0):
@@ -39,7 +39,7 @@ def exact(layers, member=0, eigenvalues=False):
 @pytest.mark.parametrize(("n", "depth"), [(4, 50), (5, 120), (6, 200)])
 def test_every_singular_value_by_itself(n, depth, isa):
     layers = factors(n, depth, batch=3, seed=n)
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         got = product_spectrum(layers).log_singular_values
     want = np.array([exact(layers, member) for member in range(3)])
     assert (want[:, 0] - want[:, -1]).min() > 36.7  # a product that is formed loses the last ones altogether
@@ -159,7 +159,7 @@ def test_bits_of_graded_matrices_depend_on_the_matrix_alone(isa):
     rng = np.random.default_rng(12)
     rows, exponents = rng.normal(size=(21, 6, 7)), -rng.integers(0, 3000, size=(21, 6))
     rows[4] = 0
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         whole = Graded.of(rows, exponents).log_singular_values(1)
         for member in range(21):
             alone = Graded.of(rows[member : member + 1], exponents[member : member + 1]).log_singular_values(2)
@@ -171,7 +171,7 @@ def test_bits_of_graded_matrices_depend_on_the_matrix_alone(isa):
 def test_graded_matrices_against_high_precision(spread, isa):
     rng = np.random.default_rng(spread)
     rows, exponents = rng.normal(size=(3, 5, 5)), -rng.integers(0, spread + 1, size=(3, 5))
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         got = Graded.of(rows, exponents).log_singular_values(1)
     for member in range(3):
         with mp.workdps(60 + 2 * spread):

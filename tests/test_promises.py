@@ -199,7 +199,7 @@ def test_the_moment_of_a_stop_of_modes_is_found_to_a_hundredth_of_rtol() -> None
     t = np.linspace(0, 40, 6)
     run = dln.mode_flow(s, a, t, rtol=rtol, stop=dln.Stop(loss=limit))
     assert (run.status == dln.Status.REACHED_LOSS).all()
-    when = run.settings["stopped_time"]
+    when = run.stopped_time
 
     def above(time: np.ndarray) -> np.ndarray:
         pace = time[:, None]

@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pydln as dln
-from pydln import flow
 from pydln import reduce as reductions
-from pydln._patience import patiently
+from pydln._base.patience import patiently
+from pydln.simulate import descent as flow
 
 EPS = np.finfo(np.float64).eps
 RATES = (
@@ -78,7 +78,7 @@ def assert_same_run(a, b, *, rtol=1e-12, moved=None) -> None:
     moved = b if moved is None else moved
     assert a.names == b.names
     np.testing.assert_array_equal(a.status, b.status)
-    np.testing.assert_array_equal(a.stopped_at, b.stopped_at)
+    np.testing.assert_array_equal(a.stopped_step, b.stopped_step)
     np.testing.assert_array_equal(a.t, b.t)
     for name in a.names:
         values = [getattr(run, name) for run in (a, b, moved)]
@@ -448,7 +448,7 @@ def test_diverging_members(kind) -> None:
     whole = dln.gradient_descent(task, weights, reduce="none", **arguments)
     np.testing.assert_array_equal(run.status == dln.Status.DIVERGED, lr > 1)
     np.testing.assert_array_equal(run.status, whole.status)
-    assert np.abs(run.stopped_at - whole.stopped_at).max() <= 1
+    assert np.abs(run.stopped_step - whole.stopped_step).max() <= 1
     healthy = lr < 1
     assert_same_run(run[healthy], whole[healthy])
     with pytest.raises(dln.IntegrationError, match="2 of 4 members diverged"):
@@ -490,7 +490,9 @@ def test_each_record_alone(name) -> None:
 
 
 def strip(run):
-    arguments = {n: getattr(run, n) for n in ("t", "steps", "status", "stopped_at", "final", "source")}
+    arguments = {
+        n: getattr(run, n) for n in ("t", "steps", "status", "stopped_time", "stopped_step", "final", "source")
+    }
     return dln.Trajectory(records={}, **arguments)
 
 
@@ -525,7 +527,7 @@ def test_interrupted(kind) -> None:
         np.testing.assert_allclose(run.loss[i, made], expected.loss[i, made[:3]], rtol=1e-11)
         for w, e in zip(run.weights, expected.weights, strict=True):
             np.testing.assert_allclose(w[i, made], e[i, made[:3]], rtol=1e-11, atol=1e-12)
-        stopped = int(run.stopped_at[i])
+        stopped = int(run.stopped_step[i])
         if 0 <= stopped <= 1000:
             there = dln.gradient_descent(task, weights[i], steps=stopped, **arguments | {"reduce": "none"})
             for w, e in zip(run.final.layers, there.final.layers, strict=True):
@@ -546,7 +548,7 @@ def test_ctrl_c_while_reductions_are_looked_for(monkeypatch) -> None:
         run = caught.value.trajectory
         assert run.reduced == ((),) * 3
         assert np.isnan(run.loss).all()
-        np.testing.assert_array_equal(run.stopped_at, 0)
+        np.testing.assert_array_equal(run.stopped_step, 0)
         for w, start in zip(run.final.layers, weights.layers, strict=True):
             np.testing.assert_array_equal(w, start)
 
@@ -624,7 +626,7 @@ def test_ctrl_c_between_calls_of_the_kernel(kind, monkeypatch) -> None:
                 same_bits(run[i], complete[i])
                 continue
             assert run.status[i] == dln.Status.INTERRUPTED
-            assert run.stopped_at[i] == 0
+            assert run.stopped_step[i] == 0
             assert np.isnan(run.loss[i]).all()
             assert run.reduced[i] == ()
             for w, start in zip(run.final.layers, weights.layers, strict=True):

@@ -14,7 +14,7 @@ from test_end_to_end import CASES, maps
 from test_reduce import aligned, low_rank, orthogonal, thin_task
 
 import pydln as dln
-from pydln import integrate
+from pydln.simulate import flow as integrate
 
 T = np.array([0.0, 0.1, 0.4, 1.0, 1.01, 2.5])
 TIGHT = {"method": "dop853", "rtol": 1e-12}
@@ -28,7 +28,7 @@ def both(task, weights, *, reduce="auto", record=RECORDS, t=T, atol=1e-9, **how)
     assert not any(whole.reduced)
     assert run.names == whole.names
     np.testing.assert_array_equal(run.status, whole.status)
-    np.testing.assert_allclose(run.settings["stopped_time"], whole.settings["stopped_time"], atol=1e-6)
+    np.testing.assert_allclose(run.stopped_time, whole.stopped_time, atol=1e-6)
     for name in run.names:
         pairs = (
             zip(run.weights, whole.weights, strict=True)
@@ -117,7 +117,7 @@ def test_balanced_members_of_any_company(monkeypatch) -> None:
     how = {"record": RECORDS, "reduce": "balanced"}
     run = dln.gradient_flow(tasks, weights, T, **how)
     with monkeypatch.context() as patch:
-        patch.setattr(integrate, "_AT_ONCE", 1)
+        patch.setattr(integrate._Flow, "temporary", 1)
         same_bits(dln.gradient_flow(tasks, weights, T, n_threads=1, **how), run)
     for i in range(6):
         same_bits(dln.gradient_flow(tasks[i], weights[i], T, **how), run[i])
@@ -138,7 +138,7 @@ def test_balanced_members_that_do_not_get_there() -> None:
     assert np.isnan(run.loss[:, 2]).all()
     # The weights are those of the time at which it stopped.
     for i in range(2):
-        when = run.settings["stopped_time"][i]
+        when = run.stopped_time[i]
         there = dln.gradient_flow(task, weights[i], [when], rtol=1e-8, record="product")
         np.testing.assert_allclose(run.final[i].product()[0], there.product[0, 0], atol=0.1)
 
@@ -216,7 +216,7 @@ def test_bits_do_not_depend_on_batch_and_blocks(monkeypatch) -> None:
     for reduce in ("width", ("inputs", "width")):
         whole = dln.gradient_flow(task, weights, T, record=record, reduce=reduce, n_threads=2)
         with monkeypatch.context() as patch:
-            patch.setattr(integrate, "_AT_ONCE", 1)
+            patch.setattr(integrate._Flow, "temporary", 1)
             same_bits(dln.gradient_flow(task, weights, T, record=record, reduce=reduce, n_threads=1), whole)
         same_bits(dln.gradient_flow(task, weights[5:9], T, record=record, reduce=reduce), whole[5:9])
 
@@ -258,8 +258,8 @@ def test_members_that_do_not_get_there() -> None:
     wide = dln.gradient_flow(some_task(3, 2, whiten=True), low_rank((3, 40, 2), 40, 2), [9.0], **how)
     assert wide.reduced == (("width",),) * 2
     assert set(wide.status) == {dln.Status.STEP_LIMIT}
-    assert wide.stopped_at.max() <= 5
-    assert (wide.settings["stopped_time"] > 0).all()
+    assert wide.integrator_steps.max() <= 5
+    assert (wide.stopped_time > 0).all()
 
 
 def test_float32() -> None:
@@ -323,7 +323,7 @@ def test_ctrl_c_keeps_what_there_is() -> None:
     complete = run.status == dln.Status.COMPLETED
     assert 0 < np.count_nonzero(complete) < 400
     assert not np.isnan(run.loss[complete]).any()
-    unbegun = (run.status == dln.Status.INTERRUPTED) & (run.stopped_at == 0)
+    unbegun = (run.status == dln.Status.INTERRUPTED) & (run.integrator_steps == 0)
     assert unbegun.any()
     assert np.isnan(run.loss[unbegun]).all()
     for w, start in zip(run.final.layers, weights.layers, strict=True):

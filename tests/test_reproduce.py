@@ -240,7 +240,7 @@ def test_fig6a_a_rate_that_learns_by_chance_ends_no_search(monkeypatch: pytest.M
         reached = (loss < 0.25).any(axis=1)
         stopped = np.where(reached, (loss < 0.25).argmax(axis=1), steps)
         status = [Status.REACHED_LOSS if yes else Status.COMPLETED for yes in reached]
-        return SimpleNamespace(loss=loss, stopped_at=stopped, status=np.array(status))
+        return SimpleNamespace(loss=loss, stopped_step=stopped, status=np.array(status))
 
     monkeypatch.setattr(fig6a, "AT_ONCE", 1.0)
     monkeypatch.setattr(fig6a, "gradient_descent", descend)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import reference
 
-from pydln import _backend
+from pydln._base import backend
 from pydln.spectra import singular_values
 from pydln.spectra.singular_values import KERNEL_COLUMNS
 
-every_isa = pytest.mark.parametrize("isa", _backend.available_isas())
+every_isa = pytest.mark.parametrize("isa", backend.available_isas())
 SHAPES = [
     (1, 1),
     (1, 7),
@@ -46,7 +46,7 @@ def error(got, want):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_against_the_reference(shape, isa):
     A = np.random.default_rng(1).normal(size=(13, *shape))
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         got = singular_values(A)
     want = np.array([reference.singular_values(a) for a in A[:3]])
     assert got.shape == (13, min(shape))
@@ -59,7 +59,7 @@ def test_against_the_reference(shape, isa):
 @every_isa
 def test_against_high_precision(isa):
     A = np.random.default_rng(2).normal(size=(6, 7, 6))
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         got = singular_values(A)
     want = np.array([exact(a) for a in A])
     assert error(got, want) < 2e-15
@@ -104,7 +104,7 @@ AWKWARD = dict(awkward())
 @pytest.mark.parametrize("name", AWKWARD)
 def test_awkward_matrices(name, isa):
     A = AWKWARD[name]
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         got = singular_values(A)
     want = np.linalg.svd(A, compute_uv=False)
     assert np.abs(got - want).max() <= 1e-14 * max(want[0], 1e-308)
@@ -114,8 +114,8 @@ def test_the_kernel_does_the_awkward_ones_itself():
     """LAPACK takes over where dqds comes to no end; that has not been seen."""
     A = np.array(list(AWKWARD.values()))
     status, values = np.full(len(A), -1), np.empty((len(A), A.shape[-1]))
-    _backend.core.singular_values(
-        matrices=A, most_steps=30, values=values, status=status, threads=1, memory=lambda: None, isa=_backend.isa()
+    backend.core.singular_values(
+        matrices=A, most_steps=30, values=values, status=status, threads=1, memory=lambda: None, isa=backend.isa()
     )
     assert (status == 0).all()
 
@@ -124,8 +124,8 @@ def test_lapack_takes_over_where_the_kernel_gives_up(monkeypatch):
     A = np.random.default_rng(4).normal(size=(20, 9, 9))
     monkeypatch.setattr(sys.modules["pydln.spectra.singular_values"], "MOST_STEPS", 3)
     status, values = np.full(20, -1), np.full((20, 9), np.nan)
-    _backend.core.singular_values(
-        matrices=A, most_steps=3, values=values, status=status, threads=1, memory=lambda: None, isa=_backend.isa()
+    backend.core.singular_values(
+        matrices=A, most_steps=3, values=values, status=status, threads=1, memory=lambda: None, isa=backend.isa()
     )
     assert (status != 0).any()
     assert error(singular_values(A), np.linalg.svd(A, compute_uv=False)) < LARGEST
@@ -138,7 +138,7 @@ def test_bits_depend_on_the_matrix_alone(shape, isa):
     A[7] = 0
     A[11] = np.diag(10.0 ** -np.arange(max(shape)))[: shape[0], : shape[1]]
     A[12] *= 1e250
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         whole = singular_values(A, n_threads=1)
         assert (singular_values(A, n_threads=3) == whole).all()
         assert (singular_values(A[::-1])[::-1] == whole).all()
@@ -154,7 +154,7 @@ def test_threads_give_the_same_bits_where_there_is_work_for_several():
 @every_isa
 def test_what_is_not_finite_spoils_nothing_else(isa):
     A = np.random.default_rng(7).normal(size=(20, 5, 6))
-    with _backend.forced(isa=isa):
+    with backend.forced(isa=isa):
         want = singular_values(A)
         A[3, 2, 1], A[4, 0, 0], A[19, 4, 5] = np.nan, np.inf, -np.inf
         got = singular_values(A)

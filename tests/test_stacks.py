@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import pydln as dln
-from pydln import _backend, analysis, exact, init, plot, propagation, reduce, spectra
-from pydln.trajectory import QUANTITIES
+from pydln import analysis, exact, init, plot, propagation, reduce, spectra
+from pydln._base import backend
+from pydln.quantities import QUANTITIES
 
 BATCH = 6
 N_IN, N_HIDDEN, N_OUT, MODES = 5, 6, 3, 3
@@ -220,7 +221,7 @@ def same_run(got: dln.Trajectory, wanted: dln.Trajectory, what: str, rtol: float
     assert got.names == wanted.names, what
     for name in got.names:
         same(getattr(got, name), getattr(wanted, name), f"{what}.{name}", rtol)
-    for name in ("status", "stopped_at", "reduced", "source", "steps"):
+    for name in ("status", "stopped_time", "reduced", "source", "steps"):
         same(getattr(got, name), getattr(wanted, name), f"{what}.{name}")
     same(np.atleast_2d(got.t), np.atleast_2d(wanted.t), f"{what}.t", rtol)
     assert (got.final is None) == (wanted.final is None), what
@@ -265,7 +266,7 @@ def descent() -> None:
     kinds = itertools.product(("f8", "f4"), LIMITS, ("interleaved", "rows"), ("none", "auto"), (False, True))
     for dtype, limits, layout, way, nesterov in kinds:
         options = {"record": ALL[:6] if way == "auto" else ALL, "nesterov": nesterov, "reduce": way}
-        with _backend.forced(layout=layout):
+        with backend.forced(layout=layout):
             descent_of(tasks(), starts(dtype), limits, record_every=7, **options)
     reduced_descent()
     noisy_descent()
@@ -278,9 +279,9 @@ def more_than_lanes() -> None:
     limit = np.random.default_rng(1).uniform(0.3, 1.5, size=40)
     task, weights = dln.Task.stack([tasks()[int(i)] for i in many]), starts()[many]
     options = {"lr": 0.04, "steps": 60, "record": ALL, "record_every": 6, "throw": False, "reduce": "none"}
-    with _backend.forced(layout="interleaved"):
+    with backend.forced(layout="interleaved"):
         run = dln.gradient_descent(task, weights, stop=dln.Stop(loss=limit), **options)
-        assert len(set(run.stopped_at.tolist())) > 5
+        assert len(set(run.stopped_step.tolist())) > 5
         by_member(
             run,
             lambda i: dln.gradient_descent(task[i], weights[i], stop=dln.Stop(loss=limit[i]), **options),
@@ -361,7 +362,7 @@ def flow() -> None:
     for limits, layout, (way, weights) in itertools.product(LIMITS, ("interleaved", "rows"), ways):
         if "steady" in limits and way in ("inputs", "width"):
             continue  # refused
-        with _backend.forced(layout=layout):
+        with backend.forced(layout=layout):
             flow_of(tasks(), weights, limits, record=ALL if way in ("none", "auto") else ALL[:5], reduce=way)
     flow_of(whitened(), aligned(), {}, reduce="decoupled", record=("loss", "weights", "drift"))
     balanced = init.balanced(starts().product() + 0.01 * maps()[0], depth=3, width=4)
@@ -449,10 +450,10 @@ def modes() -> None:
             dln.mode_flow(s[:, [k]], a[:, [k]], t, variances=d[:, [k]], max_steps=most, throw=False)
             for k in range(MODES)
         ]
-        for name, of in (("status", np.max), ("stopped_at", np.max)):
+        for name, of in (("status", np.max), ("integrator_steps", np.max)):
             np.testing.assert_array_equal(getattr(whole, name), of([getattr(one, name) for one in alone], axis=0))
-        times = [one.settings["stopped_time"] for one in alone]
-        np.testing.assert_array_equal(whole.settings["stopped_time"], np.min(times, axis=0))
+        times = [one.stopped_time for one in alone]
+        np.testing.assert_array_equal(whole.stopped_time, np.min(times, axis=0))
         np.testing.assert_array_equal(whole.strengths, np.concatenate([one.strengths for one in alone], axis=2))
 
 
@@ -477,7 +478,7 @@ def nonlinear() -> None:
                             stop=stop_of(limits, i), modes=dln.Modes(*(m[i] for m in modes)) if own_modes else None,
                             **options,
                         )  # fmt: skip
-                        for name in (*alone.names, "status", "stopped_at", "final"):
+                        for name in (*alone.names, "status", "stopped_time", "final"):
                             same(getattr(run[i], name), getattr(alone, name), f"{activation}, {limits}, {name}, {i}")
 
 
@@ -898,7 +899,7 @@ def to_xarray() -> None:
     whole = run.to_xarray()
     for i in range(BATCH):
         alone = run[i].to_xarray()
-        for name in (*alone.data_vars, "t", "status", "stopped_at", "lr"):
+        for name in (*alone.data_vars, "t", "status", "stopped_time", "lr"):
             np.testing.assert_array_equal(whole[name].isel(batch=[i]), alone[name], err_msg=name)
 
 

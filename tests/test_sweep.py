@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 import pydln
-from pydln import _files
+from pydln._base import atomic
 from pydln.sweep import RunFile, SweepResult, read_run_file, run_sweep
 from pydln.sweep import run as run_module
 from pydln.sweep.config import Grid
@@ -502,7 +502,7 @@ def test_archives_that_claim_more_than_they_hold(make: Make, tmp_path: Path, mon
     for shape in ((2**47,), (2**20, 2**40)):
         bomb(tmp_path / "task.npz", shape)
         assert "is not of the size that its header says" in refused(make, from_file("data"))
-    monkeypatch.setattr(pydln._validate, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(pydln._base.validate, "free_memory", lambda: 2**20)
     bomb(tmp_path / "task.npz", (2**20, 2))
     assert "unpacking it needs 33.6 MB and 1.05 MB of memory are free" in refused(make, from_file("data"))
 
@@ -551,7 +551,7 @@ def test_another_sweep_s_files_of_the_same_names_are_not_taken_for_one_s_own(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pydln import sweep, _files
+from pydln import sweep, atomic
 written = 0
 real = os.replace
 def killed(*paths):
@@ -589,14 +589,14 @@ def test_files_that_are_being_written_are_no_orphans(tmp_path: Path) -> None:
     (tmp_path / ".pydln-0123456789abcdef.tmp").mkdir()
     orphan = tmp_path / ".pydln-00112233445566aa.tmp"
     orphan.write_text("half")
-    with _files.replacing(tmp_path / "whole") as file:
+    with atomic.replacing(tmp_path / "whole") as file:
         file.write(b"wh")
-        _files.remove_orphans(tmp_path)
+        atomic.remove_orphans(tmp_path)
         assert len(listing(tmp_path)) == len(foreign) + 2
         file.write(b"ole")
     assert (tmp_path / "whole").read_bytes() == b"whole"
     assert not orphan.exists()
-    with pytest.raises(ZeroDivisionError), _files.replacing(tmp_path / "whole"):
+    with pytest.raises(ZeroDivisionError), atomic.replacing(tmp_path / "whole"):
         _ = 1 / 0
     assert (tmp_path / "whole").read_bytes() == b"whole"
     assert len(listing(tmp_path)) == len(foreign) + 2
@@ -607,7 +607,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     counter, waited = tmp_path / "folder" / "counter", []
 
     def add() -> None:
-        with _files.locked(tmp_path / "folder" / ".lock", lambda: waited.append(1)):
+        with atomic.locked(tmp_path / "folder" / ".lock", lambda: waited.append(1)):
             count = int(counter.read_text()) if counter.exists() else 0
             time.sleep(0.002)
             counter.write_text(str(count + 1))
@@ -617,7 +617,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     assert counter.read_text() == "40"
     assert waited
     assert listing(tmp_path / "folder") == {"counter"}
-    with pytest.raises(ZeroDivisionError), _files.locked(tmp_path / "new" / ".lock"):
+    with pytest.raises(ZeroDivisionError), atomic.locked(tmp_path / "new" / ".lock"):
         _ = 1 / 0
     assert not (tmp_path / "new").exists()
 
@@ -731,7 +731,7 @@ def test_members_are_the_product_of_the_axes(run: Callable[..., SweepResult]) ->
         np.testing.assert_array_equal(saved.loss, alone.loss)
         np.testing.assert_array_equal(np.ravel(saved.t), alone.t)
         assert row["loss"] == pytest.approx(alone.loss[0, -1], rel=1e-13)
-        assert (row["status"], row["stopped_at"]) == ("completed", 20)
+        assert (row["status"], row["stopped_step"]) == ("completed", 20)
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -778,7 +778,7 @@ def test_settings_reach_the_run(run: Callable[..., SweepResult]) -> None:
     assert saved.settings["weight_decay"] == 0.1
     assert saved.settings["stop"]["loss"] == 4.0
     assert {row["status"] for row in result.rows} <= {"reached_loss", "reached_strength"}
-    assert all(row["stopped_at"] < 400 for row in result.rows)
+    assert all(row["stopped_step"] < 400 for row in result.rows)
 
 
 def test_members_that_diverge_spoil_nothing(run: Callable[..., SweepResult]) -> None:
@@ -874,7 +874,7 @@ def test_another_version_runs_again(
     run: Callable[..., SweepResult], calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
-    monkeypatch.setattr(run_module._backend, "version", lambda: "another")
+    monkeypatch.setattr(run_module.backend, "version", lambda: "another")
     run()
     assert calls == [1, 2, 1, 2]
 

@@ -8,7 +8,8 @@ import reference
 from ensembles import DTYPES, KERNELS, descend, same_bits, some_task, starts
 
 import pydln as dln
-from pydln import _backend, exact
+from pydln import exact
+from pydln._base import backend
 
 # Depth 1 to 4; either side the narrow one, along which products are carried; more units than a vector has lanes.
 SHAPES = [(4, 3), (2, 2, 2), (20, 20, 2), (2, 6, 20), (3, 5, 4), (7, 5, 6, 2), (2, 9, 3, 5, 8), (1, 1, 1)]
@@ -30,7 +31,7 @@ def distances(run, weights, task):
 def test_it_is_that_of_the_jacobian(widths, whiten, dtype) -> None:
     task, weights = some_task(widths[0], widths[-1], whiten=whiten), starts(widths, 3, dtype=dtype)
     for isa, layout in KERNELS:
-        with _backend.forced(isa=isa, layout=layout):
+        with backend.forced(isa=isa, layout=layout):
             run = descend(task, weights, lr=0.05, steps=30, record_every=10, record=("kernel_distance", "weights"))
         wanted = distances(run, weights, task)
         assert (run.kernel_distance[:, 0] == 0).all()
@@ -49,9 +50,9 @@ def test_members_of_one_call_do_not_see_each_other(layout) -> None:
     how = {"lr": np.geomspace(0.004, 0.1, 13), "steps": 200, "at": [5, 20, 100], "momentum": 0.3}
     stop = dln.Stop(loss=0.5 * (task.floor + dln.gradient_descent(task, weights, lr=0.02, steps=0).loss[:, 0]))
     record = ("kernel_distance", "weights")
-    with _backend.forced(layout=layout):
+    with backend.forced(layout=layout):
         run = descend(task, weights, stop=stop, record=record, n_threads=2, **how)
-        assert len(set(run.stopped_at.tolist())) > 5
+        assert len(set(run.stopped_step.tolist())) > 5
         for i in (0, 4, 12):
             alone = descend(
                 task[i],
@@ -114,7 +115,7 @@ def test_a_kernel_of_zero_does_not_move(whiten, dtype) -> None:
     nothing = dln.Task.from_covariances(np.zeros((3, 3)), np.zeros((2, 3)), 1.0)
     for own, start in ((task, weights), (nothing, starts((3, 4, 4, 2), dtype=dtype))):
         for isa, layout in KERNELS:
-            with _backend.forced(isa=isa, layout=layout):
+            with backend.forced(isa=isa, layout=layout):
                 run = descend(own, start, lr=0.1, steps=3, record="kernel_distance")
             assert (run.kernel_distance == 0).all()
         assert (dln.gradient_flow(own, start, [0.0, 1.0], record="kernel_distance").kernel_distance == 0).all()
@@ -136,7 +137,7 @@ def test_the_size_of_the_layers_does_not_matter(dtype, widths, power) -> None:
         for c in (1.0, 2.0**-power, 2.0**power):
             task = dln.Task.from_covariances(None, c**D * one.sigma_yx, c ** (2 * D) * one.trace_yy)
             scaled = dln.Weights([(c * w).astype(dtype) for w in weights.layers])
-            with _backend.forced(isa=isa, layout=layout):
+            with backend.forced(isa=isa, layout=layout):
                 found.append(descend(task, scaled, lr=0.05 * c ** (2 - 2 * D), **how).kernel_distance)
             assert np.finfo(dtype).tiny < c ** (2 * D) < np.finfo(dtype).max
         np.testing.assert_array_equal(found[1], found[0])

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pydln as dln
-from pydln import _validate
-from pydln.task import Task
+from pydln._base import validate
+from pydln.task.task import Task
 
 S13_HIERARCHY = [81.043, 55.964, 46.536, 37.558, 28.650, 18.974]
 
@@ -727,11 +727,11 @@ def test_strengths_whose_loss_overflows_are_refused() -> None:
     ],
 )
 def test_tasks_that_no_memory_is_free_for(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
-    monkeypatch.setattr(_validate, "free_memory", lambda: 1_000_000)
+    monkeypatch.setattr(validate, "ALWAYS_FITS", 0)
+    monkeypatch.setattr(validate, "free_memory", lambda: 1_000_000)
     make()
-    monkeypatch.setattr(_validate, "ALWAYS_FITS", 0)
-    monkeypatch.setattr(_validate, "free_memory", lambda: 80_000)
+    monkeypatch.setattr(validate, "ALWAYS_FITS", 0)
+    monkeypatch.setattr(validate, "free_memory", lambda: 80_000)
     with pytest.raises(ValueError, match=r"a task of \d+ inputs and \d+ outputs needs \d+ kB and 80 kB of memory"):
         make()
 

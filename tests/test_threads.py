@@ -18,7 +18,7 @@ import pytest
 from ensembles import RECORDS, descend, same_bits, some_task, starts
 
 import pydln as dln
-from pydln import _backend
+from pydln._base import backend
 
 ENDLESS = 10**12  # steps: no run gets there
 SHORT_WAIT = 60  # seconds after which something that takes a fraction of one has failed
@@ -33,7 +33,7 @@ def small_problem():
 def threaded_run(**more):
     """More than enough work to be spread over threads: 12 members, 3 x 10^7 flops."""
     task, weights = small_problem()
-    assert _backend.core.step_flops(weights.widths, False) * 12 * 900 > 5e6
+    assert backend.core.step_flops(weights.widths, False) * 12 * 900 > 5e6
     return descend(task, weights, **{"lr": 0.02, "steps": 900, "n_threads": 2, "record": RECORDS, **more})
 
 
@@ -43,9 +43,9 @@ def threaded_run(**more):
 def test_the_default_number_of_threads(monkeypatch) -> None:
     monkeypatch.delenv("PYDLN_NUM_THREADS", raising=False)
     if hasattr(os, "sched_getaffinity"):
-        assert _backend.default_threads() == len(os.sched_getaffinity(0))
+        assert backend.default_threads() == len(os.sched_getaffinity(0))
     monkeypatch.setenv("PYDLN_NUM_THREADS", "3")
-    assert _backend.default_threads() == 3
+    assert backend.default_threads() == 3
     for wrong in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("PYDLN_NUM_THREADS", wrong)
         with pytest.raises(ValueError, match=f"PYDLN_NUM_THREADS: expected an integer >= 1, got '{wrong}'"):
@@ -83,7 +83,7 @@ def test_that_many_threads_run(n_threads, workers, monkeypatch) -> None:
         if by_environment:
             monkeypatch.setenv("PYDLN_NUM_THREADS", str(n_threads))
         asked = None if by_environment else n_threads
-        with _backend.forced(layout="rows"), pytest.raises(EnoughError):
+        with backend.forced(layout="rows"), pytest.raises(EnoughError):
             descend(task, weights, lr=0.01, steps=ENDLESS, n_threads=asked, progress=count)
         assert seen[0] - before == workers
         assert settled_threads() == before  # none outlives its call
@@ -179,9 +179,9 @@ def test_one_ensemble_may_be_shared_by_several_callers() -> None:
 
 
 def test_a_forced_layout_is_that_threads_own() -> None:
-    with _backend.forced(layout="rows"), ThreadPoolExecutor(1) as pool:
-        assert _backend.layout() == "rows"
-        assert pool.submit(_backend.layout).result() == "auto"
+    with backend.forced(layout="rows"), ThreadPoolExecutor(1) as pool:
+        assert backend.layout() == "rows"
+        assert pool.submit(backend.layout).result() == "auto"
 
 
 # ---- fork -------------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_an_interrupt_keeps_what_was_computed(layout, n_threads) -> None:
             raise KeyboardInterrupt
 
     began = time.monotonic()
-    with _backend.forced(layout=layout), pytest.raises(dln.Interrupted) as caught:
+    with backend.forced(layout=layout), pytest.raises(dln.Interrupted) as caught:
         descend(task, weights, steps=ENDLESS, progress=interrupt, **arguments)
     assert isinstance(caught.value, KeyboardInterrupt)
     run = caught.value.trajectory
@@ -290,7 +290,7 @@ def test_an_interrupt_keeps_what_was_computed(layout, n_threads) -> None:
     assert str(caught.value) == f"interrupted: {done} of 40 members are complete; see .trajectory"
     assert (run.status[~soon] == dln.Status.INTERRUPTED).all()
     assert run.status[0] == dln.Status.REACHED_LOSS
-    begun = run.stopped_at > 0
+    begun = run.stopped_step > 0
     assert begun.any()
     assert not begun.all()
     for a, b in zip(run.final.layers, weights.layers, strict=True):
@@ -316,9 +316,9 @@ def test_an_interrupted_member_is_where_an_uninterrupted_one_was_at_that_step() 
         descend(task, weights, steps=ENDLESS, at=[0, 10, 1000, ENDLESS], progress=interrupt, **arguments)
     run = caught.value.trajectory
     assert (run.status == dln.Status.INTERRUPTED).all()
-    assert (run.stopped_at > 1000).all()
+    assert (run.stopped_step > 1000).all()
     for i in range(5):
-        end = int(run.stopped_at[i])
+        end = int(run.stopped_step[i])
         same = descend(task, weights[i], steps=end, at=[0, 10, 1000], **arguments)
         for a, b in zip(run.final.layers, same.final.layers, strict=True):
             np.testing.assert_array_equal(a[i], b[0])
@@ -335,7 +335,7 @@ def test_an_interrupt_within_a_long_step_leaves_the_weights_of_a_whole_step(mome
     n = 800
     task, weights = dln.Task.from_spectrum([2.0, 1.0], n, n), starts((n, n, n, n), 1, seed=3)
     arguments = {"lr": 0.01, "momentum": momentum, "record": ("loss", "drift", "strengths")}
-    assert _backend.core.step_flops(weights.widths, True) > 2e9  # long enough for the kernel to break it off
+    assert backend.core.step_flops(weights.widths, True) > 2e9  # long enough for the kernel to break it off
 
     def interrupt(done, total):
         if time.monotonic() > began + after:
@@ -346,7 +346,7 @@ def test_an_interrupt_within_a_long_step_leaves_the_weights_of_a_whole_step(mome
         descend(task, weights, steps=ENDLESS, at=[0, 1, 2, ENDLESS], progress=interrupt, **arguments)
     run = caught.value.trajectory
     assert run.status[0] == dln.Status.INTERRUPTED
-    end = int(run.stopped_at[0])
+    end = int(run.stopped_step[0])
     same = descend(task, weights, steps=end, at=range(min(end, 2) + 1), **arguments)
     for a, b in zip(run.final.layers, same.final.layers, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -372,7 +372,7 @@ try:
 except KeyboardInterrupt as error:
     ended = time.time()
     run = error.trajectory
-    result = dict(kind=type(error).__name__, ended=ended, status=run.status.tolist(), step=int(run.stopped_at.max()))
+    result = dict(kind=type(error).__name__, ended=ended, status=run.status.tolist(), step=int(run.stopped_step.max()))
     print(json.dumps(result))
 """
 

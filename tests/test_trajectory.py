@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from pydln.errors import FileDamaged, MissingExtra, NotRecorded
-from pydln.trajectory import QUANTITIES, Status, Trajectory
+from pydln.quantities import QUANTITIES, Sizes
+from pydln.trajectory.status import Status
+from pydln.trajectory.trajectory import Trajectory
 from pydln.weights import Weights
 
 WIDTHS = (4, 3, 5, 2)
@@ -30,20 +32,15 @@ def make(batch: int = 3, times: int = 6, *, per_member: bool = False, **changes:
     steps = np.arange(times) * 10
     lr = np.linspace(0.01, 0.03, batch)
     records: dict[str, Any] = {
-        "loss": rng.random((batch, times)),
-        "test_loss": rng.random((batch, times)),
-        "strengths": rng.normal(size=(batch, times, 2)),
-        "product": rng.normal(size=(batch, times, 2, 4)),
-        "layer_norms": rng.random((batch, times, 3)),
-        "kernel_distance": rng.random((batch, times)),
-        "drift": rng.random((batch, times, 2)),
-        "weights": tuple(rng.normal(size=(batch, times, n, m)) for m, n in shapes),
+        name: rng.random((batch, times, *one.shape(Sizes(WIDTHS, 2)))) for name, one in QUANTITIES.items()
     }
+    records |= {"weights": tuple(rng.normal(size=(batch, times, n, m)) for m, n in shapes)}
+    records |= {"own": rng.random((batch, times, 2, 3))}
     status = np.zeros(batch, np.int64)
-    stopped_at = np.full(batch, steps[-1] if times else 0)
+    stopped_step = np.full(batch, steps[-1] if times else 0)
     if batch > 1 and times > 1:
         status[1] = Status.DIVERGED
-        stopped_at[1] = steps[times // 2 - 1]
+        stopped_step[1] = steps[times // 2 - 1]
         for value in records.values():
             for array in value if isinstance(value, tuple) else (value,):
                 array[1, times // 2 :] = np.nan
@@ -52,7 +49,9 @@ def make(batch: int = 3, times: int = 6, *, per_member: bool = False, **changes:
         "steps": steps,
         "records": records,
         "status": status,
-        "stopped_at": stopped_at,
+        "stopped_step": stopped_step,
+        "stopped_time": 0.5 * stopped_step,
+        "rejected": np.arange(batch),
         "final": Weights([rng.normal(size=(batch, n, m)) for m, n in shapes]) if batch else None,
         "settings": {
             "lr": lr if per_member else 0.01,
@@ -75,7 +74,8 @@ def exact(batch: int = 2, times: int = 5) -> Trajectory:
         steps=None,
         records={"loss": np.ones((batch, times)), "strengths": np.ones((batch, times, 2))},
         status=np.zeros(batch),
-        stopped_at=np.full(batch, -1),
+        stopped_step=np.full(batch, -1),
+        stopped_time=np.full(batch, -1),
         source="exact:scalar_mode",
     )
 
@@ -83,7 +83,8 @@ def exact(batch: int = 2, times: int = 5) -> Trajectory:
 def assert_same(one: Trajectory, other: Trajectory) -> None:
     np.testing.assert_array_equal(one.t, other.t)
     np.testing.assert_array_equal(one.status, other.status)
-    np.testing.assert_array_equal(one.stopped_at, other.stopped_at)
+    for name in ("stopped_time", "stopped_step", "integrator_steps", "rejected"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert (one.steps is None) == (other.steps is None)
     if one.steps is not None:
         np.testing.assert_array_equal(one.steps, other.steps)
@@ -123,7 +124,8 @@ def test_status_numbers_are_the_kernels() -> None:
 def test_attributes() -> None:
     run = make()
     assert run.batch == len(run) == 3
-    assert run.names == tuple(QUANTITIES)
+    assert run.names == (*QUANTITIES, "own")
+    assert run.own.shape == (3, 6, 2, 3)
     assert run.loss.shape == (3, 6)
     assert run.weights[0].shape == (3, 6, 3, 4)
     assert run.settings["widths"] == list(WIDTHS)
@@ -163,7 +165,7 @@ def test_indexing_keeps_the_batch_axis(per_member: bool) -> None:
         assert len(part) == len(members)
         np.testing.assert_array_equal(part.loss, run.loss[members])
         np.testing.assert_array_equal(part.weights[1], run.weights[1][members])
-        np.testing.assert_array_equal(part.stopped_at, run.stopped_at[members])
+        np.testing.assert_array_equal(part.stopped_step, run.stopped_step[members])
         assert part.final is not None
         assert run.final is not None
         np.testing.assert_array_equal(part.final.layers[0], run.final.layers[0][members])
@@ -198,7 +200,8 @@ def test_nobody_changes_a_trajectory_by_pickling_it() -> None:
     [
         ({"status": np.zeros((3, 1))}, ValueError, r"status: expected \(batch,\), got \(3, 1\)"),
         ({"status": [0, 9, 0]}, ValueError, "status: expected values of Status, 0 ... 7, got 9"),
-        ({"stopped_at": [1, 2]}, ValueError, r"stopped_at: expected \(3,\), got \(2,\)"),
+        ({"stopped_time": [1, 2]}, ValueError, r"stopped_time: expected \(3,\), got \(2,\)"),
+        ({"stopped_step": [1, 2]}, ValueError, r"stopped_step: expected \(3,\), got \(2,\)"),
         ({"t": np.zeros((2, 6))}, ValueError, r"t: expected \(time,\) or \(3, time\), got \(2, 6\)"),
         ({"steps": np.arange(5)}, ValueError, r"steps: expected \(6,\), got \(5,\)"),
         ({"records": {"loss": np.zeros((3, 5))}}, ValueError, r"records\['loss'\]: expected \(3, 6\), got \(3, 5\)"),
@@ -212,7 +215,9 @@ def test_nobody_changes_a_trajectory_by_pickling_it() -> None:
             ValueError,
             r"records\['weights'\]\[0\]: expected \(3, 6, n_out, n_in\), got \(3, 6, 2\)",
         ),
-        ({"records": {"los": np.zeros((3, 6))}}, ValueError, "records: expected one of 'loss', .* got 'los'"),
+        ({"records": {"l-s": np.zeros((3, 6))}}, ValueError, "records: expected names of quantities, .* got 'l-s'"),
+        ({"records": {"batch": np.zeros((3, 6))}}, ValueError, "records: expected names of .* got 'batch'"),
+        ({"records": {"own": np.zeros((3, 5))}}, ValueError, r"records\['own'\]: expected \(3, 6\), got \(3, 5\)"),
         ({"final": Weights([np.ones((2, 2))])}, ValueError, "final: expected Weights of 3 members, got Weights"),
         ({"source": 3}, TypeError, "source: expected text, got 3"),
         (
@@ -255,7 +260,13 @@ def test_summary_and_reprs_of_degenerate_trajectories(run: Trajectory) -> None:
 def test_members_that_recorded_nothing_are_left_out_of_the_summary() -> None:
     loss = np.array([[np.nan, np.nan], [2.0, 1.0]])
     run = Trajectory(
-        t=[0, 1], steps=[0, 1], records={"loss": loss}, status=[4, 0], stopped_at=[0, 1], source="gradient_descent"
+        t=[0, 1],
+        steps=[0, 1],
+        records={"loss": loss},
+        status=[4, 0],
+        stopped_step=[0, 1],
+        stopped_time=[0, 1],
+        source="gradient_descent",
     )
     assert "last loss" in run.summary()
     row = next(line for line in run.summary().splitlines() if line.startswith("last loss"))
@@ -269,7 +280,8 @@ def test_output_of_a_huge_batch_stays_small() -> None:
         steps=[0, 1],
         records={"loss": np.ones((batch, 2)), "strengths": np.ones((batch, 2, modes))},
         status=np.arange(batch) % 6,
-        stopped_at=np.ones(batch),
+        stopped_step=np.ones(batch),
+        stopped_time=np.ones(batch),
         settings={"lr": np.ones(batch), "note": "x" * 10_000, **{f"key{i}": i for i in range(500)}},
         source="gradient_descent",
     )
@@ -312,7 +324,13 @@ def test_save_and_load_an_empty_selection(tmp_path: Path) -> None:
 
 def test_float32_records_stay_float32(tmp_path: Path) -> None:
     run = Trajectory(
-        t=[0.0], steps=[0], records={"loss": np.ones((1, 1), np.float32)}, status=[0], stopped_at=[0], source="x"
+        t=[0.0],
+        steps=[0],
+        records={"loss": np.ones((1, 1), np.float32)},
+        status=[0],
+        stopped_step=[0],
+        stopped_time=[0],
+        source="x",
     )
     assert Trajectory.load(run.save(tmp_path / "x.npz")).loss.dtype == np.float32
 
@@ -366,9 +384,9 @@ def rewrite(path: Path, changes: dict[str, Any], drop: tuple[str, ...] = ()) -> 
         (lambda p: np.savez(p, a=np.ones(3)), "got an npz file of another kind"),
         (lambda p: rewrite(p, {}, drop=("header",)), "got an npz file of another kind"),
         (lambda p: rewrite(p, {"header": {"format": "other"}}), "got an npz file of another kind"),
-        (lambda p: rewrite(p, {"header": {"version": 99}}), "format version 99, and this version of pydln reads 1"),
+        (lambda p: rewrite(p, {"header": {"version": 99}}), "format version 99, and this version of pydln reads 2"),
         (lambda p: rewrite(p, {}, drop=("record/loss", "t")), r"got a damaged file \(without t, record/loss\)"),
-        (lambda p: rewrite(p, {"status": np.zeros(2)}), r"got a damaged file \(stopped_at: expected \(2,\)"),
+        (lambda p: rewrite(p, {"status": np.zeros(2)}), r"got a damaged file \(stopped_time: expected \(2,\)"),
         (lambda p: rewrite(p, {"t": np.array([{}], object)}), r"got a damaged file \(t\.npy holds Python objects"),
     ],
 )
@@ -535,15 +553,16 @@ def test_to_xarray(tmp_path: Path, per_member: bool) -> None:
     xarray = pytest.importorskip("xarray")
     run = make(per_member=per_member)
     data = run.to_xarray()
-    assert data.loss.dims == data.test_loss.dims == ("batch", "time")
-    assert data.strengths.dims == ("batch", "time", "mode")
-    assert data["product"].dims == ("batch", "time", "out", "in_")
-    assert data.layer_norms.dims == ("batch", "time", "layer")
+    at = "time" if per_member else "t"
+    assert data.loss.dims == data.test_loss.dims == ("batch", at)
+    assert data.strengths.dims == ("batch", at, "mode")
+    assert data["product"].dims == ("batch", at, "out", "in_")
+    assert data.layer_norms.dims == ("batch", at, "layer")
     assert list(data.layer) == [1, 2, 3]
-    assert data.drift.dims == ("batch", "time", "interface")
-    assert data.W_1.dims == ("batch", "time", "unit_1", "in_")
-    assert data.W_3.dims == ("batch", "time", "out", "unit_2")
-    assert data.t.dims == (("batch", "time") if per_member else ("time",))
+    assert data.drift.dims == ("batch", at, "interface")
+    assert data.W_1.dims == ("batch", at, "unit_1", "in_")
+    assert data.W_3.dims == ("batch", at, "out", "unit_2")
+    assert data.t.dims == (("batch", "time") if per_member else ("t",))
     assert data.t.attrs["units"] == "tau"
     np.testing.assert_array_equal(data.steps, run.steps)
     np.testing.assert_array_equal(data.status, run.status)
@@ -556,6 +575,8 @@ def test_to_xarray(tmp_path: Path, per_member: bool) -> None:
         assert data.lr.dims == ("batch",)
     else:
         assert data.attrs["lr"] == 0.01
+        wanted = run.loss[:, np.abs(run.t - 1.01 * run.t[2]).argmin()]
+        np.testing.assert_array_equal(data.loss.sel(t=1.01 * run.t[2], method="nearest"), wanted)
 
     # SciPy's writer is the strictest of xarray's: what it takes, netCDF 4 and zarr take too.
     pytest.importorskip("scipy")
@@ -575,11 +596,12 @@ def test_to_xarray_of_one_layer_and_of_theory() -> None:
         steps=[0],
         records={"weights": [np.zeros((1, 1, 3, 2))]},
         status=[0],
-        stopped_at=[0],
+        stopped_step=[0],
+        stopped_time=[0],
         settings={"steps": 7, "batch": 1},
         source="gradient_descent",
     ).to_xarray()
-    assert one.W_1.dims == ("batch", "time", "out", "in_")
+    assert one.W_1.dims == ("batch", "t", "out", "in_")
     assert one.attrs["setting_steps"] == 7
     assert list(one.steps) == [0]
 
@@ -593,7 +615,13 @@ def test_to_xarray_without_xarray(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_summary_says_who_recorded_nothing() -> None:
     loss = np.array([[np.nan, np.nan], [2.0, 1.0]])
     run = Trajectory(
-        t=[5, 9], steps=[5, 9], records={"loss": loss}, status=[1, 0], stopped_at=[3, 9], source="gradient_descent"
+        t=[5, 9],
+        steps=[5, 9],
+        records={"loss": loss},
+        status=[1, 0],
+        stopped_step=[3, 9],
+        stopped_time=[3, 9],
+        source="gradient_descent",
     )
     said = "1 member stopped before the first recorded step"
     assert said in run.summary()
@@ -610,7 +638,7 @@ def test_save_wants_a_file_name(tmp_path: Path) -> None:
     assert not tmp_path.with_name(tmp_path.name + ".npz").exists()
 
 
-@pytest.mark.parametrize("name", ["t", "steps", "status", "stopped_at"])
+@pytest.mark.parametrize("name", ["t", "steps", "status", "stopped_time", "stopped_step", "rejected"])
 def test_text_is_no_array(name: str) -> None:
     with pytest.raises(TypeError, match=f"^{name}: expected an array of numbers, got 'a'$"):
         make(**{name: "a"})

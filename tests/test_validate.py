@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pydln import Weights, _validate
+from pydln import Weights
+from pydln._base import validate
 
 
 class Unreadable:
@@ -29,24 +30,24 @@ class Unreadable:
 )
 def test_numbers_that_only_float32_cannot_hold(value: Any, dtype: Any, bounds: Any, message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        _validate.array(value, "lr", dtype=dtype, **bounds)
+        validate.array(value, "lr", dtype=dtype, **bounds)
     assert str(caught.value).startswith(message)
 
 
 def test_objects_that_numpy_cannot_read() -> None:
     with pytest.raises(TypeError, match=r"^x: expected real numbers, got integers too large for 64 bits$"):
-        _validate.array([10**30], "x")
+        validate.array([10**30], "x")
     with pytest.raises(TypeError, match=r"^x: expected a number, got an integer too large for 64 bits$"):
-        _validate.number(10**30, "x")
+        validate.number(10**30, "x")
     with pytest.raises(TypeError, match=r"^x: expected an array of numbers, got Unreadable that NumPy cannot read$"):
-        _validate.array(Unreadable(), "x")
+        validate.array(Unreadable(), "x")
     with pytest.raises(TypeError, match=r"^weights\[0\]: .* cannot read: pydln\.Weights\.from_torch reads"):
         Weights([Unreadable()])
 
 
 def test_names_that_are_no_names() -> None:
     with pytest.raises(ValueError, match=r"^record: expected one of 'loss', got \['loss'\]$"):
-        _validate.names([["loss"]], "record", ["loss"])
+        validate.names([["loss"]], "record", ["loss"])
 
 
 def group(root: Path, names: tuple[str, str, str], limit: str, used: int, cache: int = 0) -> None:
@@ -64,30 +65,30 @@ V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/meminfo").write_text("MemTotal: 99 kB\nMemAvailable: 9000 kB\n")
-    monkeypatch.setattr(_validate, "_PROC", tmp_path / "proc")
-    monkeypatch.setattr(_validate, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(validate, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(validate, "_GROUPS", tmp_path / "groups")
     return tmp_path
 
 
 def test_free_memory_is_the_least_that_any_control_group_leaves(system: Path) -> None:
-    assert _validate.free_memory() == 9000 * 1024
+    assert validate.free_memory() == 9000 * 1024
     (system / "proc/self/cgroup").write_text("0::/outer/inner\n")
     group(system / "groups/outer/inner", V2, "max", 10)
-    assert _validate.free_memory() == 9000 * 1024
+    assert validate.free_memory() == 9000 * 1024
     group(system / "groups/outer", V2, "5000", 3000, cache=500)
-    assert _validate.free_memory() == 2500
+    assert validate.free_memory() == 2500
     group(system / "groups/outer/inner", V2, "1000", 400)
-    assert _validate.free_memory() == 600
+    assert validate.free_memory() == 600
     group(system / "groups/outer/inner", V2, "1000", 1400)
-    assert _validate.free_memory() == 0
+    assert validate.free_memory() == 0
 
 
 def test_free_memory_in_control_groups_of_version_1(system: Path) -> None:
     (system / "proc/self/cgroup").write_text("5:cpu,cpuacct:/job\n4:memory:/docker/job\nnonsense\n")
     group(system / "groups/memory", V1, "9223372036854771712", 10)
-    assert _validate.free_memory() == 9000 * 1024
+    assert validate.free_memory() == 9000 * 1024
     # In a container the path is the one outside: only the root is there.
     group(system / "groups/memory", V1, "7000", 3000, cache=1)
-    assert _validate.free_memory() == 4001
+    assert validate.free_memory() == 4001
     group(system / "groups/memory/docker/job", V1, "2000", 500)
-    assert _validate.free_memory() == 1500
+    assert validate.free_memory() == 1500

@@ -16,7 +16,7 @@
 namespace py = pybind11;
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
-  m.doc() = "Compiled kernels of pydln; reached through pydln._backend only.";
+  m.doc() = "Compiled kernels of pydln; reached through pydln._base.backend only.";
   // An entry of a dictionary that is no number.
   // NOLINTNEXTLINE(performance-unnecessary-value-param): the type is pybind11's
   py::register_local_exception_translator([](std::exception_ptr error) {

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
-from pydln.trajectory import Trajectory
+from pydln._base import validate
+from pydln.trajectory.trajectory import Trajectory
 
 __all__ = ["half_times", "learning_times"]
 
@@ -35,9 +35,9 @@ def half_times(run: Trajectory, target: ArrayLike) -> NDArray[np.float64]:
     NotRecorded
         The trajectory holds no strengths.
     """
-    _validate.instance(run, "run", Trajectory)
+    validate.instance(run, "run", Trajectory)
     strengths = run.strengths
-    goal = _validate.array(target, "target")
+    goal = validate.array(target, "target")
     if goal.shape not in ((strengths.shape[2],), (len(strengths), strengths.shape[2])):
         expected = f"({strengths.shape[2]},) or {(len(strengths), strengths.shape[2])}"
         raise ValueError(f"target: expected {expected}, one strength for each recorded mode, got {goal.shape}")
@@ -69,9 +69,9 @@ def learning_times(run: Trajectory, loss: ArrayLike) -> NDArray[np.float64]:
     NotRecorded
         The trajectory holds no loss.
     """
-    _validate.instance(run, "run", Trajectory)
+    validate.instance(run, "run", Trajectory)
     curve = run.loss
-    level = _validate.per_member(loss, "loss")
+    level = validate.per_member(loss, "loss")
     if level.ndim == 1 and len(level) != len(curve):
         raise ValueError(f"loss: expected a number or one for each of {len(curve)} members, got {len(level)}")
     distance = np.broadcast_to(level, (len(curve),))[:, None] - curve

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.errors import FileDamaged
 
 __all__ = ["PARTS", "Moments", "mnist_moments", "read", "write"]
@@ -124,7 +124,7 @@ def mnist_moments(part: str = "train") -> Moments:
     """
     from importlib import resources
 
-    _validate.choice(part, "part", PARTS)
+    validate.choice(part, "part", PARTS)
     resource = resources.files("pydln.datasets").joinpath(PARTS[part])
     with resources.as_file(resource) as path:
         return read(path)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _backend, _validate
-from pydln._patience import broadcast, interruptible
+from pydln._base import backend, validate
+from pydln._base.patience import broadcast, interruptible
 from pydln.exact.grid import Grid
 from pydln.exact.mode_legs import Depth, log_ratio, only, power_time
 from pydln.exact.mode_table import table
@@ -35,7 +35,7 @@ SMALLEST, LARGEST = float(np.finfo(np.float64).tiny), float(np.finfo(np.float64)
 def _arguments(**given: ArrayLike) -> list[Floats]:
     """The arguments as arrays that broadcast."""
     bounds: dict[str, Any] = {"t": {"at_least": 0}}
-    arrays = [_validate.array(value, name, **bounds.get(name, {})) for name, value in given.items()]
+    arrays = [validate.array(value, name, **bounds.get(name, {})) for name, value in given.items()]
     try:
         np.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError:
@@ -83,7 +83,7 @@ def balanced_mode(u0: ArrayLike, s: ArrayLike, t: ArrayLike, *, depth: float) ->
     # Between moderate numbers there is no other: another look at a million of them takes a tenth of the time they took.
     sizes = np.abs(start), np.abs(target)
     moderate = all(a.max(initial=0.0) < 1e100 and a[a > 0].min(initial=1.0) > 1e-100 for a in sizes)
-    return u[()] if moderate else _validate.known(u, "u0, s, t")[()]
+    return u[()] if moderate else validate.known(u, "u0, s, t")[()]
 
 
 def balanced_mode_and_gap(u0: Floats, s: Floats, t: Floats, depth: float) -> tuple[Floats, Floats]:
@@ -121,7 +121,7 @@ def _look_up(course: Depth, u0: Floats, s: Floats, t: Floats, u: Floats, gap: Fl
                 continue
             looked_up = table(name, course)
             chosen &= (v > looked_up.between[0]) & (v < looked_up.between[1])
-            if _backend.core.balanced_mode(
+            if backend.core.balanced_mode(
                 table=looked_up.for_kernel(),
                 which=None if chosen.all() else np.flatnonzero(chosen),
                 u0=u0,
@@ -130,8 +130,8 @@ def _look_up(course: Depth, u0: Floats, s: Floats, t: Floats, u: Floats, gap: Fl
                 t=t,
                 u=u,
                 gap=gap,
-                threads=_backend.default_threads(),
-                isa=_backend.isa(),
+                threads=backend.default_threads(),
+                isa=backend.isa(),
             ):
                 raise KeyboardInterrupt
             left &= ~chosen

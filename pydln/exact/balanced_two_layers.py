@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
+from pydln._base import validate
+from pydln._base.arrays import transposed
 from pydln.exact import riccati
 from pydln.exact.solution import Solution
 from pydln.exact.start import Condition, Start
-from pydln.exact.tangent_kernel import kernel_distance
 from pydln.exact.two_layer_mode import eigenvectors
-from pydln.reduce.problem import transposed
+from pydln.quantities.tangent_kernel import kernel_distance
 
 __all__ = ["BalancedTwoLayers"]
 
@@ -164,7 +164,7 @@ class BalancedTwoLayers(Solution):
         -------
         (batch, time, n_0, n_0) and (batch, time, n_2, n_2) arrays
         """
-        times = _validate.array(t, "t", shape=("time",), at_least=0)
+        times = validate.array(t, "t", shape=("time",), at_least=0)
         first, second = self._sides(riccati.states(self.flow, times[None]))
         first, second = self._inputs @ first, self._outputs @ second
         return first @ transposed(first), second @ transposed(second)
@@ -189,7 +189,7 @@ class BalancedTwoLayers(Solution):
         """
         first, second = self.representations(t)
         n_in, n_out = first.shape[-1], second.shape[-1]
-        _validate.fits_in_memory(
+        validate.fits_in_memory(
             8 * first.shape[0] * first.shape[1] * (n_in * n_out) ** 2,
             f"t: the tangent kernel at {first.shape[1]} times",
             "ask for fewer times, or for representations(t), of which the kernel is made",
@@ -210,7 +210,7 @@ class BalancedTwoLayers(Solution):
         (batch, mode) array
             In units of tau, to 1e-12 relative; NaN for modes that are not reached, 0 for those that begin above.
         """
-        fraction = float(_validate.array(fraction, "fraction", above=0, below=1))
+        fraction = float(validate.array(fraction, "fraction", above=0, below=1))
         batch = max(len(self.X), len(self.s))
         s = np.broadcast_to(self.s, (batch, self.s.shape[-1]))
         wanted = np.broadcast_to(self.reached, s.shape) & (s > 0)

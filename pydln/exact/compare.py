@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate
+from pydln._base import validate
+from pydln._base.arrays import transposed
 from pydln.exact.solution import Solution
-from pydln.reduce.problem import transposed
-from pydln.trajectory import Trajectory
+from pydln.quantities import QUANTITIES
+from pydln.trajectory.trajectory import Trajectory
 
 __all__ = ["Comparison", "compare"]
 
@@ -73,11 +74,11 @@ def compare(run: Trajectory, solution: Solution) -> Comparison:
     TypeError, ValueError
         Not a trajectory and a solution, or of different numbers of members.
     """
-    _validate.instance(run, "run", Trajectory)
-    _validate.instance(solution, "solution", Solution)
+    validate.instance(run, "run", Trajectory)
+    validate.instance(solution, "solution", Solution)
     if solution.batch not in (1, run.batch):
         raise ValueError(f"solution: expected 1 or {run.batch} members like the run, got {solution.batch}")
-    exact = solution.evaluate(run.t, record=run.names)
+    exact = solution.evaluate(run.t, record=[name for name in run.names if name in QUANTITIES])
     deviations = {}
     for name in run.names:
         pairs = (

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.exact.balanced_mode import time_to_reach
 
 __all__ = [
@@ -43,8 +43,8 @@ def escape_time(u0: ArrayLike, s: ArrayLike, *, depth: float, fraction: float = 
     ndarray
         Time in units of tau = 1/lr (tau/D for infinite depth); infinity if it is never passed, NaN for a start beyond.
     """
-    part = _validate.number(fraction, "fraction", above=0, below=1)
-    first, target = _validate.array(u0, "u0"), _validate.array(s, "s")
+    part = validate.number(fraction, "fraction", above=0, below=1)
+    first, target = validate.array(u0, "u0"), validate.array(s, "s")
     time = time_to_reach(first, part * target, target, depth=depth)
     beyond = (target != 0) & (first * np.sign(target) > part * np.abs(target))
     return np.where(beyond, np.nan, time)[()]
@@ -69,13 +69,13 @@ def sharpness(s: ArrayLike, *, depth: float) -> Floats:
     -------
     (...) array
     """
-    D = _validate.number(depth, "depth", at_least=1)
-    strengths = np.abs(_validate.array(s, "s"))
+    D = validate.number(depth, "depth", at_least=1)
+    strengths = np.abs(validate.array(s, "s"))
     if strengths.ndim == 0:
         strengths = strengths[None]
     with np.errstate(over="ignore"):
         largest = np.asarray(D * strengths.max(axis=-1) ** (2 - 2 / D))
-    return _validate.known(largest, "s, depth")[()]
+    return validate.known(largest, "s, depth")[()]
 
 
 def stable_lr(s: ArrayLike, *, depth: float) -> Floats:
@@ -111,10 +111,10 @@ def iterations_to_learn(v0: ArrayLike, v: ArrayLike, *, depth: ArrayLike, rate: 
     ndarray
         Steps of gradient flow, t/lr.
     """
-    first = _validate.array(v0, "v0", above=0, below=1)
-    last = _validate.array(v, "v", above=0, below=1)
-    speed = _validate.number(rate, "rate", above=0)
-    depths = _validate.array(depth, "depth", at_least=1, finite=False)
+    first = validate.array(v0, "v0", above=0, below=1)
+    last = validate.array(v, "v", above=0, below=1)
+    speed = validate.number(rate, "rate", above=0)
+    depths = validate.array(depth, "depth", at_least=1, finite=False)
     if depths.size == 0:
         raise ValueError(f"depth: expected at least one depth, got an array of shape {depths.shape}")
 
@@ -171,8 +171,8 @@ def saddle_to_saddle(u0: ArrayLike, s: ArrayLike, *, depth: float, floor: float 
     TypeError, ValueError
         Not finite numbers of these shapes, or a start beyond its target, |u0| > |s|: there is no stair to descend.
     """
-    target = _validate.array(s, "s", shape=("mode",))
-    start = _validate.array(u0, "u0")
+    target = validate.array(s, "s", shape=("mode",))
+    start = validate.array(u0, "u0")
     if start.ndim and start.shape != target.shape:
         raise ValueError(f"u0: expected a number or {target.shape} like s, got {start.shape}")
     first = np.broadcast_to(start, target.shape)
@@ -186,4 +186,4 @@ def saddle_to_saddle(u0: ArrayLike, s: ArrayLike, *, depth: float, floor: float 
     left = 0.5 * target[order] ** 2
     remaining = np.concatenate([np.cumsum(left[::-1])[::-1], [0.0]])
     learned = int(np.isfinite(times).sum())
-    return Saddles(times, order, _validate.number(floor, "floor", at_least=0) + remaining[: learned + 1])
+    return Saddles(times, order, validate.number(floor, "floor", at_least=0) + remaining[: learned + 1])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate
+from pydln._base import validate
 
 __all__ = ["Approach", "Depth", "Leg", "log_ratio", "only", "power_time"]
 
@@ -156,7 +156,7 @@ class Depth(NamedTuple):
     @classmethod
     def of(cls, depth: object) -> Depth:
         """Checked: a number of one or more, or infinity."""
-        value = float(_validate.array(depth, "depth", shape=(), at_least=1, finite=False))
+        value = float(validate.array(depth, "depth", shape=(), at_least=1, finite=False))
         if math.isnan(value):
             raise ValueError("depth: expected a number >= 1 or infinity, got nan")
         # Near depth two 2/D - 1 would keep few digits.

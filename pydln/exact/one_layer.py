@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pydln.exact.solution import Solution
 from pydln.exact.start import Condition, Start
-from pydln.squares import principal
+from pydln.task.squares import principal
 
 __all__ = ["OneLayer"]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pydln._patience import interruptible
+from pydln._base.patience import interruptible
 from pydln.errors import NotApplicable
 from pydln.exact.aligned_balanced import AlignedBalanced
 from pydln.exact.aligned_two_layers import AlignedTwoLayers
@@ -17,7 +17,7 @@ from pydln.exact.one_layer import OneLayer
 from pydln.exact.scaled_inputs import ScaledInputs, common_variance, departure
 from pydln.exact.solution import Solution
 from pydln.exact.start import Condition, Start
-from pydln.task import Task
+from pydln.task.task import Task
 from pydln.weights import Weights
 
 __all__ = ["SOLUTIONS", "Candidate", "Candidates", "candidates", "solve"]
@@ -64,7 +64,7 @@ class Candidates(tuple[Candidate, ...]):
 
 
 def _work(task: Task, weights: Weights, **_: Any) -> float:
-    """About the work of a look at every layer in the modes of the task, see `pydln._patience`."""
+    """About the work of a look at every layer in the modes of the task, see `pydln._base.patience`."""
     modes = min(task.n_in, task.n_out)
     members = max(weights.batch, task.batch or 1)
     return float(members * (sum(w[0].size for w in weights.layers) * modes + (not task.whitened) * task.n_in**3))

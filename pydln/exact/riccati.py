@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _backend, _validate
-from pydln.trajectory import Status
+from pydln._base import backend, validate
+from pydln.trajectory.status import Status
 
 __all__ = ["Flow", "layers", "limit", "states"]
 
@@ -130,7 +130,7 @@ def _run(
         return np.ascontiguousarray(np.broadcast_to(a, (batch, *a.shape[1:])))
 
     status = np.zeros(batch, dtype=np.int64)
-    if batch * t.shape[1] and _backend.core.riccati(
+    if batch * t.shape[1] and backend.core.riccati(
         start=own(flow.X),
         floor=own(flow.floor),
         w=own(flow.w),
@@ -150,9 +150,9 @@ def _run(
         first=first,
         second=second,
         status=status,
-        threads=_backend.default_threads(),
-        memory=_validate.free_memory,
-        isa=_backend.isa(),
+        threads=backend.default_threads(),
+        memory=validate.free_memory,
+        isa=backend.isa(),
     ):
         raise KeyboardInterrupt
     # A member that turns more often than MOST_STEPS can follow is not known: no number of it is.

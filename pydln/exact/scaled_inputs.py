@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pydln.exact.solution import Solution
 from pydln.exact.start import Condition, Start
-from pydln.task import Task
+from pydln.task.task import Task
 from pydln.weights import Weights
 
 __all__ = ["ScaledInputs", "common_variance"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -11,17 +12,24 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
+from pydln._base import validate
+from pydln._base.arrays import blocks, transposed
 from pydln.errors import NotApplicable
 from pydln.exact.start import Condition, Start
-from pydln.exact.tangent_kernel import kernel_distance
-from pydln.outcome import judged
-from pydln.reduce.problem import blocks, input_root, transposed
-from pydln.trajectory import QUANTITIES, Status, Trajectory
+from pydln.quantities import QUANTITIES, Sizes
+from pydln.quantities.tangent_kernel import kernel_distance
+from pydln.task.inputs import input_root
+from pydln.trajectory.outcome import judged
+from pydln.trajectory.recording import Record, Recording, arrays_of
+from pydln.trajectory.status import Status
+from pydln.trajectory.trajectory import Trajectory
 
 __all__ = ["ModeSolution", "Solution"]
 
 Floats = NDArray[Any]
+
+KNOWN = ("loss", "test_loss", "strengths", "product", "layer_norms", "kernel_distance", "drift", "weights")
+"""What `Solution.records` gives; everything else follows from these."""
 
 _AT_ONCE = 2**25  # bytes that are worked on at once
 
@@ -63,9 +71,7 @@ class Solution(ABC):
     def records(self, t: Floats, names: Sequence[str]) -> dict[str, Any]:
         """The quantities `names` at times `t`, (batch or 1, time), with axes as in `Trajectory`."""
 
-    def evaluate(
-        self, t: ArrayLike, *, record: str | Sequence[str] = ("loss", "strengths"), throw: bool = True
-    ) -> Trajectory:
+    def evaluate(self, t: ArrayLike, *, record: Record = ("loss", "strengths"), throw: bool = True) -> Trajectory:
         """The solution at given times.
 
         Parameters
@@ -82,7 +88,8 @@ class Solution(ABC):
         Returns
         -------
         Trajectory
-            Float64, with ``source`` ``"exact:"`` and the name of the solution, ``steps`` None, ``stopped_at`` -1.
+            Float64, with ``source`` ``"exact:"`` and the name of the solution, ``steps`` None, ``stopped_time`` the last
+            of the times.
 
         Raises
         ------
@@ -94,45 +101,37 @@ class Solution(ABC):
         IntegrationError
             Numbers beyond the range of float64, and `throw` is true; ``.trajectory`` holds the rest.
         """
-        throw = _validate.flag(throw, "throw")
-        times = _validate.array(t, "t", at_least=0)
+        throw = validate.flag(throw, "throw")
+        times = validate.array(t, "t", at_least=0)
         if times.ndim not in (1, 2) or (
             times.ndim == 2 and 1 not in (len(times), self.batch) and len(times) != self.batch
         ):
             raise ValueError(f"t: expected (time,) or ({self.batch}, time), got {times.shape}")
         task, weights = self.start.task, self.start.weights
-        names = _validate.names(record, "record", QUANTITIES)
-        if "test_loss" in names and task.test is None:
-            raise ValueError(
-                "record: expected a task with held-out covariances for test_loss, got one whose test is None"
-            )
+        recording = Recording.of(record, known=KNOWN, task=task, weights=weights)
         if times.ndim == 2 and len(times) == 1:
             times = times[0]
         batch = max(self.batch, len(times) if times.ndim == 2 else 1)
-        layers = [n * m for n, m in itertools.pairwise(weights.widths)]
-        entries = {
-            "strengths": task.modes.s.shape[-1],
-            "product": task.n_out * task.n_in,
-            "layer_norms": len(layers),
-            "kernel_distance": sum(layers),
-            "drift": len(layers) - 1,
-            "weights": sum(layers),
-        }
-        recorded = sum(entries.get(name, 1) for name in names)
-        at_once = 8 * (recorded + self.working)
-        _validate.fits_in_memory(
+        sizes = Sizes(weights.widths, task.modes.s.shape[-1])
+        recorded, held = (
+            sum(math.prod(shape) for name in names for shape in recording.shapes(name, sizes))
+            for names in (recording.names, recording.sources)
+        )
+        at_once = 8 * (recorded + held + self.working)
+        validate.fits_in_memory(
             8 * batch * times.shape[-1] * recorded + min(_AT_ONCE + at_once, at_once * batch * times.shape[-1]),
-            f"record: {', '.join(names) or 'nothing'} of {batch} member{'s' * (batch > 1)} at {times.shape[-1]} times",
+            f"record: {', '.join(recording.names) or 'nothing'} of {batch} member{'s' * (batch > 1)} at "
+            f"{times.shape[-1]} times",
             "evaluate at fewer times, record fewer names, or pick members of task and weights",
         )
         self._refuse_late(np.atleast_2d(times))
-        found = self._in_pieces(np.atleast_2d(times), names, batch, at_once)
+        found = self._in_pieces(np.atleast_2d(times), recording, sizes, batch, at_once)
         run = Trajectory(
             t=times,
             steps=None,
-            records={name: tuple(found[name]) if name == "weights" else found[name][0] for name in names},
+            records=found,
             status=np.full(batch, Status.COMPLETED),
-            stopped_at=np.full(batch, -1),
+            stopped_time=np.broadcast_to(times.max(axis=-1, initial=0.0), (batch,)),
             settings={
                 "task": task.name,
                 "normalize": task.normalize,
@@ -161,13 +160,16 @@ class Solution(ABC):
                 "tol=1e-12) stays with theory"
             )
 
-    def _in_pieces(self, t: Floats, names: Sequence[str], batch: int, bytes_of_one: int) -> dict[str, list[Floats]]:
+    def _in_pieces(
+        self, t: Floats, recording: Recording, sizes: Sizes, batch: int, bytes_of_one: int
+    ) -> dict[str, Any]:
         """`records` of all members and times, worked out so few at once that Ctrl-C never waits long.
 
         Members first, for some solutions follow a member from the start to its last time.
         """
-        times = t.shape[-1]
-        found: dict[str, list[Floats]] = {}
+        times, names = t.shape[-1], recording.sources
+        found = recording.empty(recording.names, sizes, batch, times, np.float64)
+        own_start = list(self.start.weights.layers)
         for members in blocks(batch, bytes_of_one * max(1, times), at_once=_AT_ONCE):
             rows = slice(members[0], members[-1] + 1)
             part, own = self._part(rows), t[rows] if len(t) > 1 else t
@@ -176,13 +178,23 @@ class Solution(ABC):
                 # What is not finite is judged with the rest.
                 with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                     made = part.records(own[:, some], names)
-                for name in names:
-                    arrays = made[name] if name == "weights" else [made[name]]
-                    if name not in found:
-                        found[name] = [np.empty((batch, times, *a.shape[2:])) for a in arrays]
-                    for whole, a in zip(found[name], arrays, strict=True):
+                for name in recording.native:
+                    for whole, a in zip(arrays_of(found[name]), arrays_of(made[name]), strict=True):
                         whole[rows, some] = a
+                if recording.derived:
+                    shape = (len(members), len(columns))
+                    sources = {name: self._whole(made[name], name, shape, sizes) for name in names}
+                    out = {name: found[name][rows, some] for name in recording.derived}
+                    start = [w if len(w) == 1 else w[rows] for w in own_start] if recording.since_start else []
+                    recording.derive(sources, out, self.start.task, members, start)
         return found
+
+    @staticmethod
+    def _whole(made: Any, name: str, shape: tuple[int, int], sizes: Sizes) -> Any:
+        """What `records` gave for members or times that are alike, for each of them."""
+        shapes = QUANTITIES[name].shapes(sizes)
+        whole = [np.broadcast_to(a, (*shape, *own)) for a, own in zip(arrays_of(made), shapes, strict=True)]
+        return whole if name == "weights" else whole[0]
 
     def _part(self, rows: slice) -> Solution:
         """The solution of some of the members: what is kept of each has one entry for everybody or one per member."""
@@ -218,7 +230,7 @@ class Solution(ABC):
             derivative is a difference of eight weights, so rounding leaves some 1e-13. Times close to 0 are moved to
             the first with room for it.
         """
-        times = np.atleast_1d(_validate.array(t, "t", at_least=0)).astype(np.float64)
+        times = np.atleast_1d(validate.array(t, "t", at_least=0)).astype(np.float64)
         depth, n_in = self.start.depth, self.start.task.n_in
         task = self.start.task
         # Times stand between the members and the axes of a matrix; an Σ_xx that all share has no members.

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate
-from pydln._patience import patiently
+from pydln._base import validate
+from pydln._base.patience import patiently
 from pydln.reduce.decoupled import crossed, growing
+from pydln.reduce.ensemble import check_fit
 from pydln.reduce.growth import LONG
 from pydln.reduce.orthogonal import column_lengths, orthonormal
-from pydln.reduce.problem import check_fit
-from pydln.task import Task
+from pydln.task.task import Task
 from pydln.weights import Weights
 
 __all__ = ["Alignment", "Condition", "Start"]
@@ -92,7 +92,7 @@ class Start:
         self.batch = max(members, weights.batch)
         self._eps = float(np.finfo(weights.dtype).eps)
         self.rounding = _ROUNDING * self._eps
-        self.asked = 0.0 if tol is None else float(_validate.array(tol, "tol", shape=(), at_least=0))
+        self.asked = 0.0 if tol is None else float(validate.array(tol, "tol", shape=(), at_least=0))
         self.tolerance = _TOLERANCE[weights.dtype] if tol is None else self.asked
 
     def _part(self, rows: slice) -> Start:
@@ -150,7 +150,7 @@ class Start:
     def variances(self) -> Floats:
         """d >= 0 of the inputs along each mode, (batch or 1, r); 0 where it, or the mode, is no more than rounding.
 
-        With A and B of `pydln.squares`, s = uᵀBAᵀv <= |Bᵀu| √d: what is twice as strong as that does not exist.
+        With A and B of `pydln.task.squares`, s = uᵀBAᵀv <= |Bᵀu| √d: what is twice as strong as that does not exist.
         """
         U, s, V = self.modes
         if self.task.whitened:

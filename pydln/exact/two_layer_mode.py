@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _backend, _validate
-from pydln._patience import broadcast, interruptible
+from pydln._base import backend, validate
+from pydln._base.patience import broadcast, interruptible
 from pydln.exact.grid import Grid
 
 __all__ = ["TwoLayerMode", "eigenvectors", "scalar_mode", "two_layer_mode"]
@@ -35,7 +35,7 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats, *, with_gap: bo
     shape = (grid.count, grid.length)
     a, b, gap = np.empty(shape), np.empty(shape), np.empty(shape if with_gap else 0)
     first, second, target = grid.constants
-    if _backend.core.two_layer_mode(
+    if backend.core.two_layer_mode(
         a0=first,
         b0=second,
         s=target,
@@ -43,8 +43,8 @@ def two_layer_mode(a0: Floats, b0: Floats, s: Floats, t: Floats, *, with_gap: bo
         a=a,
         b=b,
         gap=gap if with_gap else None,
-        threads=_backend.default_threads(),
-        isa=_backend.isa(),
+        threads=backend.default_threads(),
+        isa=backend.isa(),
     ):
         raise KeyboardInterrupt
     return TwoLayerMode(grid.back(a), grid.back(b), grid.back(gap) if with_gap else gap)
@@ -89,10 +89,10 @@ def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tup
         An argument that is not made of finite numbers, a negative time, shapes that do not broadcast; or numbers beyond
         1e150 or below 1e-300, whose squares are none.
     """
-    first = _validate.array(a0, "a0")
-    second = _validate.array(b0, "b0")
-    target = _validate.array(s, "s")
-    times = _validate.array(t, "t", at_least=0)
+    first = validate.array(a0, "a0")
+    second = validate.array(b0, "b0")
+    target = validate.array(s, "s")
+    times = validate.array(t, "t", at_least=0)
     try:
         np.broadcast_shapes(first.shape, second.shape, target.shape, times.shape)
     except ValueError:
@@ -101,5 +101,5 @@ def scalar_mode(a0: ArrayLike, b0: ArrayLike, s: ArrayLike, t: ArrayLike) -> tup
             f"{times.shape}"
         ) from None
     mode = two_layer_mode(first, second, target, times, with_gap=False)
-    a, b = (_validate.known(x, "a0, b0, s, t") for x in (mode.a, mode.b))
+    a, b = (validate.known(x, "a0, b0, s, t") for x in (mode.a, mode.b))
     return a[()], b[()]

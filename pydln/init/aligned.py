@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pydln import _validate
-from pydln._patience import interruptible
+from pydln._base import validate
+from pydln._base.patience import interruptible
 from pydln.init.arguments import agree, fits, hidden_widths, member_keys
 from pydln.init.draws import from_frames
-from pydln.task import Task
+from pydln.task.task import Task
 from pydln.weights import Weights
 
 __all__ = ["aligned"]
@@ -77,9 +77,9 @@ def aligned(
     ValueError, TypeError
         Neither or both of `strength` and `layer_strengths`, shapes that do not fit, a width below r.
     """
-    _validate.instance(task, "task", Task)
-    depth = _validate.integer(depth, "depth", at_least=1)
-    kind = _validate.dtype(dtype)
+    validate.instance(task, "task", Task)
+    depth = validate.integer(depth, "depth", at_least=1)
+    kind = validate.dtype(dtype)
     # One memory layout, because BLAS may round differently in another: a member alone must give the bits of the batch.
     U, V = np.ascontiguousarray(task.modes.U), np.ascontiguousarray(task.modes.V)
     modes = U.shape[-1]
@@ -108,7 +108,7 @@ def _layer_strengths(
         got = "neither" if strength is None else "both"
         raise ValueError(f"strength: expected either strength or layer_strengths, got {got}")
     if strength is not None:
-        u = _validate.array(strength, "strength")
+        u = validate.array(strength, "strength")
         if u.ndim > 2 or u.size == 0 or (u.ndim == 2 and u.shape[1] != modes):
             raise ValueError(f"strength: expected a number, (batch,) or (batch, {modes}), got {u.shape}")
         members = len(u) if u.ndim else None
@@ -116,7 +116,7 @@ def _layer_strengths(
         a = np.repeat(np.abs(u)[:, None, :] ** (1 / depth), depth, axis=1)
         a[:, -1] *= np.where(u < 0, -1.0, 1.0)
         return a, "strength", members
-    a = _validate.array(layer_strengths, "layer_strengths")
+    a = validate.array(layer_strengths, "layer_strengths")
     given = a.shape
     if a.ndim == 1:
         a = np.repeat(a[:, None], modes, axis=1)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pydln import _validate
+from pydln._base import validate
 
 __all__ = ["Arguments", "agree", "arguments", "fits", "hidden_widths", "member_keys", "shapes", "whole_widths", "work"]
 
@@ -43,26 +43,26 @@ def arguments(
     """All checked."""
     dims = whole_widths(widths)
     depth = len(dims) - 1
-    gain = _validate.array(scale, "scale", at_least=0)
+    gain = validate.array(scale, "scale", at_least=0)
     if gain.ndim > 2 or gain.size == 0 or (gain.ndim == 2 and gain.shape[1] != depth):
         raise ValueError(f"scale: expected a number, (batch,) or (batch, {depth}), got an array of shape {gain.shape}")
     count = agree(batch, {"scale": len(gain) if gain.ndim else None})
-    keys, kind = member_keys(seed, first, count), _validate.dtype(dtype)
+    keys, kind = member_keys(seed, first, count), validate.dtype(dtype)
     fits(count, dims, kind)
     each = np.repeat(gain.reshape(-1, 1), depth, axis=1) if gain.ndim < 2 else gain
     return Arguments(dims, [each[:, place].reshape(-1, 1, 1) for place in range(depth)], count, keys, kind)
 
 
 def work(widths: Sequence[int], *, batch: int | None = None, **_: Any) -> float:
-    """About the work of making layers of these widths, see `pydln._patience`: that of a decomposition of each."""
+    """About the work of making layers of these widths, see `pydln._base.patience`: that of a decomposition of each."""
     return float(batch or 1) * sum(max(n, m) * min(n, m) ** 2 for n, m in pairwise([int(n) for n in widths]))
 
 
 def whole_widths(widths: Sequence[int]) -> list[int]:
     """n_0 … n_D, checked, however large."""
-    if isinstance(widths, str | bytes) or not isinstance(widths, Sequence | np.ndarray) or _validate.is_single(widths):
-        raise TypeError(f"widths: expected a sequence of integers, input first, got {_validate.short(widths)}")
-    dims = [_validate.integer(n, f"widths[{place}]", at_least=1) for place, n in enumerate(widths)]
+    if isinstance(widths, str | bytes) or not isinstance(widths, Sequence | np.ndarray) or validate.is_single(widths):
+        raise TypeError(f"widths: expected a sequence of integers, input first, got {validate.short(widths)}")
+    dims = [validate.integer(n, f"widths[{place}]", at_least=1) for place, n in enumerate(widths)]
     if len(dims) < 2:
         raise ValueError(f"widths: expected at least two, input and output, got {len(dims)}")
     return dims
@@ -80,7 +80,7 @@ def cast(layer: FloatArray, dtype: np.dtype[Any], name: str = "scale") -> NDArra
 def fits(count: int, dims: list[int], dtype: np.dtype[Any]) -> None:
     """Refuse an ensemble that no memory is free for."""
     entries = count * sum(n_in * n_out for _, n_in, n_out in shapes(dims))
-    _validate.fits_in_memory(
+    validate.fits_in_memory(
         entries * dtype.itemsize,
         f"widths: an ensemble of {count} with {entries} weights of {dtype}",
         "take smaller widths, or fewer members at a time (`first` numbers them)",
@@ -89,15 +89,15 @@ def fits(count: int, dims: list[int], dtype: np.dtype[Any]) -> None:
 
 def member_keys(seed: int, first: int, count: int) -> tuple[int, int]:
     """(seed, first), within 64 bits for every member."""
-    seed = _validate.integer(seed, "seed", at_least=0, at_most=2**64 - 1)
-    return seed, _validate.integer(first, "first", at_least=0, at_most=2**64 - count)
+    seed = validate.integer(seed, "seed", at_least=0, at_most=2**64 - 1)
+    return seed, validate.integer(first, "first", at_least=0, at_most=2**64 - count)
 
 
 def agree(batch: int | None, given: dict[str, int | None]) -> int:
     """The batch that all of `given` have; None or 1 goes with every batch."""
     count, because = 1, ""
     if batch is not None:
-        count, because = _validate.integer(batch, "batch", at_least=1), "batch"
+        count, because = validate.integer(batch, "batch", at_least=1), "batch"
     for name, members in given.items():
         if members is None or members == 1 or members == count:
             continue
@@ -111,19 +111,19 @@ def hidden_widths(
     width: int | Sequence[int] | None, depth: int, at_least: int, why: str, default: int | None = None
 ) -> list[int]:
     """n_1 … n_{D-1}, none below `at_least`."""
-    _validate.fits_in_memory(_BYTES_OF_LAYER * depth, f"depth: a list of {depth} layers", "take fewer")
+    validate.fits_in_memory(_BYTES_OF_LAYER * depth, f"depth: a list of {depth} layers", "take fewer")
     if width is None:
         return [at_least if default is None else default] * (depth - 1)
     if (
         isinstance(width, Sequence | np.ndarray)
         and not isinstance(width, str | bytes)
-        and not _validate.is_single(width)
+        and not validate.is_single(width)
     ):
         if len(width) != depth - 1:
             raise ValueError(f"width: expected {depth - 1} hidden widths for depth {depth}, got {len(width)}")
-        widths = [_validate.integer(n, f"width[{place}]", at_least=1) for place, n in enumerate(width)]
+        widths = [validate.integer(n, f"width[{place}]", at_least=1) for place, n in enumerate(width)]
     else:
-        widths = [_validate.integer(width, "width", at_least=1)] * (depth - 1)
+        widths = [validate.integer(width, "width", at_least=1)] * (depth - 1)
     for n in widths:
         if n < at_least:
             raise ValueError(f"width: expected at least {at_least}, {why}, got {n}")

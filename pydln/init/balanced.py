@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pydln import _validate
-from pydln._patience import interruptible
+from pydln._base import validate
+from pydln._base.patience import interruptible
 from pydln.init.arguments import cast, fits, hidden_widths, member_keys
 from pydln.init.draws import from_frames
 from pydln.weights import Weights
@@ -22,7 +22,7 @@ FloatArray = NDArray[np.float64]
 def product_work(
     product: Any, *, width: int | Sequence[int] | None = None, depth: int = 2, batch: int | None = None, **_: Any
 ) -> float:
-    """About the work of decomposing a product and making layers of it, see `pydln._patience`."""
+    """About the work of decomposing a product and making layers of it, see `pydln._base.patience`."""
     *members, n_out, n_in = np.shape(product)
     widest = max((n_out, n_in, *(np.atleast_1d(width) if width is not None else ())))
     return float(max(batch or 1, *members, 1) * depth * widest * min(n_out, n_in) ** 2)
@@ -65,8 +65,8 @@ def balanced(
     ValueError, TypeError
         A product that is not a matrix or a batch of them, a width below its rank.
     """
-    depth = _validate.integer(depth, "depth", at_least=1)
-    kind = _validate.dtype(dtype)
+    depth = validate.integer(depth, "depth", at_least=1)
+    kind = validate.dtype(dtype)
     target, P, sigma, Qt, rank = svd_of(product)
     hidden = hidden_widths(width, depth, rank, "the rank of product", default=sigma.shape[1])
     keys = member_keys(seed, first, len(target))
@@ -86,7 +86,7 @@ def svd_of(product: ArrayLike, *, full: bool = False) -> tuple[FloatArray, Float
     ValueError, TypeError
         A product that is not a matrix or a batch of them.
     """
-    target = _validate.array(product, "product")
+    target = validate.array(product, "product")
     if target.ndim not in (2, 3) or target.size == 0:
         raise ValueError(f"product: expected (n_out, n_in) or (batch, n_out, n_in), got {target.shape}")
     target = target.reshape(-1, *target.shape[-2:])

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln._patience import patiently
+from pydln._base.patience import patiently
 from pydln.init.arguments import cast
 from pydln.weights import Weights
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pydln import _validate
-from pydln._patience import interruptible
+from pydln._base import validate
+from pydln._base.patience import interruptible
 from pydln.init.arguments import agree, cast, fits, hidden_widths, member_keys
 from pydln.init.balanced import product_work, svd_of
 from pydln.init.draws import frames
@@ -55,9 +55,9 @@ def lambda_balanced(
     ValueError, TypeError
         A product that is not a matrix or a batch of them, a width below its rank or for which no such start exists.
     """
-    kind = _validate.dtype(dtype)
+    kind = validate.dtype(dtype)
     target, P, sigma, Qt, rank = svd_of(product, full=True)
-    lam = _validate.per_member(imbalance, "imbalance")
+    lam = validate.per_member(imbalance, "imbalance")
     members, n_out, n_in = target.shape
     count = agree(batch, {"product": members, "imbalance": len(lam) if lam.ndim else None})
     n = hidden_widths(width, 2, rank, "the rank of product", default=min(n_in, n_out))[0]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pydln._patience import interruptible
+from pydln._base.patience import interruptible
 from pydln.init.arguments import arguments, cast, shapes, whole_widths, work
 from pydln.init.draws import draws
 from pydln.weights import Weights

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from pydln._patience import interruptible
+from pydln._base.patience import interruptible
 from pydln.init.arguments import arguments, cast, shapes, work
 from pydln.init.draws import frames
 from pydln.weights import Weights

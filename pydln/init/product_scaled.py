@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
-from pydln._patience import interruptible
+from pydln._base import validate
+from pydln._base.patience import interruptible
 from pydln.init.arguments import agree
-from pydln.task import Task
+from pydln.task.task import Task
 from pydln.weights import Weights
 
 __all__ = ["product_scaled"]
@@ -51,14 +51,14 @@ def product_scaled(
         Not exactly one of `norm` and `strength`, no task with `strength`, a product without the size that is to be
         scaled, weights beyond the range of their dtype.
     """
-    _validate.instance(weights, "weights", Weights)
+    validate.instance(weights, "weights", Weights)
     if (norm is None) == (strength is None):
         raise ValueError(f"norm: expected either norm or strength, got {'neither' if norm is None else 'both'}")
     if (task is None) != (strength is None):
         raise ValueError(f"task: expected a task with strength and only then, got {'none' if task is None else 'one'}")
     direction, size = _product(weights)
     if task is not None:
-        _validate.instance(task, "task", Task)
+        validate.instance(task, "task", Task)
         if (task.n_out, task.n_in) != direction.shape[1:]:
             raise ValueError(
                 f"task: expected {direction.shape[2]} inputs and {direction.shape[1]} outputs like weights, "
@@ -66,10 +66,10 @@ def product_scaled(
             )
         U, _, V = task.modes
         found = np.sqrt(np.mean(np.sum(U * (direction @ V), axis=-2) ** 2, axis=-1))
-        name, wanted = "strength", _validate.per_member(strength, "strength", above=0)
+        name, wanted = "strength", validate.per_member(strength, "strength", above=0)
     else:
         found = np.sqrt(np.sum(direction**2, axis=(1, 2)))
-        name, wanted = "norm", _validate.per_member(norm, "norm", above=0)
+        name, wanted = "norm", validate.per_member(norm, "norm", above=0)
     count = agree(None, {"weights": weights.batch, "task": len(found), name: len(wanted) if wanted.ndim else None})
     if not (found > 0).all():
         member = int(np.argmin(found))

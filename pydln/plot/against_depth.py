@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.plot import style
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def _against_depth(
     ax: Axes | None,
     line_kw: dict[str, Any],
 ) -> Axes:
-    x = _validate.array(depth, "depth", shape=(None,), above=0)
-    y = _validate.array(values, name, shape=(len(x),), finite=False)
+    x = validate.array(depth, "depth", shape=(None,), above=0)
+    y = validate.array(values, name, shape=(len(x),), finite=False)
     courses = _courses(theory)
     line_kw = style.line_options(line_kw)
     ax = style.axes(ax)
@@ -137,13 +137,13 @@ def _against_depth(
 def _courses(theory: Any) -> dict[str, tuple[Any, Any]]:
     """The curves of a theory by their names, checked."""
     if not isinstance({} if theory is None else theory, Mapping):
-        raise TypeError(f"theory: expected a mapping of names to pairs of arrays, got {_validate.short(theory)}")
+        raise TypeError(f"theory: expected a mapping of names to pairs of arrays, got {validate.short(theory)}")
     checked = {}
     for label, pair in ({} if theory is None else theory).items():
         name = f"theory[{label!r}]"
         both = [
-            _validate.array(a, name, shape=(None,), finite=False)
-            for a in _validate.sequence(pair, name, "two arrays, depths and values")
+            validate.array(a, name, shape=(None,), finite=False)
+            for a in validate.sequence(pair, name, "two arrays, depths and values")
         ]
         if len(both) != 2 or both[0].shape != both[1].shape:
             raise ValueError(

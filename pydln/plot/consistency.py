@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pydln import _validate
-from pydln.consistency import consistency as measured
+from pydln._base import validate
+from pydln.analysis.consistency import consistency as measured
 from pydln.plot import style
-from pydln.task import Task
+from pydln.task.task import Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,11 +44,11 @@ def consistency(task: Task, *, ax: Axes | None = None, along: str = "modes", mos
     MissingExtra
         matplotlib is not installed.
     """
-    _validate.instance(task, "task", Task)
+    validate.instance(task, "task", Task)
     if task.batch is not None:
         raise ValueError(f"task: expected a single task, got a batch of {task.batch}")
-    _validate.choice(along, "along", _COORDINATES)
-    most = _validate.integer(most, "most", at_least=1)
+    validate.choice(along, "along", _COORDINATES)
+    most = validate.integer(most, "most", at_least=1)
     matrix = measured(task).matrix if along == "modes" else task.sigma_xx
     begin = max((len(matrix) - most) // 2, 0)
     shown = matrix[begin : begin + most, begin : begin + most]

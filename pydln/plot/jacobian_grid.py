@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.plot import style
 
 if TYPE_CHECKING:
@@ -53,19 +53,19 @@ def jacobian_grid(
     MissingExtra
         matplotlib is not installed.
     """
-    g = _validate.array(gains, "gains", shape=("gains",))
-    q = _validate.array(lengths, "lengths", shape=("lengths",))
+    g = validate.array(gains, "gains", shape=("gains",))
+    q = validate.array(lengths, "lengths", shape=("lengths",))
     if not isinstance(singular_values, Mapping):
         raise TypeError(f"singular_values: expected a mapping of names to arrays, got {type(singular_values).__name__}")
     if not singular_values:
         raise ValueError("singular_values: expected at least one ensemble, got none")
     ensembles = {
-        name: _validate.array(values, f"singular_values[{name!r}]", shape=(g.size, q.size, "n"), at_least=0)
+        name: validate.array(values, f"singular_values[{name!r}]", shape=(g.size, q.size, "n"), at_least=0)
         for name, values in singular_values.items()
     }
     if not g.size or not q.size or any(values.shape[2] == 0 for values in ensembles.values()):
         raise ValueError("singular_values: expected a value for every gain and length, got none")
-    ends = _validate.array(decades, "decades", shape=("ends",))
+    ends = validate.array(decades, "decades", shape=("ends",))
     if ends.size != 2:
         raise ValueError(f"decades: expected two numbers, got {ends.size}")
     low, high = (float(end) for end in ends)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydln import _validate, propagation
+from pydln import propagation
+from pydln._base import validate
 from pydln.plot import style
 from pydln.propagation.fixed_points import all_fixed_points
 
@@ -65,10 +66,10 @@ def length_map(
     MissingExtra
         matplotlib is not installed.
     """
-    gains = np.atleast_1d(_validate.array(sigma_w, "sigma_w", at_least=0))
-    b = _validate.number(sigma_b, "sigma_b", at_least=0)
-    end = _validate.number(largest, "largest", above=0)
-    count = _validate.integer(steps, "steps", at_least=1)
+    gains = np.atleast_1d(validate.array(sigma_w, "sigma_w", at_least=0))
+    b = validate.number(sigma_b, "sigma_b", at_least=0)
+    end = validate.number(largest, "largest", above=0)
+    count = validate.integer(steps, "steps", at_least=1)
     if gains.ndim != 1 or not gains.size:
         raise ValueError(f"sigma_w: expected a number or a row of them, got shape {gains.shape}")
     q = np.linspace(0.0, end, _POINTS)
@@ -85,7 +86,7 @@ def length_map(
             face = line.get_color() if rests else "white"
             ax.plot(fixed, fixed, "o", color=line.get_color(), markerfacecolor=face, markersize=5, zorder=4)
     if start is not None:
-        x = _validate.number(start, "start", at_least=0)
+        x = validate.number(start, "start", at_least=0)
         corners = [(x, 0.0)]
         for _ in range(count):
             y = float(propagation.length_map(x, activation, gains[-1], b))

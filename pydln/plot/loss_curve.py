@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.plot import style
 from pydln.plot.ensemble import draw
-from pydln.trajectory import Trajectory
+from pydln.trajectory.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +43,8 @@ def loss(run: Trajectory, *, ax: Axes | None = None, quantity: str = "loss", **l
     MissingExtra
         matplotlib is not installed.
     """
-    _validate.instance(run, "run", Trajectory)
-    _validate.choice(quantity, "quantity", ("loss", "test_loss"))
+    validate.instance(run, "run", Trajectory)
+    validate.choice(quantity, "quantity", ("loss", "test_loss"))
     values = getattr(run, quantity)
     line_kw = style.line_options(line_kw)
     ax = style.axes(ax)

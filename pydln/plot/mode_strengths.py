@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.plot import style
 from pydln.plot.ensemble import draw
-from pydln.trajectory import Trajectory
+from pydln.trajectory.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ def strengths(
     MissingExtra
         matplotlib is not installed.
     """
-    _validate.instance(run, "run", Trajectory)
+    validate.instance(run, "run", Trajectory)
     values = run.strengths
     chosen = style.pick_modes(modes, values.shape[2])
     line_kw = style.line_options(line_kw)

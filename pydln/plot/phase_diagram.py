@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.plot import style
 from pydln.propagation import PhaseDiagram
 
@@ -48,8 +48,8 @@ def phase_diagram(phases: PhaseDiagram, *, quantity: str = "chi", ax: Axes | Non
     MissingExtra
         matplotlib is not installed.
     """
-    _validate.instance(phases, "phases", PhaseDiagram)
-    _validate.choice(quantity, "quantity", tuple(_QUANTITIES))
+    validate.instance(phases, "phases", PhaseDiagram)
+    validate.choice(quantity, "quantity", tuple(_QUANTITIES))
     if min(phases.sigma_w.size, phases.sigma_b.size) < 2:
         raise ValueError(f"phases: expected two or more values along each axis, got a grid of {phases.q.shape}")
     ax = style.axes(ax)

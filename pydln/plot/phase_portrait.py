@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.plot import style
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def phase_portrait(
     MissingExtra
         matplotlib is not installed.
     """
-    s = _validate.number(s, "s", above=0)
-    end = _validate.number(reach, "reach", above=0) * np.sqrt(s)
+    s = validate.number(s, "s", above=0)
+    end = validate.number(reach, "reach", above=0) * np.sqrt(s)
     courses = [
-        _course(path, f"paths[{i}]") for i, path in enumerate(_validate.sequence(paths, "paths", "pairs of arrays"))
+        _course(path, f"paths[{i}]") for i, path in enumerate(validate.sequence(paths, "paths", "pairs of arrays"))
     ]
     line_kw = style.line_options(line_kw)
     ax = style.axes(ax)
@@ -109,8 +109,8 @@ def _course(path: tuple[ArrayLike, ArrayLike], name: str) -> tuple[NDArray[Any],
         first, second = path
     except (TypeError, ValueError):
         raise ValueError(f"{name}: expected a pair of arrays, a and b") from None
-    a = _validate.array(first, f"{name}[0]", shape=("times",))
-    b = _validate.array(second, f"{name}[1]", shape=("times",))
+    a = validate.array(first, f"{name}[0]", shape=("times",))
+    b = validate.array(second, f"{name}[1]", shape=("times",))
     if a.size != b.size or not a.size:
         raise ValueError(f"{name}: expected two arrays of one length, got {a.size} and {b.size}")
     return a, b

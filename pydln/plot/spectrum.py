@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.plot import style
 from pydln.spectra import Disk, FussCatalan, JacobianLaw, Law, MarchenkoPastur, Orthogonal
 
@@ -56,19 +56,19 @@ def spectrum(
     -------
     Axes
     """
-    values = _validate.array(log_values, "log_values", finite=False).ravel() / _LN10
+    values = validate.array(log_values, "log_values", finite=False).ravel() / _LN10
     if np.isnan(values).any():
         raise ValueError("log_values: expected numbers or infinities, got NaN")
     shown = values[np.isfinite(values)]
     if shown.size == 0:
         raise ValueError("log_values: expected at least one finite value, got none")
-    squared = _validate.flag(squared, "squared")
-    bins = _validate.integer(bins, "bins", at_least=1, at_most=100_000)
-    ends = np.array([shown.min(), shown.max()]) if span is None else _validate.array(span, "span", shape=("ends",))
+    squared = validate.flag(squared, "squared")
+    bins = validate.integer(bins, "bins", at_least=1, at_most=100_000)
+    ends = np.array([shown.min(), shown.max()]) if span is None else validate.array(span, "span", shape=("ends",))
     if ends.size != 2 or ends[1] < ends[0]:
         raise ValueError(f"span: expected two numbers that ascend, got {span}")
     if law is not None:
-        _validate.instance(law, "law", Law)
+        validate.instance(law, "law", Law)
     axis = style.axes(ax)
     low, high = (float(end) for end in ends)
     if high - low < 1e-6:  # a single point: a bar of finite width
@@ -120,7 +120,7 @@ def eigenvalues(
     -------
     Axes
     """
-    _validate.unmasked(values, "values")
+    validate.unmasked(values, "values")
     try:
         points = np.asarray(values, dtype=complex).ravel()
     except (TypeError, ValueError, RecursionError):
@@ -128,7 +128,7 @@ def eigenvalues(
     if points.size == 0 or not np.isfinite(points).all():
         raise ValueError("values: expected finite complex numbers, at least one")
     if radius is not None:
-        radius = _validate.number(radius, "radius", above=0)
+        radius = validate.number(radius, "radius", above=0)
     axis = style.axes(ax)
     if points.size > _MOST_POINTS:  # a stride would choose among sorted spectra, and show rings and halves
         points = np.random.default_rng(0).choice(points, _MOST_POINTS, replace=False)

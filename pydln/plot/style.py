@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-    from pydln.trajectory import Trajectory
+    from pydln.trajectory.trajectory import Trajectory
 
 __all__ = [
     "OKABE_ITO",
@@ -114,10 +114,10 @@ def pick_modes(modes: int | Sequence[int] | None, total: int) -> list[int]:
         if total <= _MOST_MODES:
             return list(range(total))
         return [round(i * (total - 1) / 7) for i in range(8)]
-    _validate.unmasked(modes, "modes")
-    single = not hasattr(modes, "__iter__") or _validate.is_single(modes)
-    asked = [modes] if single else _validate.sequence(modes, "modes", "integers")
-    chosen = [_validate.integer(m, f"modes[{i}]", at_least=-total, at_most=total - 1) for i, m in enumerate(asked)]
+    validate.unmasked(modes, "modes")
+    single = not hasattr(modes, "__iter__") or validate.is_single(modes)
+    asked = [modes] if single else validate.sequence(modes, "modes", "integers")
+    chosen = [validate.integer(m, f"modes[{i}]", at_least=-total, at_most=total - 1) for i, m in enumerate(asked)]
     if not chosen:
         raise ValueError("modes: expected at least one mode, got none")
     return [m % total for m in chosen]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.plot import style
 from pydln.plot.ensemble import draw
 from pydln.plot.loss_curve import loss
 from pydln.plot.mode_strengths import strengths
-from pydln.trajectory import Trajectory
+from pydln.trajectory.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +54,9 @@ def overlay(
     MissingExtra
         matplotlib is not installed.
     """
-    _validate.choice(quantity, "quantity", ("strengths", "loss", "test_loss"))
-    _validate.instance(simulation, "simulation", Trajectory)
-    _validate.instance(theory, "theory", Trajectory)
+    validate.choice(quantity, "quantity", ("strengths", "loss", "test_loss"))
+    validate.instance(simulation, "simulation", Trajectory)
+    validate.instance(theory, "theory", Trajectory)
     if theory.batch != simulation.batch and 1 not in (theory.batch, simulation.batch):
         raise ValueError(f"theory: expected 1 or {simulation.batch} members, as in the simulation, got {theory.batch}")
     expected = getattr(theory, quantity)

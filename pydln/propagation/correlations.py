@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.activations import Activation
 from pydln.propagation.fixed_points import fixed_point
 from pydln.propagation.lengths import broadcast, chi, length_map
@@ -129,7 +129,7 @@ def _arguments(
     c: ArrayLike, q: ArrayLike, activation: str | Activation, sigma_w: ArrayLike, sigma_b: ArrayLike
 ) -> tuple[Activation, tuple[Floats, Floats, Floats, Floats]]:
     phi = nonlinearity(activation)
-    correlation = _validate.array(c, "c", at_least=-1, at_most=1)
+    correlation = validate.array(c, "c", at_least=-1, at_most=1)
     lengths, w, b = broadcast(q=q, sigma_w=sigma_w, sigma_b=sigma_b)
     try:
         shape = np.broadcast_shapes(correlation.shape, lengths.shape)

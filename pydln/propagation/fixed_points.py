@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.activations import Activation
 from pydln.propagation.lengths import LONGEST, broadcast, mean_of
 from pydln.propagation.nonlinearity import nonlinearity
@@ -66,7 +66,7 @@ def fixed_point(
     array([0.     , 0.11275])
     """
     phi = nonlinearity(activation)
-    _validate.array(start, "start", at_least=1 / LONGEST)
+    validate.array(start, "start", at_least=1 / LONGEST)
     w, b, first = broadcast(sigma_w=sigma_w, sigma_b=sigma_b, start=start)
     shape = w.shape
     w, b, q = w.reshape(-1), b.reshape(-1), first.reshape(-1)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
+from pydln._base import validate
 
 __all__ = ["CAUTION", "REACH", "Mean", "gaussian_mean", "halved", "hermite", "legendre"]
 
@@ -113,11 +113,11 @@ def gaussian_mean(f: Function, variance: ArrayLike, *, kinks: Sequence[float] = 
     >>> float(value[0]), bool(abs(value[1]) < 1e-15)
     (0.0, True)
     """
-    q = _validate.array(variance, "variance", at_least=0)
+    q = validate.array(variance, "variance", at_least=0)
     if not callable(f):
-        raise TypeError(f"f: expected a function of an array, got {_validate.short(f)}")
+        raise TypeError(f"f: expected a function of an array, got {validate.short(f)}")
     where = [
-        _validate.number(kink, f"kinks[{i}]") for i, kink in enumerate(_validate.sequence(kinks, "kinks", "numbers"))
+        validate.number(kink, f"kinks[{i}]") for i, kink in enumerate(validate.sequence(kinks, "kinks", "numbers"))
     ]
     sd = np.sqrt(q.reshape(-1))
     value, error = np.empty_like(sd), np.full_like(sd, np.inf)
@@ -147,7 +147,7 @@ def gaussian_mean(f: Function, variance: ArrayLike, *, kinks: Sequence[float] = 
 def evaluated(f: Function, x: Floats) -> Floats:
     """f(x), which must have the shape of x and be finite."""
     values = f(x)
-    _validate.unmasked(values, "f")
+    validate.unmasked(values, "f")
     values = np.asarray(values, dtype=np.float64)
     if values.shape != x.shape:
         raise ValueError(f"f: expected an array of shape {x.shape} back, got {values.shape}")

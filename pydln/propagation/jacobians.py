@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
-from pydln._patience import product
+from pydln._base import validate
+from pydln._base.patience import product
 from pydln.activations import Activation
 from pydln.propagation.networks import Layers, advance, inputs, layers
 from pydln.propagation.nonlinearity import nonlinearity
@@ -106,14 +106,14 @@ def jacobian_singular_values(
 
 
 def _one_sample(x: ArrayLike) -> Floats:
-    point = _validate.array(x, "x")
+    point = validate.array(x, "x")
     if point.ndim not in (1, 2):
         raise ValueError(f"x: expected (n_0,) or (batch, n_0), got {point.shape}")
     return point
 
 
 def _fits(batch: int, shape: tuple[int, ...]) -> None:
-    _validate.fits_in_memory(
+    validate.fits_in_memory(
         2 * 8 * batch * int(np.prod(shape)),
         f"x: {batch} Jacobians of {shape[0]} x {shape[1]}, and as many at work,",
         "take fewer members at a time",

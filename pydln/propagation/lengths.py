@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.activations import Activation
 from pydln.propagation.gaussian import gaussian_mean
 from pydln.propagation.nonlinearity import nonlinearity
@@ -103,7 +103,7 @@ def broadcast(*, finite: bool = True, **given: ArrayLike) -> tuple[Floats, ...]:
     arrays = []
     for name, value in given.items():
         most = (LONGEST if finite else None) if name in ("q", "start") else _STEEPEST
-        arrays.append(_validate.array(value, name, at_least=0, at_most=most, finite=most is not None))
+        arrays.append(validate.array(value, name, at_least=0, at_most=most, finite=most is not None))
     try:
         shape = np.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
-from pydln._patience import product
+from pydln._base import validate
+from pydln._base.patience import product
 from pydln.activations import Activation
 from pydln.propagation.nonlinearity import nonlinearity
 from pydln.weights import Weights
@@ -96,7 +96,7 @@ def propagate(
     state, factor = inputs(x, gain)
     members, samples = (max(len(state), factor.size), state.shape[1])
     depth = len(weights.layers) if isinstance(weights, Weights) else 1
-    _validate.fits_in_memory(
+    validate.fits_in_memory(
         16 * members * (depth + 1) * samples**2,
         f"x: overlaps of {samples} samples in {depth + 1} layers of {members} networks",
         "take fewer samples",
@@ -112,11 +112,11 @@ def propagate(
 
 def inputs(x: ArrayLike, gain: ArrayLike) -> tuple[Floats, Floats]:
     """x^1 as (batch or 1, samples, n_0), and the gain as (batch or 1, 1, 1)."""
-    state = _validate.array(x, "x")
+    state = validate.array(x, "x")
     if state.ndim not in (1, 2, 3) or state.size == 0:
         raise ValueError(f"x: expected (n_0,), (batch, n_0) or (batch, samples, n_0), got {state.shape}")
     state = state.reshape(-1, 1, state.shape[-1]) if state.ndim < 3 else state
-    return state, _validate.per_member(gain, "gain", at_least=0).reshape(-1, 1, 1)
+    return state, validate.per_member(gain, "gain", at_least=0).reshape(-1, 1, 1)
 
 
 def layers(weights: Layers, biases: Sequence[ArrayLike] | None, width: int) -> Iterator[tuple[Floats, Floats | None]]:
@@ -129,7 +129,7 @@ def layers(weights: Layers, biases: Sequence[ArrayLike] | None, width: int) -> I
         raise ValueError(f"biases: expected {weights.depth}, one per layer, got {len(shifts)}")
     count = 0
     for place, raw in enumerate(given):
-        layer = _validate.array(
+        layer = validate.array(
             raw, f"weights[{place}]", shape=("batch", "n_out", width), why=f" to follow {width} units"
         )
         bias = None
@@ -164,7 +164,7 @@ def advance(layer: Floats, activity: Floats, gain: Floats, bias: Floats | None) 
 def _biases(biases: Sequence[ArrayLike]) -> list[Floats]:
     if not isinstance(biases, Sequence) or isinstance(biases, str):
         raise TypeError(f"biases: expected a sequence with one array per layer, got {type(biases).__name__}")
-    shifts = [_validate.array(one, f"biases[{place}]") for place, one in enumerate(biases)]
+    shifts = [validate.array(one, f"biases[{place}]") for place, one in enumerate(biases)]
     for place, one in enumerate(shifts):
         if one.ndim not in (1, 2) or one.size == 0:
             raise ValueError(f"biases[{place}]: expected (n,) or (batch, n), got {one.shape}")

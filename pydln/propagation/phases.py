@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.activations import Activation
 from pydln.propagation.correlations import resting_correlation
 from pydln.propagation.depth_scales import scales_at
@@ -75,10 +75,10 @@ def phase_diagram(
         Axes that are not increasing rows of numbers, no such nonlinearity, a grid that does not fit in memory.
     """
     phi = nonlinearity(activation)
-    first = _validate.number(start, "start", above=0)
+    first = validate.number(start, "start", above=0)
     across, up = _axis(sigma_w, "sigma_w"), _axis(sigma_b, "sigma_b")
     shape, size = (up.size, across.size), up.size * across.size
-    _validate.fits_in_memory(
+    validate.fits_in_memory(
         5 * 8 * size,
         f"sigma_w: a phase diagram of {across.size} by {up.size} points",
         "take fewer values along an axis",
@@ -100,7 +100,7 @@ def phase_diagram(
 
 
 def _axis(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    axis = _validate.array(values, name, shape=(None,), at_least=0).copy()
+    axis = validate.array(values, name, shape=(None,), at_least=0).copy()
     if axis.size == 0 or (np.diff(axis) <= 0).any():
         raise ValueError(f"{name}: expected increasing numbers, got {axis.size} that are not")
     return axis

@@ -8,7 +8,7 @@
 `find` says for every member which of them hold, measured, and which are worth their work.
 """
 
-from pydln.reduce.find import REDUCTIONS, Condition, Finding, Findings, asked, find
-from pydln.reduce.problem import Ensemble
+from pydln.reduce.ensemble import Ensemble
+from pydln.reduce.find import REDUCTIONS, Condition, Finding, Findings, asked, find, ruled_out
 
-__all__ = ["REDUCTIONS", "Condition", "Ensemble", "Finding", "Findings", "asked", "find"]
+__all__ = ["REDUCTIONS", "Condition", "Ensemble", "Finding", "Findings", "asked", "find", "ruled_out"]

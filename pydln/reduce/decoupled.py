@@ -15,28 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from pydln._base.arrays import Floats, Integers, blocks, dots, lengths, sizes, take, transposed
 from pydln.reduce.decay import Decay
+from pydln.reduce.ensemble import RUN_WHOLE, Ensemble, Kernel, Problem, cast, diagonal_input, upward
 from pydln.reduce.growth import alone
 from pydln.reduce.orthogonal import orthonormal
-from pydln.reduce.problem import (
-    Ensemble,
-    Floats,
-    Integers,
-    Kernel,
-    Problem,
-    blocks,
-    cast,
-    diagonal_input,
-    dots,
-    lengths,
-    sizes,
-    take,
-    transposed,
-    upward,
-)
 from pydln.reduce.projected import in_blocks
 from pydln.reduce.width import tolerance_of
-from pydln.trajectory import Status
+from pydln.trajectory.status import Status
 
 __all__ = ["Decoupled", "Frames", "Growing", "aligned_frames", "carried", "crossed", "growing"]
 
@@ -343,7 +329,7 @@ class Decoupled:
         diverged = np.isin(status, (Status.DIVERGED, Status.STEP_LIMIT, Status.STIFF)).any(axis=1)
         broken = (status == Status.INTERRUPTED).any(axis=1)
         own_status[broken] = Status.INTERRUPTED
-        own_status[diverged] = -1
+        own_status[diverged] = RUN_WHOLE
         start = self._start(part)
         if broken.any():
             # The modes of a member were broken off at different steps: all have made the records up to the first of

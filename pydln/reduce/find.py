@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -10,16 +10,18 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pydln import _validate
-from pydln._backend import core
+from pydln._base import validate
+from pydln._base.arrays import Floats, Integers, blocks, take
+from pydln._base.backend import core
+from pydln.quantities import Quantity
 from pydln.reduce.decoupled import Decoupled, aligned_frames
+from pydln.reduce.ensemble import Ensemble, Group, Whole
 from pydln.reduce.growth import LEAST, LONG, chained, left_behind
 from pydln.reduce.inputs import Inputs, Needs, diagonal
-from pydln.reduce.problem import Ensemble, Floats, Group, Integers, Whole, blocks, take
 from pydln.reduce.projected import Projected
 from pydln.reduce.width import Family, invariant_family, tolerance_of
 
-__all__ = ["REDUCTIONS", "Condition", "Finding", "Findings", "asked", "find"]
+__all__ = ["REDUCTIONS", "Condition", "Finding", "Findings", "asked", "find", "ruled_out"]
 
 REDUCTIONS = ("inputs", "width", "decoupled")
 """Every name that ``reduce=`` knows besides ``auto`` and ``none``."""
@@ -153,8 +155,8 @@ def asked(reduce: object, *, also: tuple[str, ...] = ()) -> str | tuple[str, ...
     if isinstance(reduce, str) and reduce in ("auto", "none"):
         return reduce
     if isinstance(reduce, str):
-        _validate.choice(reduce, "reduce", ("auto", "none", *REDUCTIONS, *also))
-    names = _validate.names(reduce, "reduce", (*REDUCTIONS, *also))
+        validate.choice(reduce, "reduce", ("auto", "none", *REDUCTIONS, *also))
+    names = validate.names(reduce, "reduce", (*REDUCTIONS, *also))
     if "decoupled" in names and len(names) > 1:
         raise ValueError(
             "reduce: expected 'decoupled' alone, its networks have one unit everywhere, got others with it"
@@ -163,6 +165,25 @@ def asked(reduce: object, *, also: tuple[str, ...] = ()) -> str | tuple[str, ...
         if name in names and len(names) > 1:
             raise ValueError(f"reduce: expected {name!r} alone, it leaves no layers to reduce, got others with it")
     return names or "none"
+
+
+def ruled_out(
+    wanted: str | tuple[str, ...], quantities: Iterable[Quantity], *, noise: bool = False
+) -> tuple[str | tuple[str, ...], str]:
+    """The reductions to look for, and why none is where the run rules them out.
+
+    Raises
+    ------
+    ValueError
+        Reductions asked for by name in a run that rules them out.
+    """
+    reasons = [("noise", "not with noise, which is drawn for the whole networks")] * noise
+    reasons += [(q.name, f"not with {q.name}, which sees the whole layers") for q in quantities if q.unreduced]
+    for what, because in reasons:
+        if isinstance(wanted, tuple):
+            raise ValueError(f"reduce: expected auto or none with {what}, got {', '.join(wanted)}")
+        return "none", because if wanted == "auto" else "not asked for"
+    return wanted, "not asked for"
 
 
 def find(
@@ -203,17 +224,17 @@ def find(
     ValueError
         A reduction that was asked for by name does not hold for a member.
     """
-    _validate.instance(ensemble, "ensemble", Ensemble)
+    validate.instance(ensemble, "ensemble", Ensemble)
     if needs is not None:
-        _validate.instance(needs, "needs", Needs)
-    steps = _validate.integer(steps, "steps", at_least=0, at_most=2**62)
-    stops, steady = _validate.flag(stops, "stops"), _validate.flag(steady, "steady")
+        validate.instance(needs, "needs", Needs)
+    steps = validate.integer(steps, "steps", at_least=0, at_most=2**62)
+    stops, steady = validate.flag(stops, "stops"), validate.flag(steady, "steady")
     needs = (
         Needs(product=True, strengths=True, test=ensemble.task.test is not None, drift=True) if needs is None else needs
     )
     if not isinstance(because, str):
-        raise TypeError(f"because: expected text, got {_validate.short(because)}")
-    lasting = np.broadcast_to(_validate.per_member(duration, "duration", at_least=0), (ensemble.batch,))
+        raise TypeError(f"because: expected text, got {validate.short(because)}")
+    lasting = np.broadcast_to(validate.per_member(duration, "duration", at_least=0), (ensemble.batch,))
     return _Search(ensemble, asked(reduce), steps, lasting, needs, stops, steady, because).run()
 
 

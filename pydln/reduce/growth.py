@@ -19,8 +19,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from pydln._patience import patiently
-from pydln.reduce.problem import Floats, lengths, sizes, transposed
+from pydln._base.arrays import Floats, lengths, sizes, transposed
+from pydln._base.patience import patiently
 
 __all__ = ["LEAST", "LONG", "alone", "chained", "left_behind", "overtaken"]
 

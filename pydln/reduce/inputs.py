@@ -11,20 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pydln._patience import patiently
-from pydln.reduce.problem import (
-    Ensemble,
-    Floats,
-    Integers,
-    cast,
-    diagonal_input,
-    lengths,
-    principal_inputs,
-    sizes,
-    take,
-    transposed,
-    upward,
-)
+from pydln._base.arrays import Floats, Integers, lengths, sizes, take, transposed
+from pydln._base.patience import patiently
+from pydln.reduce.ensemble import Ensemble, cast, diagonal_input, principal_inputs, upward
 
 __all__ = ["Inputs", "Needs", "diagonal", "reduced_moments", "reduced_squares"]
 

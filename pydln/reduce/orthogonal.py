@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pydln.reduce.problem import Floats, transposed
+from pydln._base.arrays import Floats, transposed
 
 __all__ = ["column_lengths", "orthonormal"]
 

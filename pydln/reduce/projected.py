@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from pydln._base.arrays import Floats, Integers, blocks, sizes, take, transposed
 from pydln.reduce.decay import Decay
+from pydln.reduce.ensemble import NDIM, Ensemble, Kernel, Problem
 from pydln.reduce.inputs import Inputs, reduced_moments, reduced_squares
-from pydln.reduce.problem import NDIM, Ensemble, Floats, Integers, Kernel, Problem, blocks, sizes, take, transposed
 
 __all__ = ["Projected", "in_blocks"]
 

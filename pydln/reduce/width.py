@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pydln._patience import patiently
-from pydln.reduce.problem import Ensemble, Floats, Integers, lengths, take, transposed
+from pydln._base.arrays import Floats, Integers, lengths, take, transposed
+from pydln._base.patience import patiently
+from pydln.reduce.ensemble import Ensemble
 
 __all__ = ["Family", "invariant_family", "tolerance_of"]
 

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate, exact, plot
-from pydln.flow import gradient_descent
-from pydln.integrate import gradient_flow
+from pydln import exact, plot
+from pydln._base import validate
 from pydln.plot import style
 from pydln.reproduce.checks import Check
 from pydln.reproduce.report import Progress, Report, blank, directory, write
-from pydln.task import Task
-from pydln.trajectory import Trajectory
+from pydln.simulate.descent import gradient_descent
+from pydln.simulate.flow import gradient_flow
+from pydln.task.task import Task
+from pydln.trajectory.trajectory import Trajectory
 from pydln.weights import Weights
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def run(
     n_threads: int | None = None,
 ) -> Report:
     """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters. Nothing is random."""
-    _validate.integer(seed, "seed", at_least=0)
+    validate.integer(seed, "seed", at_least=0)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(8.2, 5.0)

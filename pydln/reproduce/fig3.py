@@ -36,16 +36,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate, exact, init, plot
+from pydln import exact, init, plot
+from pydln._base import validate
 from pydln.analysis import half_times
-from pydln.flow import gradient_descent
-from pydln.nonlinear import train_nonlinear
 from pydln.plot import style
 from pydln.reproduce.checks import Check
 from pydln.reproduce.mode_descent import mode_descent
 from pydln.reproduce.report import Progress, Report, blank, directory, write
-from pydln.task import Task
-from pydln.trajectory import Trajectory
+from pydln.simulate.descent import gradient_descent
+from pydln.simulate.nonlinear import train_nonlinear
+from pydln.task.task import Task
+from pydln.trajectory.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,8 +82,8 @@ def run(
     starts : int, optional
         Random starts on the right: 100 if `full`, as in the paper, else 8.
     """
-    seed = _validate.integer(seed, "seed", at_least=0)
-    count = _validate.integer((100 if full else 8) if starts is None else starts, "starts", at_least=2)
+    seed = validate.integer(seed, "seed", at_least=0)
+    count = validate.integer((100 if full else 8) if starts is None else starts, "starts", at_least=2)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(10.0, 4.2)

@@ -37,15 +37,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate, exact, init, plot
+from pydln import exact, init, plot
+from pydln._base import validate
 from pydln.errors import NotApplicable
-from pydln.flow import Stop, gradient_descent
 from pydln.plot import style
 from pydln.reproduce.checks import Check
 from pydln.reproduce.mode_descent import mode_descent
 from pydln.reproduce.report import Progress, Report, blank, directory, write
-from pydln.task import Task
-from pydln.trajectory import Status, Trajectory
+from pydln.simulate.descent import gradient_descent
+from pydln.simulate.stop import Stop
+from pydln.task.task import Task
+from pydln.trajectory.status import Status
+from pydln.trajectory.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,10 +125,10 @@ def run(
     rates : int, optional
         Number of learning rates on the first grid: 20 if `full`, as in the paper, else 12.
     """
-    seed = _validate.integer(seed, "seed", at_least=0)
-    kind = _validate.choice(inputs, "inputs", tuple(REMAINING))
+    seed = validate.integer(seed, "seed", at_least=0)
+    kind = validate.choice(inputs, "inputs", tuple(REMAINING))
     sizes = _layers(LAYERS[bool(full)] if layers is None else layers)
-    count = _validate.integer(RATES[bool(full)] if rates is None else rates, "rates", at_least=4)
+    count = validate.integer(RATES[bool(full)] if rates is None else rates, "rates", at_least=4)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(10.0, 7.6)
@@ -187,7 +190,7 @@ def run(
 
 
 def _layers(given: Sequence[int]) -> tuple[int, ...]:
-    sizes = tuple(_validate.integer(n, f"layers[{i}]", at_least=3) for i, n in enumerate(given))
+    sizes = tuple(validate.integer(n, f"layers[{i}]", at_least=3) for i, n in enumerate(given))
     if len(sizes) < 2 or any(b <= a for a, b in itertools.pairwise(sizes)):
         raise ValueError(f"layers: expected two or more increasing numbers, got {list(sizes)}")
     return sizes
@@ -265,7 +268,7 @@ class _Problem:
                 n_threads=self.n_threads,
             )
             reached = run.status == Status.REACHED_LOSS
-            iterations[group[reached]] = run.stopped_at[reached]
+            iterations[group[reached]] = np.asarray(run.stopped_step)[reached]
             diverged += int((run.status == Status.DIVERGED).sum())
         return iterations, diverged
 

@@ -32,15 +32,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate, init, plot
-from pydln.consistency import Consistency, consistency
-from pydln.flow import Stop, gradient_descent
+from pydln import init, plot
+from pydln._base import validate
+from pydln.analysis.consistency import Consistency, consistency
 from pydln.plot import style
-from pydln.pretraining import Pretrained, fine_tune, pretrain
 from pydln.reproduce.checks import Check
 from pydln.reproduce.report import Progress, Report, blank, directory, write
-from pydln.task import Task
-from pydln.trajectory import Status, Trajectory
+from pydln.simulate.descent import gradient_descent
+from pydln.simulate.pretraining import Pretrained, fine_tune, pretrain
+from pydln.simulate.stop import Stop
+from pydln.task.task import Task
+from pydln.trajectory.status import Status
+from pydln.trajectory.trajectory import Trajectory
 from pydln.weights import Weights
 
 if TYPE_CHECKING:
@@ -89,14 +92,14 @@ def run(
     hidden : int
         Hidden width, at least 10; 200 as in the paper.
     """
-    seed = _validate.integer(seed, "seed", at_least=0)
+    seed = validate.integer(seed, "seed", at_least=0)
     if not isinstance(center, bool):
         raise TypeError(f"center: expected True or False, got {center!r}")
     given = DEPTHS[bool(full)] if depths is None else depths
-    sizes = tuple(_validate.integer(n, f"depths[{i}]", at_least=2) for i, n in enumerate(given))
+    sizes = tuple(validate.integer(n, f"depths[{i}]", at_least=2) for i, n in enumerate(given))
     if len(sizes) < 2 or any(b <= a for a, b in itertools.pairwise(sizes)):
         raise ValueError(f"depths: expected two or more increasing numbers, got {list(sizes)}")
-    width = _validate.integer(hidden, "hidden", at_least=10)
+    width = validate.integer(hidden, "hidden", at_least=10)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(12.0, 3.9)
@@ -251,7 +254,7 @@ class _Problem:
             throw=False,
             n_threads=self.n_threads,
         )
-        return np.where(run.status == Status.REACHED_LOSS, run.stopped_at, np.nan)
+        return np.where(run.status == Status.REACHED_LOSS, np.asarray(run.stopped_step), np.nan)
 
     def fastest(self, weights: Weights) -> tuple[float, float]:
         """The least steps to the criterion over rates of 1/d times 0.9 … 60, and that rate, in units of 1/d."""

@@ -37,14 +37,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate, init, plot
-from pydln.flow import Stop, gradient_descent
+from pydln import init, plot
+from pydln._base import validate
 from pydln.plot import style
-from pydln.pretraining import pretrain
 from pydln.reproduce.checks import Check
 from pydln.reproduce.report import Progress, Report, blank, directory, write
-from pydln.task import Task
-from pydln.trajectory import Status
+from pydln.simulate.descent import gradient_descent
+from pydln.simulate.pretraining import pretrain
+from pydln.simulate.stop import Stop
+from pydln.task.task import Task
+from pydln.trajectory.status import Status
 from pydln.weights import Weights
 
 if TYPE_CHECKING:
@@ -119,13 +121,13 @@ def run(
     hidden : int, optional
         Hidden width, at least 10: 1000 if `full`, as in the paper, else 100.
     """
-    seed = _validate.integer(seed, "seed", at_least=0)
+    seed = validate.integer(seed, "seed", at_least=0)
     given = LAYERS[bool(full)] if layers is None else layers
-    sizes = tuple(_validate.integer(n, f"layers[{i}]", at_least=3) for i, n in enumerate(given))
+    sizes = tuple(validate.integer(n, f"layers[{i}]", at_least=3) for i, n in enumerate(given))
     if len(sizes) < 2 or any(b <= a for a, b in itertools.pairwise(sizes)):
         raise ValueError(f"layers: expected two or more increasing numbers, got {list(sizes)}")
-    count = _validate.integer(RATES[bool(full)] if rates is None else rates, "rates", at_least=4)
-    width = _validate.integer(HIDDEN[bool(full)] if hidden is None else hidden, "hidden", at_least=10)
+    count = validate.integer(RATES[bool(full)] if rates is None else rates, "rates", at_least=4)
+    width = validate.integer(HIDDEN[bool(full)] if hidden is None else hidden, "hidden", at_least=10)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(12.0, 3.9)
@@ -258,7 +260,7 @@ class _Problem:
                 throw=False,
                 n_threads=self.n_threads,
             )
-            for i, (status, last) in enumerate(zip(run.status, run.stopped_at, strict=True)):
+            for i, (status, last) in enumerate(zip(run.status, np.asarray(run.stopped_step), strict=True)):
                 most = int(min(fastest, MOST))
                 if status == Status.REACHED_LOSS and last <= most:
                     iterations[begin + i] = fastest = float(last)

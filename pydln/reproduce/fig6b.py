@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate, plot
+from pydln import plot
+from pydln._base import validate
 from pydln.plot import style
 from pydln.reproduce.checks import Check
 from pydln.reproduce.gaussian_products import FACTORS, factors, products, sizes, spread
@@ -67,7 +68,7 @@ def run(
     realisations : int, optional
         Products of each depth: 500 if `full`, as in the paper, else 60.
     """
-    seed = _validate.integer(seed, "seed", at_least=0)
+    seed = validate.integer(seed, "seed", at_least=0)
     n, count = sizes(bool(full), size, realisations)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)

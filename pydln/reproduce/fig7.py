@@ -33,7 +33,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate, plot
+from pydln import plot
+from pydln._base import validate
 from pydln.propagation import jacobian_singular_values, length_map
 from pydln.propagation.gaussian import hermite
 from pydln.reproduce.checks import Check
@@ -76,8 +77,8 @@ def run(
     width : int, optional
         Units per layer: 1000 if `full`, as in the paper, else 200.
     """
-    seed = _validate.integer(seed, "seed", at_least=0)
-    units = _validate.integer(WIDTH[bool(full)] if width is None else width, "width", at_least=20)
+    seed = validate.integer(seed, "seed", at_least=0)
+    units = validate.integer(WIDTH[bool(full)] if width is None else width, "width", at_least=20)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(9.0, 8.4)

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate, plot
+from pydln import plot
+from pydln._base import validate
 from pydln.plot import style
 from pydln.propagation import fixed_point, gaussian_mean, length_map, length_slope, propagate
 from pydln.reproduce.checks import Check
@@ -67,8 +68,8 @@ def run(
     width : int, optional
         Units per layer: 1000 if `full`, as in the paper, else 200.
     """
-    seed = _validate.integer(seed, "seed", at_least=0)
-    units = _validate.integer(WIDTH[bool(full)] if width is None else width, "width", at_least=20)
+    seed = validate.integer(seed, "seed", at_least=0)
+    units = validate.integer(WIDTH[bool(full)] if width is None else width, "width", at_least=20)
     folder = directory(out_dir)
     tell = progress or (lambda done, total, what: None)
     figure = blank(10.0, 4.2)

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _backend, _validate
+from pydln._base import backend, validate
 from pydln.reproduce.report import Progress, blas_threads
 from pydln.spectra import ProductSpectrum, random_product_spectrum
 
@@ -29,9 +29,9 @@ _last: dict[tuple[int, int, int], Products] = {}
 
 def sizes(full: bool, size: int | None, realisations: int | None) -> tuple[int, int]:
     """N and the number of realisations, checked: the paper's if `full`, where they are not given."""
-    n = _validate.integer(SIZE[full] if size is None else size, "size", at_least=10)
+    n = validate.integer(SIZE[full] if size is None else size, "size", at_least=10)
     count = REALISATIONS[full] if realisations is None else realisations
-    return n, _validate.integer(count, "realisations", at_least=10)
+    return n, validate.integer(count, "realisations", at_least=10)
 
 
 def products(n: int, count: int, tell: Progress, total: int, *, seed: int, n_threads: int | None) -> Products:
@@ -45,7 +45,7 @@ def products(n: int, count: int, tell: Progress, total: int, *, seed: int, n_thr
     if key in _last:
         return _last[key]
     done, found = 0, {}
-    with blas_threads(1), _workers(_backend.threads(n_threads)) as pool:
+    with blas_threads(1), _workers(backend.threads(n_threads)) as pool:
         for depth in FACTORS:
             draw = partial(random_product_spectrum, "gaussian", n, depth, seed=seed, eigenvalues=True, n_threads=1)
             parts = []

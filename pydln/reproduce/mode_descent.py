@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln.trajectory import Status, Trajectory
+from pydln.trajectory.status import Status
+from pydln.trajectory.trajectory import Trajectory
 
 __all__ = ["mode_descent"]
 
@@ -42,7 +43,8 @@ def mode_descent(u0: float, s: NDArray[np.float64], *, depth: int, lr: float, st
         steps=count,
         records={"strengths": strengths[None], "loss": 0.5 * ((s - strengths) ** 2).sum(axis=1)[None]},
         status=[Status.COMPLETED],
-        stopped_at=[steps],
+        stopped_step=[steps],
+        stopped_time=[lr * steps],
         settings={"depth": depth, "lr": lr},
         source="gradient_descent",
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from pydln import _files
+from pydln._base import atomic
 from pydln.reproduce.checks import Check, cells
 from pydln.reproduce.record import Record
 
@@ -31,7 +31,7 @@ footer { margin: 3rem 0; color: var(--dim); font-size: .85rem; }
 def write_page(out_dir: str | os.PathLike[str], names: Iterable[str]) -> Path:
     """Write ``index.html`` into `out_dir`, about those of the figures `names` that are finished there."""
     folder = Path(out_dir)
-    with _files.locked(folder / ".index.lock"):  # of two figures finished at once, the later page has both
+    with atomic.locked(folder / ".index.lock"):  # of two figures finished at once, the later page has both
         return _write(folder, names)
 
 
@@ -51,7 +51,7 @@ def _write(folder: Path, names: Iterable[str]) -> Path:
         "</body></html>",
     ]
     path = folder / "index.html"
-    with _files.replacing(path) as file:
+    with atomic.replacing(path) as file:
         file.write(("\n".join(parts) + "\n").encode())
     return path
 

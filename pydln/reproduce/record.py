@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pydln import _files
+from pydln._base import atomic
 from pydln.reproduce.checks import Check
 from pydln.reproduce.report import Report
 
@@ -94,7 +94,7 @@ class Record:
             "files": [file.name for file in report.files],
             "about": self.about,
         }
-        with _files.replacing(_path(out_dir, report.name)) as file:
+        with atomic.replacing(_path(out_dir, report.name)) as file:
             file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
     @classmethod

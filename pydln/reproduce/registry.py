@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydln import _backend, _files, _validate
+from pydln._base import atomic, backend, validate
 from pydln.reproduce.page import write_page
 from pydln.reproduce.record import Record, Request
 from pydln.reproduce.report import Progress, Report, blas_threads
@@ -81,23 +81,23 @@ def reproduce(
         matplotlib is not installed.
     """
     run = _module(name).run
-    _backend.threads(n_threads)
-    full, keep = _validate.flag(full, "full"), _validate.flag(keep, "keep")
+    backend.threads(n_threads)
+    full, keep = validate.flag(full, "full"), validate.flag(keep, "keep")
     known = takes(name)
     for option in options:
         if option not in known:
             raise TypeError(f"{option}: {name} does not take it; its own options are {', '.join(known) or 'none'}")
-    request = Request(name, full, _validate.integer(seed, "seed", at_least=0), options, _backend.version())
+    request = Request(name, full, validate.integer(seed, "seed", at_least=0), options, backend.version())
     folder = Path(out_dir)
-    if not _files.may_be_folder(folder):
+    if not atomic.may_be_folder(folder):
         raise ValueError(f"out_dir: expected a directory, got the file {folder}")
 
     def waiting() -> None:
         if progress:
             progress(0, 1, f"waiting for another run that makes {name} in {folder}")
 
-    with _files.locked(folder / f".{name}.lock", waiting):
-        _files.remove_orphans(folder)
+    with atomic.locked(folder / f".{name}.lock", waiting):
+        atomic.remove_orphans(folder)
         found = Record.load(folder, name) if keep else None
         if found is not None and found.request == request:
             report = found.report
@@ -113,4 +113,4 @@ def reproduce(
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"pydln.reproduce.{_validate.choice(name, 'name', FIGURES)}")
+    return importlib.import_module(f"pydln.reproduce.{validate.choice(name, 'name', FIGURES)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pydln import _files
+from pydln._base import atomic
 from pydln.errors import MissingExtra
 from pydln.reproduce.checks import Check, table
 
@@ -127,12 +127,12 @@ def write(
     made = "\n".join(f"- {key}: {value}" for key, value in settings.items())
     (out_dir / f"{name}.json").unlink(missing_ok=True)  # the record of an earlier figure, which vouches for its files
     with matplotlib.rc_context({"svg.hashsalt": "pydln"}):
-        with _files.replacing(png) as file:
+        with atomic.replacing(png) as file:
             figure.savefig(file, format="png", dpi=200)
-        with _files.replacing(svg) as file:
+        with atomic.replacing(svg) as file:
             figure.savefig(file, format="svg", metadata={"Date": None})
-    with _files.replacing(npz) as file:
+    with atomic.replacing(npz) as file:
         np.savez_compressed(file, **{key: np.asarray(value) for key, value in numbers.items()})  # type: ignore[arg-type]
-    with _files.replacing(markdown) as file:
+    with atomic.replacing(markdown) as file:
         file.write(f"# {title}\n\n{made}\n\n{report.table()}".encode())
     return report

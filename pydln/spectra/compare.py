@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.spectra.law import Law
 
 __all__ = ["Comparison", "compare"]
@@ -58,9 +58,9 @@ def compare(empirical: ArrayLike, law: Law, *, log: bool = False, rounding: floa
     ValueError, TypeError
         No values, NaN, something that is no law; not `log`, and a law with an atom beyond the range of float64.
     """
-    _validate.instance(law, "law", Law)
-    values = np.sort(_validate.array(empirical, "empirical", finite=False), axis=None)
-    rounding, log = _validate.number(rounding, "rounding", at_least=0), _validate.flag(log, "log")
+    validate.instance(law, "law", Law)
+    values = np.sort(validate.array(empirical, "empirical", finite=False), axis=None)
+    rounding, log = validate.number(rounding, "rounding", at_least=0), validate.flag(log, "log")
     if values.size == 0:
         raise ValueError("empirical: expected at least one value, got none")
     if np.isnan(values).any() or (values == np.inf).any() or (not log and (values == -np.inf).any()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.spectra.law import Floats, Law
 
 __all__ = ["Disk"]
@@ -25,8 +25,8 @@ class Disk(Law):
     """
 
     def __init__(self, depth: int, *, scale: float = 1.0) -> None:
-        self.depth = _validate.integer(depth, "depth", at_least=1)
-        self.scale = _validate.number(scale, "scale", above=0)
+        self.depth = validate.integer(depth, "depth", at_least=1)
+        self.scale = validate.number(scale, "scale", above=0)
         self._radius = self.depth * float(np.log(self.scale))
         with np.errstate(over="ignore"):
             self.support = (0.0, float(np.exp(self._radius)))

@@ -19,7 +19,7 @@ from math import fsum
 
 import numpy as np
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.spectra.law import Floats, Law
 
 __all__ = ["FussCatalan"]
@@ -46,9 +46,9 @@ class FussCatalan(Law):
     """
 
     def __init__(self, depth: float, *, scale: float = 1.0) -> None:
-        number = _validate.number(depth, "depth", above=0)
+        number = validate.number(depth, "depth", above=0)
         self.depth = int(number) if number.is_integer() else number
-        self.scale = _validate.number(scale, "scale", above=0)
+        self.scale = validate.number(scale, "scale", above=0)
         self._shift = 2 * self.depth * float(np.log(self.scale))
         self._edge = (self.depth + 1) * float(np.log(self.depth + 1)) - self.depth * float(np.log(self.depth))
         self._at_zero = np.inf  # x^(-M/(M+1))

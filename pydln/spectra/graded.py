@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _backend, _validate
+from pydln._base import backend, validate
 
 __all__ = ["Graded"]
 
@@ -97,7 +97,7 @@ class Graded:
         rows, exponents = np.ascontiguousarray(self.rows), np.ascontiguousarray(self.exponents)
         values, powers = np.empty(exponents.shape), np.empty_like(exponents)
         status = np.zeros(len(rows), np.int64)
-        if _backend.core.graded_values(
+        if backend.core.graded_values(
             matrices=rows,
             exponents=exponents,
             most_sweeps=_MOST_SWEEPS,
@@ -105,8 +105,8 @@ class Graded:
             exponents_out=powers,
             status=status,
             threads=threads,
-            memory=_validate.free_memory,
-            isa=_backend.isa(),
+            memory=validate.free_memory,
+            isa=backend.isa(),
         ):
             raise KeyboardInterrupt
         if status.any():

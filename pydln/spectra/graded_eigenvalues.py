@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln._patience import patiently
+from pydln._base.patience import patiently
 from pydln.errors import NotApplicable
 from pydln.spectra.graded import Graded
 

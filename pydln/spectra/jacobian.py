@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.spectra.law import Floats, Law
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ class JacobianLaw(Law):
     ) -> None:
         from pydln.activations import ACTIVATIONS
 
-        self.activation = _validate.choice(activation, "activation", ACTIVATIONS)
-        self.depth = _validate.integer(depth, "depth", at_least=1, at_most=2**31 - 1)
-        self.sigma_w = _validate.number(sigma_w, "sigma_w", at_least=_LEAST, at_most=1 / _LEAST)
-        self.weights = _validate.choice(weights, "weights", ("gaussian", "orthogonal"))
-        self.q = None if q is None else _validate.number(q, "q", at_least=0)
+        self.activation = validate.choice(activation, "activation", ACTIVATIONS)
+        self.depth = validate.integer(depth, "depth", at_least=1, at_most=2**31 - 1)
+        self.sigma_w = validate.number(sigma_w, "sigma_w", at_least=_LEAST, at_most=1 / _LEAST)
+        self.weights = validate.choice(weights, "weights", ("gaussian", "orthogonal"))
+        self.q = None if q is None else validate.number(q, "q", at_least=0)
         smooth = self.activation not in _PIECEWISE
         if smooth and self.q is None:
             raise ValueError(f"q: expected the variance of the preactivations, which {activation} needs, got None")

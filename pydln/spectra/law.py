@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _validate
+from pydln._base import validate
 
 __all__ = ["Law"]
 
@@ -47,7 +47,7 @@ class Law(ABC):
 
         At the ends of the support it is the limit from inside: infinite at a pole (x = 0 for most laws of products).
         """
-        given = _validate.array(x, "x")
+        given = validate.array(x, "x")
         low, high = self.support
         with np.errstate(divide="ignore", over="ignore"):
             inside = (given > 0) & (given >= low) & (given <= high)
@@ -58,28 +58,28 @@ class Law(ABC):
 
     def density_log(self, u: ArrayLike) -> Floats:
         """Probability density in u = ln x, without the atoms: shape of `u`; infinite at poles like that in x."""
-        given = _validate.array(u, "u")
+        given = validate.array(u, "u")
         inside = self._inside_log(given)
         values: Floats = np.where(inside, self._density_log(np.where(inside, given, self._middle_log())), 0.0)
         return np.where(np.isin(given, self._edge_poles), np.inf, values)
 
     def cdf(self, x: ArrayLike) -> Floats:
         """Probability of at most x, atoms included: shape of `x`."""
-        given = _validate.array(x, "x")
+        given = validate.array(x, "x")
         with np.errstate(divide="ignore"):
             u = np.log(np.maximum(given, 0.0))
         return np.where(given < 0, 0.0, self._cdf_log(u) + _up_to(given, self.atoms))
 
     def cdf_log(self, u: ArrayLike) -> Floats:
         """Probability of ln x being at most u, atoms included: shape of `u`; minus infinity is allowed."""
-        given = _validate.array(u, "u", finite=False)
+        given = validate.array(u, "u", finite=False)
         if np.isnan(given).any() or (given == np.inf).any():
             raise ValueError("u: expected numbers or minus infinity, got NaN or infinity")
         return self._cdf_log(given) + _up_to(given, self.log_atoms)
 
     def moment(self, k: int) -> float:
         """The mean of x^k, atoms included; infinite where float64 cannot hold it."""
-        k = _validate.integer(k, "k", at_least=0, at_most=1_000_000)  # some laws add as many terms
+        k = validate.integer(k, "k", at_least=0, at_most=1_000_000)  # some laws add as many terms
         try:
             with np.errstate(over="ignore"):
                 return self._moment(k)

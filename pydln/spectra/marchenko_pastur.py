@@ -17,7 +17,7 @@ from math import comb
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.spectra.law import Floats, Law
 
 __all__ = ["MarchenkoPastur"]
@@ -38,8 +38,8 @@ class MarchenkoPastur(Law):
     """
 
     def __init__(self, ratio: float, *, variance: float = 1.0) -> None:
-        self.ratio = _validate.number(ratio, "ratio", above=0)
-        self.variance = _validate.number(variance, "variance", above=0)
+        self.ratio = validate.number(ratio, "ratio", above=0)
+        self.variance = validate.number(variance, "variance", above=0)
         root = float(np.sqrt(self.ratio))
         self.support = (self.variance * (1 - root) ** 2, self.variance * (1 + root) ** 2)
         if not 0 < self.support[1] < np.inf:
@@ -61,7 +61,7 @@ class MarchenkoPastur(Law):
 
         ŝ = √((v + s̄²)(v A + s̄²)) / s̄ above the threshold, the edge of the bulk √v (1 + √A) below.
         """
-        s = _validate.array(teacher, "teacher", at_least=0)
+        s = validate.array(teacher, "teacher", at_least=0)
         v, A = self.variance, self.ratio
         above = s > self.threshold
         safe = np.where(above, s, 1.0)
@@ -73,7 +73,7 @@ class MarchenkoPastur(Law):
 
         O = √(1 - A(1 + s²)/(s²(A + s²))) √(1 - (A + s²)/(s²(1 + s²))) with s = s̄/√v.
         """
-        s = _validate.array(teacher, "teacher", at_least=0)
+        s = validate.array(teacher, "teacher", at_least=0)
         A = self.ratio
         above = s > self.threshold
         t = (np.sqrt(self.variance) / np.where(above, s, np.sqrt(self.variance * (1 + A)))) ** 2  # 1/s²

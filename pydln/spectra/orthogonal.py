@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.spectra.law import Floats, Law
 
 __all__ = ["Orthogonal"]
@@ -23,8 +23,8 @@ class Orthogonal(Law):
     """
 
     def __init__(self, depth: int = 1, *, scale: float = 1.0) -> None:
-        self.depth = _validate.integer(depth, "depth", at_least=1)
-        self.scale = _validate.number(scale, "scale", above=0)
+        self.depth = validate.integer(depth, "depth", at_least=1)
+        self.scale = validate.number(scale, "scale", above=0)
         self._place = 2 * self.depth * float(np.log(self.scale))
         self.log_atoms = ((self._place, 1.0),)
         self.support = (self.atoms[0][0],) * 2

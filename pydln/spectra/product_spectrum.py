@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _backend, _validate
-from pydln._patience import patiently
+from pydln._base import backend, validate
+from pydln._base.patience import patiently
 from pydln.spectra.graded import Graded
 from pydln.spectra.graded_eigenvalues import log_eigenvalues
 from pydln.weights import Weights
@@ -103,7 +103,7 @@ def product_spectrum(
     NotApplicable
         Eigenvalues spread over more than 2^950 without a gap.
     """
-    threads = _backend.threads(n_threads)
+    threads = backend.threads(n_threads)
     singular_values, eigenvalues = _asked(singular_values, eigenvalues)
     layers = _factors(factors)
     n_in, n_out = layers[0].shape[2], layers[-1].shape[1]
@@ -158,18 +158,18 @@ def random_product_spectrum(
     the diagonal, all over n. The product Q_D T_D ⋯ T_1 with Q_D uniform has the law of the product of the Gaussian
     matrices themselves, and no factor has to be factorised.
     """
-    kind = _validate.choice(kind, "kind", ("gaussian", "orthogonal"))  # type: ignore[assignment]
-    n = _validate.integer(n, "n", at_least=1)
-    depth = _validate.integer(depth, "depth", at_least=1, at_most=2**31 - 1)
-    gain = _validate.number(scale, "scale", above=0)
-    batch = _validate.integer(batch, "batch", at_least=1)
-    _validate.fits_in_memory(
+    kind = validate.choice(kind, "kind", ("gaussian", "orthogonal"))  # type: ignore[assignment]
+    n = validate.integer(n, "n", at_least=1)
+    depth = validate.integer(depth, "depth", at_least=1, at_most=2**31 - 1)
+    gain = validate.number(scale, "scale", above=0)
+    batch = validate.integer(batch, "batch", at_least=1)
+    validate.fits_in_memory(
         8 * n * (4 * batch + 8 * n), f"batch: {batch} products of {n} x {n} matrices", "take fewer, numbered by `first`"
     )
     singular_values, eigenvalues = _asked(singular_values, eigenvalues)
-    first = _validate.integer(first, "first", at_least=0)
-    seed = _validate.integer(seed, "seed", at_least=0)
-    threads = _backend.threads(n_threads)
+    first = validate.integer(first, "first", at_least=0)
+    seed = validate.integer(seed, "seed", at_least=0)
+    threads = backend.threads(n_threads)
     parts = []
     basis: Floats | None
     for chunk in _chunks(batch, n):
@@ -191,7 +191,7 @@ def random_product_spectrum(
 
 
 def _asked(singular_values: bool, eigenvalues: bool) -> tuple[bool, bool]:
-    return _validate.flag(singular_values, "singular_values"), _validate.flag(eigenvalues, "eigenvalues")
+    return validate.flag(singular_values, "singular_values"), validate.flag(eigenvalues, "eigenvalues")
 
 
 def _identity(count: int, n: int) -> Graded:
@@ -259,7 +259,7 @@ def _factors(factors: Weights | Sequence[ArrayLike]) -> list[Floats]:
     batch = 1
     for place, w in enumerate(factors.layers if isinstance(factors, Weights) else factors):
         name = f"factors[{place}]"
-        given = _validate.array(w, name)
+        given = validate.array(w, name)
         if given.ndim not in (2, 3) or given.size == 0:
             raise ValueError(f"{name}: expected (n_l, n_{{l-1}}) or (batch, n_l, n_{{l-1}}), got {given.shape}")
         given = given.reshape(-1, *given.shape[-2:])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln import _backend, _validate
-from pydln._patience import patiently
+from pydln._base import backend, validate
+from pydln._base.patience import patiently
 
 __all__ = ["singular_values"]
 
@@ -49,10 +49,10 @@ def singular_values(matrices: ArrayLike, *, n_threads: int | None = None) -> Flo
     KeyboardInterrupt
         Ctrl-C.
     """
-    given = _validate.array(matrices, "matrices", finite=False)
+    given = validate.array(matrices, "matrices", finite=False)
     if given.ndim < 2:
         raise ValueError(f"matrices: expected (..., n, m), got an array of shape {given.shape}")
-    threads = _backend.threads(n_threads)
+    threads = backend.threads(n_threads)
     rows, cols = given.shape[-2:]
     count = min(rows, cols)
     flat = given.reshape(-1, rows, cols) if given.size else np.empty((0, rows, cols))
@@ -68,14 +68,14 @@ def singular_values(matrices: ArrayLike, *, n_threads: int | None = None) -> Flo
 def _by_kernel(matrices: Floats, values: Floats, threads: int) -> NDArray[np.bool_]:
     """Fills `values`; returns which matrices it left."""
     status = np.zeros(len(matrices), np.int64)
-    if _backend.core.singular_values(
+    if backend.core.singular_values(
         matrices=matrices,
         most_steps=MOST_STEPS,
         values=values,
         status=status,
         threads=threads,
-        memory=_validate.free_memory,
-        isa=_backend.isa(),
+        memory=validate.free_memory,
+        isa=backend.isa(),
     ):
         raise KeyboardInterrupt
     left: NDArray[np.bool_] = status != 0

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pydln import _archives, _validate
+from pydln._base import archives, validate
 from pydln.sweep.schema import GRIDS, OUTPUT, RUN, STARTS, STOP, TABLES, TASKS
 from pydln.sweep.source import Source
-from pydln.task import Task
+from pydln.task.task import Task
 
 __all__ = ["Grid", "RunFile", "read_run_file"]
 
@@ -98,15 +98,15 @@ def _arrays(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = (
             if opened.read(6) == np.lib.format.MAGIC_PREFIX:
                 raise ValueError("a single array")
             with zipfile.ZipFile(opened) as archive:
-                size = _archives.unpacked_size(archive, opened.seek(0, os.SEEK_END))
-            _validate.fits_in_memory(size, f"{path.name}: unpacking it", "keep the second moments instead")
+                size = archives.unpacked_size(archive, opened.seek(0, os.SEEK_END))
+            validate.fits_in_memory(size, f"{path.name}: unpacking it", "keep the second moments instead")
             opened.seek(0)
             file = np.load(opened, allow_pickle=False)
             arrays = {name: file[name] for name in (*required, *optional) if name in file.files}
             there = ", ".join(file.files)
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
-    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, _archives.UnsoundError) as error:
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, archives.UnsoundError) as error:
         raise ValueError(f"expected an .npz file of numbers, got {path.name} ({error})") from None
     if not arrays.keys() >= set(required):
         raise ValueError(f"expected arrays {', '.join(required)} in {path.name}, got {there or 'none'}")
@@ -149,7 +149,7 @@ def _start(source: Source, folder: Path) -> tuple[dict[str, Any], list[Path]]:
         return start, []
     path = folder / start.pop("path")
     with source.blame(("start",), "path"):
-        start["product"] = _validate.array(_arrays(path, ("product",))["product"], "product", shape=("n_D", "n_0"))
+        start["product"] = validate.array(_arrays(path, ("product",))["product"], "product", shape=("n_D", "n_0"))
     return start, [path]
 
 

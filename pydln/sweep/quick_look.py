@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pydln import _files, plot
-from pydln.trajectory import Status, Trajectory
+from pydln import plot
+from pydln._base import atomic
+from pydln.trajectory.status import Status
+from pydln.trajectory.trajectory import Trajectory
 
 __all__ = ["quick_look"]
 
@@ -71,6 +73,6 @@ def quick_look(parts: list[tuple[str, Path, list[dict[str, Any]]]], axis: str, p
             ax.set_ylabel("loss, and dashed test loss")
     for ax in panels.flat[len(runs) :]:
         ax.remove()
-    with _files.replacing(path) as file:
+    with atomic.replacing(path) as file:
         figure.savefig(file, format="png", dpi=150)
     return True

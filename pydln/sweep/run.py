@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from pydln import _backend, _validate, exact
+from pydln import exact
+from pydln._base import backend, validate
 from pydln.errors import Interrupted, NotApplicable
-from pydln.flow import Stop, gradient_descent
+from pydln.simulate.descent import gradient_descent
+from pydln.simulate.stop import Stop
 from pydln.sweep.config import Grid, RunFile
 from pydln.sweep.quick_look import quick_look
 from pydln.sweep.starts import start_weights
 from pydln.sweep.store import Store, opened
-from pydln.task import Task
-from pydln.trajectory import Status, Trajectory
+from pydln.task.task import Task
+from pydln.trajectory.status import Status
+from pydln.trajectory.trajectory import Trajectory
 from pydln.weights import Weights
 
 __all__ = ["Part", "SweepResult", "expand", "run_sweep"]
@@ -80,13 +83,13 @@ def expand(grid: Grid) -> tuple[Part, ...]:
 
 
 def _columns(grid: Grid) -> list[str]:
-    outcome = ["status", "stopped_at", "loss", "test_loss", "theory", "theory_gap", "file"]
+    outcome = ["status", "stopped_step", "loss", "test_loss", "theory", "theory_gap", "file"]
     return ["part", "member", "depth", "width", *grid.members, *outcome]
 
 
 def _fingerprint(file: RunFile, part: Part) -> str:
     grid = file.grid
-    everything = (_backend.version(), file.inputs, part, grid.members)
+    everything = (backend.version(), file.inputs, part, grid.members)
     return hashlib.sha256(repr(everything).encode()).hexdigest()
 
 
@@ -137,7 +140,7 @@ def _check(file: RunFile, parts: Iterable[Part]) -> None:
         own = members * _bytes_of_member(file.task, part)
         with file.source.blame(("grid",)):
             key = "depth" if part.width is None or part.depth > part.width else "width"
-            _validate.fits_in_memory(own, f"{key}: training {members} members of {part}", "split the grid")
+            validate.fits_in_memory(own, f"{key}: training {members} members of {part}", "split the grid")
             weights = start_weights(file, part.depth, part.width, [(size, grid.seeds[0]) for size in extremes])[:1]
         with file.source.blame(("run",)):
             small = {**file.run, "stop": Stop(**file.stop) if file.stop else None, "steps": 0}
@@ -146,7 +149,7 @@ def _check(file: RunFile, parts: Iterable[Part]) -> None:
             run = gradient_descent(file.task, weights, **small, lr=rates, throw=False)
             records = [run.weights if name == "weights" else (getattr(run, name),) for name in run.names]
             recorded = sum(a.nbytes for arrays in records for a in arrays) // run.batch
-            _validate.fits_in_memory(
+            validate.fits_in_memory(
                 own + members * recorded * _times(file.run),
                 f"record: {', '.join(run.names)} of the {members} members of {part} at {_times(file.run)} times",
                 "record less often or fewer names, or split the grid",
@@ -173,7 +176,7 @@ def _rows(file: RunFile, part: Part, run: Trajectory, saved: Path) -> list[dict[
             "width": run.settings["widths"][1] if part.depth > 1 else None,
             **axes,
             "status": Status(int(run.status[i])).name.lower(),
-            "stopped_at": int(run.stopped_at[i]),
+            "stopped_step": int(np.asarray(run.stopped_step)[i]),
             "loss": loss[i],
             "test_loss": test_loss[i],
             "theory": None,
@@ -245,7 +248,7 @@ def run_sweep(
     Interrupted
         Ctrl-C. Finished parts are on disk, and what the running one got to is beside them as ``.partial.npz``.
     """
-    n_threads = _backend.threads(n_threads)
+    n_threads = backend.threads(n_threads)
     parts = expand(file.grid)
     _check(file, parts)
     folder = Path(file.out if out is None else out)

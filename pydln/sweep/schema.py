@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pydln import _validate
-from pydln.trajectory import QUANTITIES
+from pydln._base import validate
+from pydln.quantities import QUANTITIES
 
 __all__ = ["GRIDS", "OUTPUT", "RUN", "STARTS", "STOP", "TABLES", "TASKS", "Section", "home"]
 
@@ -30,27 +30,27 @@ def _no_flag(value: object, name: str, expected: str) -> None:
 def _number(**bounds: float) -> Check:
     def check(value: object, name: str) -> float:
         _no_flag(value, name, "a number")
-        return _validate.number(value, name, **bounds)
+        return validate.number(value, name, **bounds)
 
     return check
 
 
 def _integer(at_least: int, at_most: int | None = None) -> Check:
     def check(value: object, name: str) -> int:
-        return _validate.integer(value, name, at_least=at_least, at_most=at_most)
+        return validate.integer(value, name, at_least=at_least, at_most=at_most)
 
     return check
 
 
 def _flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected true or false, got {_validate.short(value)}")
+        raise TypeError(f"{name}: expected true or false, got {validate.short(value)}")
     return value
 
 
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
-        raise TypeError(f"{name}: expected a text, got {_validate.short(value)}")
+        raise TypeError(f"{name}: expected a text, got {validate.short(value)}")
     return value
 
 
@@ -63,7 +63,7 @@ def _file_name(value: object, name: str) -> str:
 
 def _choice(*options: str) -> Check:
     def check(value: object, name: str) -> str:
-        return _validate.choice(value, name, options)
+        return validate.choice(value, name, options)
 
     return check
 
@@ -74,7 +74,7 @@ def _vector(**bounds: Any) -> Check:
     def check(value: object, name: str) -> Any:
         for one in value if isinstance(value, list) else [value]:
             _no_flag(one, name, "numbers")
-        result = np.atleast_1d(_validate.array(value, name, **bounds))
+        result = np.atleast_1d(validate.array(value, name, **bounds))
         if result.ndim != 1 or result.size == 0:
             raise ValueError(f"{name}: expected a list of numbers, got an array of shape {result.shape}")
         return result
@@ -83,7 +83,7 @@ def _vector(**bounds: Any) -> Check:
 
 
 def _matrix(value: object, name: str) -> Any:
-    return _validate.array(value, name, shape=("n_D", "n_0"))
+    return validate.array(value, name, shape=("n_D", "n_0"))
 
 
 def _spaced(value: Mapping[str, Any], name: str) -> list[float]:
@@ -91,13 +91,13 @@ def _spaced(value: Mapping[str, Any], name: str) -> list[float]:
     shapes: dict[str, Callable[[float, float, int], Any]] = {"geomspace": np.geomspace, "linspace": np.linspace}
     if len(value) != 1 or next(iter(value)) not in shapes:
         raise ValueError(
-            f"{name}: expected {{ geomspace = [first, last, count] }} or linspace, got {_validate.short(dict(value))}"
+            f"{name}: expected {{ geomspace = [first, last, count] }} or linspace, got {validate.short(dict(value))}"
         )
     [(shape, ends)] = value.items()
     if not isinstance(ends, list) or len(ends) != 3:
-        raise ValueError(f"{name}.{shape}: expected [first, last, count], got {_validate.short(ends)}")
+        raise ValueError(f"{name}.{shape}: expected [first, last, count], got {validate.short(ends)}")
     first, last = (_number()(end, f"{name}.{shape}") for end in ends[:2])
-    count = _validate.integer(ends[2], f"{name}.{shape} (count)", at_least=1, at_most=MAX_AXIS)
+    count = validate.integer(ends[2], f"{name}.{shape} (count)", at_least=1, at_most=MAX_AXIS)
     if shape == "geomspace" and first * last <= 0:
         raise ValueError(f"{name}.{shape}: expected ends of one sign, neither 0, got {first:g} and {last:g}")
     return [float(x) for x in shapes[shape](first, last, count)]
@@ -117,11 +117,11 @@ def _axis(one: Check, expected: str) -> Check:
             try:
                 checked.append(one(entry, name))
             except (TypeError, ValueError):
-                raise ValueError(f"{name}: expected {expected}, got {_validate.short(entry)}") from None
+                raise ValueError(f"{name}: expected {expected}, got {validate.short(entry)}") from None
         counts = Counter(checked)
         if len(counts) < len(checked):
             twice = next(entry for entry in checked if counts[entry] > 1)
-            raise ValueError(f"{name}: expected distinct values, got {_validate.short(twice)} twice")
+            raise ValueError(f"{name}: expected distinct values, got {validate.short(twice)} twice")
         return tuple(checked)
 
     return check
@@ -132,19 +132,19 @@ def _seeds(value: object, name: str) -> tuple[int, ...]:
         return tuple(
             _axis(_integer(0, 2**64 - 1), "a number of seeds or a list of integers >= 0 and below 2^64")(value, name)
         )
-    return tuple(range(_validate.integer(value, name, at_least=1, at_most=MAX_AXIS)))
+    return tuple(range(validate.integer(value, name, at_least=1, at_most=MAX_AXIS)))
 
 
 def _names(value: object, name: str) -> tuple[str, ...]:
-    return _validate.names(value, name, QUANTITIES)
+    return validate.names(value, name, QUANTITIES)
 
 
 def _steps(value: object, name: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
-        raise TypeError(f"{name}: expected a list of steps, got {_validate.short(value)}")
-    steps = tuple(_validate.integer(one, name, at_least=0) for one in value)
+        raise TypeError(f"{name}: expected a list of steps, got {validate.short(value)}")
+    steps = tuple(validate.integer(one, name, at_least=0) for one in value)
     if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
-        raise ValueError(f"{name}: expected increasing steps, got {_validate.short(value)}")
+        raise ValueError(f"{name}: expected increasing steps, got {validate.short(value)}")
     return steps
 
 

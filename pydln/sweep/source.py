@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pydln import _validate
+from pydln._base import validate
 from pydln.errors import PydlnError
 from pydln.sweep.lines import KeyPath, key_lines, too_deep
 from pydln.sweep.schema import Section, home
@@ -23,7 +23,7 @@ _BARE = re.compile(r"[\w-]+")
 
 def _dotted(where: KeyPath) -> str:
     """The key as a sentence shows it: what is not bare in quotes, without line breaks or anything else unprintable."""
-    return ".".join(key if _BARE.fullmatch(key) and len(key) <= 60 else _validate.short(key) for key in where)
+    return ".".join(key if _BARE.fullmatch(key) and len(key) <= 60 else validate.short(key) for key in where)
 
 
 class Source:
@@ -77,7 +77,7 @@ class Source:
         for key in where:
             value = value.get(key, {}) if isinstance(value, dict) else value
         if not isinstance(value, dict):
-            raise self.mistake(where, f"{_dotted(where)}: expected a table, got {_validate.short(value)}")
+            raise self.mistake(where, f"{_dotted(where)}: expected a table, got {validate.short(value)}")
         return value
 
     def unknown(self, where: KeyPath, known: tuple[str, ...], kind: str = "") -> ValueError:
@@ -105,7 +105,7 @@ class Source:
             near = difflib.get_close_matches(value, kinds, n=1) if isinstance(value, str) else []
             hint = f"; did you mean {near[0]}?" if near else ""
             raise self.mistake(
-                (table, "kind"), f"{table}.kind: expected one of {', '.join(kinds)}, got {_validate.short(value)}{hint}"
+                (table, "kind"), f"{table}.kind: expected one of {', '.join(kinds)}, got {validate.short(value)}{hint}"
             )
         return value
 

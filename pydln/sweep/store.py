@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydln import _files
+from pydln._base import atomic
 from pydln.errors import FileDamaged
-from pydln.trajectory import Trajectory
+from pydln.trajectory.trajectory import Trajectory
 
 __all__ = ["Store", "opened"]
 
@@ -21,7 +21,7 @@ _FORMAT = "pydln sweep 1"
 
 
 def _write(path: Path, text: str) -> None:
-    with _files.replacing(path) as file:
+    with atomic.replacing(path) as file:
         file.write(text.encode())
 
 
@@ -56,10 +56,10 @@ def opened(folder: Path, name: str, waiting: Callable[[], object]) -> Iterator[S
 
     What runs that were killed left half-written is removed.
     """
-    if not _files.may_be_folder(folder):
+    if not atomic.may_be_folder(folder):
         raise ValueError(f"out: expected a folder, got {folder}, where a file stands")
-    with _files.locked(folder / ".pydln.lock", waiting):
-        _files.remove_orphans(folder)
+    with atomic.locked(folder / ".pydln.lock", waiting):
+        atomic.remove_orphans(folder)
         yield Store(folder, name)
 
 

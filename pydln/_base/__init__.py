@@ -1,0 +1,1 @@
+"""What everything else stands on: arguments, arrays, files, the compiled kernels, Ctrl-C."""

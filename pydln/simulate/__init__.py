@@ -1,0 +1,1 @@
+"""Learning dynamics, integrated: one file for each verb, and what they share."""
