@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import html
-import importlib
 import json
 import math
 import re
@@ -20,7 +19,7 @@ pytest.importorskip("matplotlib")
 import pydln
 from pydln import Status, Task, exact, gradient_descent, init
 from pydln.analysis import half_times
-from pydln.reproduce import FIGURES, Check, Report, reproduce, table, title
+from pydln.reproduce import FIGURES, Check, Report, catalogue, reproduce, table, title
 from pydln.reproduce.mode_descent import mode_descent
 from pydln.reproduce.page import write_page
 from pydln.reproduce.record import Record, Request
@@ -44,7 +43,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Report,
     for name in FIGURES:
         calls: list[tuple[int, int, str]] = []
         out = tmp_path_factory.mktemp("figures") / "new" / name
-        made[name] = (reproduce(name, out, progress=lambda *a, c=calls: c.append(a), **SMALL[name]), calls)
+        made[name] = (reproduce(name, out, progress=lambda *a, c=calls: c.append(a), **SMALL.get(name, {})), calls)
     return made
 
 
@@ -69,7 +68,7 @@ def test_every_figure_writes_its_files_and_passes_its_own_checks(name: str, repo
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_says_what_the_paper_leaves_unsaid(name: str) -> None:
-    about = importlib.import_module(f"pydln.reproduce.{name}").__doc__ or ""
+    about = catalogue.about(name)
     assert "The paper gives" in about
     assert "leaves unsaid" in about
 
@@ -206,7 +205,7 @@ def test_fig6a_only_glorot_takes_longer_with_depth(reports: Any) -> None:
 def test_fig6a_how_many_networks_run_at_a_time_is_of_no_account(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from pydln.reproduce import fig6a
+    from pydln.reproduce.saxe2013 import fig6a
 
     found = []
     for at_once in (1, 4):
@@ -223,7 +222,7 @@ def test_fig6a_a_rate_that_learns_by_chance_ends_no_search(monkeypatch: pytest.M
     """Seen at 100 layers of width 1000: the only rate far beyond stability that learned was taken for the fastest."""
     from types import SimpleNamespace
 
-    from pydln.reproduce import fig6a
+    from pydln.reproduce.saxe2013 import fig6a
 
     problem = object.__new__(fig6a._Problem)
     problem.task, problem.level, problem.largest, problem.n_threads = None, 0.25, 1.0, 1  # type: ignore[assignment]
@@ -250,7 +249,7 @@ def test_fig6a_a_rate_that_learns_by_chance_ends_no_search(monkeypatch: pytest.M
 
 
 def test_fig6a_says_so_when_no_rate_learns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from pydln.reproduce import fig6a
+    from pydln.reproduce.saxe2013 import fig6a
 
     monkeypatch.setattr(fig6a, "MOST", 3)
     report = reproduce("fig6a", tmp_path, layers=(4, 5), rates=4, hidden=20)
@@ -355,21 +354,24 @@ def test_out_dir_must_not_be_a_file(tmp_path: Path) -> None:
 
 
 AT_ONCE = """
-import os, signal, sys, time, types
-from pathlib import Path
-from pydln.reproduce import registry
+import os, signal, sys, time
+from pydln.reproduce import catalogue, runner
 from pydln.reproduce.checks import Check
-from pydln.reproduce.report import blank, directory, write
+from pydln.reproduce.recipe import Recipe
 
-def run(out_dir, *, full, seed, progress, n_threads):
-    folder = directory(out_dir)
+def compute(job):
     time.sleep(0.2)
-    figure = blank(1, 1)
-    checks = [Check.show("seed", measured=seed)]
-    own = {"seed": seed}
-    return write(folder, sys.argv[1], "A title", figure=figure, numbers=own, checks=checks, settings=own)
+    return {"seed": job.seed}
 
-registry._module = lambda name: types.SimpleNamespace(run=run, TITLE="A title", __doc__="About.")
+recipe = Recipe(
+    title="A title",
+    inches=(1, 1),
+    compute=compute,
+    check=lambda numbers: [Check.show("seed", measured=float(numbers["seed"]))],
+    draw=lambda figure, numbers: None,
+)
+catalogue.recipe = lambda name: recipe
+catalogue.about = lambda name: "About."
 real, written = os.replace, 0
 def replace(*paths):
     global written
@@ -378,7 +380,7 @@ def replace(*paths):
         os.kill(os.getpid(), signal.SIGKILL)
     real(*paths)
 os.replace = replace
-registry.reproduce(sys.argv[1], sys.argv[2], seed=int(sys.argv[3]))
+runner.reproduce(sys.argv[1], sys.argv[2], seed=int(sys.argv[3]))
 """
 
 
