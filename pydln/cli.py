@@ -1,4 +1,4 @@
-"""The command line: ``pydln reproduce``, ``run``, ``info``. A user's mistake is one sentence and exit code 2."""
+"""The command ``pydln``: ``reproduce``, ``redraw``, ``run``, ``info``. A mistake is one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -206,6 +206,34 @@ def _show_report(report: Any) -> None:
             console.print(f"FAIL {check.name}: {check.note or 'no note'}", markup=False, soft_wrap=True)
     for file in report.files:
         typer.echo(str(file))
+
+
+@app.command(short_help="Draw finished figures again, in another style or format.")
+def redraw(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="What pydln reproduce wrote.", metavar="DIR")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--figure", metavar="FIGURE", help="One of those there, as fig3; several times for more."),
+    ] = None,
+    style: Annotated[
+        str | None,
+        typer.Option("--style", metavar="FILE", help="A matplotlib style sheet, or the name of one of matplotlib's."),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", metavar="KIND", help="pdf (the default), png, svg, eps, ...; several times for more."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="OUT", help="Where the pictures go; into DIR by default.")
+    ] = None,
+) -> None:
+    """Draw the figures of a folder again from their numbers, in another style or format. Nothing is computed."""
+    from pydln import reproduce as figures
+
+    with _sentences(context):
+        for path in figures.redraw(folder, figures=only, style=style, format=formats or "pdf", out=out):
+            typer.echo(str(path))
 
 
 @app.command(short_help="Run the sweep that a TOML file describes.")

@@ -85,7 +85,7 @@ def test_version() -> None:
 
 def test_help_names_the_commands() -> None:
     for call in (Call("--help"), Call()):
-        assert all(re.search(rf"\b{name}\b", call.out + call.err) for name in ("reproduce", "run", "info"))
+        assert all(re.search(rf"\b{name}\b", call.out + call.err) for name in ("reproduce", "redraw", "run", "info"))
 
 
 def test_module_and_entry_point() -> None:
@@ -308,7 +308,7 @@ def test_a_failed_check_is_exit_1_after_all_figures(figures: Any) -> None:
 def test_reproduce_mistakes(figures: Any) -> None:
     calls = figures(report)
     assert_mistake(
-        Call("reproduce", "fig9"), f"figure: expected one of {', '.join(reproduce.FIGURES)}, all, got 'fig9'"
+        Call("reproduce", "fig0"), f"figure: expected one of {', '.join(reproduce.FIGURES)}, all, got 'fig0'"
     )
     assert calls == []
     figures(raises(pydln.MissingExtra.of("matplotlib", "plot", "pydln.reproduce")))
@@ -326,6 +326,30 @@ def test_ctrl_c_during_a_figure_says_what_is_there(figures: Any, tmp_path: Path)
 def test_mistakes_of_ours_keep_their_traceback(figures: Any) -> None:
     figures(raises(ZeroDivisionError("a bug")))
     assert isinstance(Call("reproduce", "fig3").error, ZeroDivisionError)
+
+
+def test_redraw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+
+    def stand_in(folder: Path, **given: Any) -> tuple[Path, ...]:
+        calls.append((folder, given))
+        return (folder / "fig2.pdf", folder / "fig3.pdf")
+
+    monkeypatch.setattr(reproduce, "redraw", stand_in)
+    call = Call("redraw", tmp_path)
+    assert (call.code, call.out, call.err) == (0, f"{tmp_path / 'fig2.pdf'}\n{tmp_path / 'fig3.pdf'}\n", "")
+    options = ["--figure", "fig2", "--style", "a.mplstyle", "--format", "svg", "--format", "png", "--out", "b"]
+    assert Call("redraw", tmp_path, *options).code == 0
+    assert calls == [
+        (tmp_path, {"figures": None, "style": None, "format": "pdf", "out": None}),
+        (tmp_path, {"figures": ["fig2"], "style": "a.mplstyle", "format": ["svg", "png"], "out": Path("b")}),
+    ]
+
+
+def test_redraw_mistakes(tmp_path: Path) -> None:
+    assert_mistake(Call("redraw", tmp_path), "dir: expected a folder that pydln reproduce wrote", "holds no numbers")
+    assert_mistake(Call("redraw", tmp_path / "absent"), "there is no folder")
+    assert_mistake(Call("redraw", tmp_path, "--format", "gif"), "format: expected one of 'png', 'pdf'", "got 'gif'")
 
 
 def raises(error: BaseException) -> Callable[[str], Report]:

@@ -254,15 +254,17 @@ def test_the_checks_that_reproduce_prints_are_those_of_its_files(tmp_path: Path,
     pytest.importorskip("matplotlib")
     testing = pytest.importorskip("typer.testing")
     from pydln.cli import app
-    from pydln.reproduce import fig2, report
+    from pydln.reproduce.recipe import Recipe
+    from pydln.reproduce.saxe2013 import fig2
 
-    def run(out_dir, *, full=False, seed=0, progress=None, n_threads=None):
-        return report.write(
-            report.directory(out_dir), "fig2", "A title", figure=report.blank(1, 1), numbers={"a": [1.0]},
-            checks=checks(), settings={"seed": seed},
-        )  # fmt: skip
-
-    monkeypatch.setattr(fig2, "run", run)
+    stand_in = Recipe(
+        title="A title",
+        inches=(1, 1),
+        compute=lambda job: {"a": [1.0]},
+        check=lambda numbers: checks(),
+        draw=lambda figure, numbers: None,
+    )
+    monkeypatch.setattr(fig2, "RECIPE", stand_in)
     result = testing.CliRunner().invoke(app, ["reproduce", "fig2", "--out", str(tmp_path)], prog_name="pydln")
     assert result.exit_code == 1  # one fails
     printed = {one[1]: one for one in lines_of(result.stdout) if one[0] in ("pass", "FAIL", "shown")}

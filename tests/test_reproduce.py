@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
 import html
-import importlib
 import json
 import math
 import re
@@ -20,10 +20,13 @@ pytest.importorskip("matplotlib")
 import pydln
 from pydln import Status, Task, exact, gradient_descent, init
 from pydln.analysis import half_times
-from pydln.reproduce import FIGURES, Check, Report, reproduce, table, title
+from pydln.reproduce import FIGURES, Check, Report, catalogue, options, redraw, reproduce, table, takes, title
 from pydln.reproduce.mode_descent import mode_descent
 from pydln.reproduce.page import write_page
+from pydln.reproduce.recipe import Job, Recipe, flag, one_of, rising, whole
 from pydln.reproduce.record import Record, Request
+
+CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
 SMALL: dict[str, dict[str, Any]] = {
     "fig2": {},
@@ -44,7 +47,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Report,
     for name in FIGURES:
         calls: list[tuple[int, int, str]] = []
         out = tmp_path_factory.mktemp("figures") / "new" / name
-        made[name] = (reproduce(name, out, progress=lambda *a, c=calls: c.append(a), **SMALL[name]), calls)
+        made[name] = (reproduce(name, out, progress=lambda *a, c=calls: c.append(a), **SMALL.get(name, {})), calls)
     return made
 
 
@@ -69,9 +72,209 @@ def test_every_figure_writes_its_files_and_passes_its_own_checks(name: str, repo
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_says_what_the_paper_leaves_unsaid(name: str) -> None:
-    about = importlib.import_module(f"pydln.reproduce.{name}").__doc__ or ""
+    about = catalogue.about(name)
     assert "The paper gives" in about
     assert "leaves unsaid" in about
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_drawn_again_from_its_numbers_alone(
+    name: str, reports: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes, and nothing is computed for them."""
+    files = reports[name][0].files
+    (tmp_path / "in").mkdir()
+    shutil.copy(files[2], tmp_path / "in")
+    recipe = catalogue.recipe(name)
+    monkeypatch.setattr(catalogue, "recipe", lambda _: dataclasses.replace(recipe, compute=refuse, check=refuse))
+    made = redraw(tmp_path / "in", format=("png", "svg"), out=tmp_path / "new" / "out")
+    assert [path.relative_to(tmp_path).as_posix() for path in made] == [f"new/out/{name}.{k}" for k in ("png", "svg")]
+    for path, former in zip(made, files[:2], strict=True):
+        assert path.read_bytes() == former.read_bytes(), path.name
+    assert [path.name for path in (tmp_path / "in").iterdir()] == [f"{name}.npz"]
+
+
+def refuse(*_: object, **__: object) -> Any:
+    raise AssertionError("nothing is to be computed")
+
+
+STYLE = """
+figure.figsize: 8, 4   # inches
+savefig.dpi: 50
+font.family: serif
+interactive: True
+backend: tkagg
+"""
+
+
+def test_redraw_follows_a_style(reports: Any, tmp_path: Path) -> None:
+    import matplotlib
+    from matplotlib.image import imread
+
+    for name in ("fig2", "fig8"):
+        shutil.copy(reports[name][0].files[2], tmp_path)
+    (tmp_path / "paper.mplstyle").write_text(STYLE)
+    before = dict(matplotlib.rcParams)
+    made = redraw(tmp_path, style=tmp_path / "paper.mplstyle", format=["png", "pdf", "png"])
+    assert dict(matplotlib.rcParams) == before
+    assert [path.name for path in made] == ["fig2.png", "fig2.pdf", "fig8.png", "fig8.pdf"]
+    assert imread(made[0]).shape[:2] == (200, 400)
+    assert made[1].read_bytes()[:5] == b"%PDF-"
+    assert [path.name for path in redraw(tmp_path, figures="fig8", format="svg")] == ["fig8.svg"]
+    plain = [path.read_bytes() for path in redraw(tmp_path)]
+    assert plain == [path.read_bytes() for path in redraw(tmp_path)], "the same numbers make the same file"
+    assert plain != [path.read_bytes() for path in redraw(tmp_path, style="ggplot")]
+
+
+def test_redraw_shows_nothing(reports: Any, tmp_path: Path) -> None:
+    shutil.copy(reports["fig2"][0].files[2], tmp_path)
+    code = f"import sys, pydln; pydln.reproduce.redraw({str(tmp_path)!r}); sys.exit('matplotlib.pyplot' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", f"import pydln.reproduce; {code}"], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert (tmp_path / "fig2.pdf").is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"format": "gif"},
+            "format: expected one of 'png', 'pdf', 'svg', 'eps', 'ps', 'jpg', 'tiff', 'webp', got 'gif'",
+        ),
+        ({"format": ()}, "format: expected at least one kind of file, got none"),
+        ({"style": "absent.mplstyle"}, "style: expected a matplotlib style sheet, there is no file absent.mplstyle"),
+        ({"style": "no colon"}, "Missing colon in file"),
+        ({"style": "font.siez: 8"}, "Bad key font.siez in file"),
+        ({"style": "font.size: large one"}, "Could not convert 'large one' to float"),
+        ({"style": "\x80"}, "is no matplotlib style sheet: 'utf-8' codec can't decode"),
+        ({"out": "fig2.npz"}, "out: expected a directory, got the file fig2.npz"),
+        ({"figures": "fig0"}, "figures: expected one of 'fig2', 'fig3'"),
+        ({"figures": ["fig2", "fig7"]}, "holds no numbers of fig7"),
+        ({"dir": "absent"}, "dir: expected a folder that pydln reproduce wrote, there is no folder absent"),
+        ({"dir": "empty"}, "dir: expected a folder that pydln reproduce wrote, empty holds no numbers of a figure"),
+    ],
+)
+def test_redraw_refuses(
+    given: dict[str, Any], message: str, reports: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(reports["fig2"][0].files[2], tmp_path)
+    (tmp_path / "empty").mkdir()
+    if "style" in given and not given["style"].endswith("mplstyle"):
+        (tmp_path / "given.mplstyle").write_bytes(given["style"].encode("latin-1"))
+        given = {"style": "given.mplstyle"}
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        redraw(**{"dir": tmp_path, **given})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.pdf"))
+
+
+def test_redraw_needs_all_the_numbers_of_this_version(reports: Any, tmp_path: Path) -> None:
+    file = tmp_path / "fig2.npz"
+    with np.load(reports["fig2"][0].files[2]) as kept:
+        numbers = dict(kept)
+    shutil.copy(reports["fig7"][0].files[2], tmp_path)
+
+    def refused(message: str) -> None:
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            redraw(tmp_path)
+        assert str(caught.value) == f"{file}: {message}: make the figure again"
+        assert not list(tmp_path.glob("*.pdf")), "all or nothing"
+
+    np.savez(file, **{key: value for key, value in numbers.items() if key != "exact"})
+    refused("the array exact is missing")
+    np.savez(file, **numbers | {"pydln": np.asarray("0.0.1")})
+    refused(f"expected numbers of pydln {pydln.__version__}, got those of 0.0.1")
+    np.savez(file, **{key: value for key, value in numbers.items() if key != "pydln"})
+    refused("does not say which version of pydln wrote it")
+    np.savez(file, **numbers | {"exact": np.array([None])})
+    refused("cannot be read as the numbers of a figure")
+    whole = reports["fig2"][0].files[2].read_bytes()
+    for content in (b"", b"text", whole[: len(whole) // 2], whole[:500] + bytes(40) + whole[540:]):
+        file.write_bytes(content)
+        refused("cannot be read as the numbers of a figure")
+
+
+def test_what_matplotlib_cannot_draw_is_a_sentence(
+    reports: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(figure: object, numbers: object) -> None:
+        raise RuntimeError("no latex\n  here")
+
+    shutil.copy(reports["fig2"][0].files[2], tmp_path)
+    recipe = catalogue.recipe("fig2")
+    monkeypatch.setattr(catalogue, "recipe", lambda _: dataclasses.replace(recipe, draw=fail))
+    with pytest.raises(ValueError, match=r"^fig2 cannot be drawn: no latex here$"):
+        redraw(tmp_path)
+    monkeypatch.undo()
+    (tmp_path / "small.mplstyle").write_text("figure.figsize: 1, 0.5")
+    with pytest.raises(ValueError, match=r"^fig2 cannot be drawn: constrained_layout not applied"):
+        redraw(tmp_path, style=tmp_path / "small.mplstyle")
+    assert not list(tmp_path.glob("*.pdf"))
+
+
+def test_a_recipe_needs_no_more_than_three_functions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def compute(job: Job, *, count: int) -> dict[str, Any]:
+        seen.append(job)
+        return {"x": np.full(count, 1 / 3), "y": [1 / 3]}
+
+    recipe = Recipe(
+        title="A title",
+        inches=(1.0, 1.0),
+        options={"count": whole("How many", 2, 5, at_least=1)},
+        single=["x"],
+        compute=compute,
+        check=lambda numbers: [Check.compare("x", theory=1 / 3, measured=numbers["x"][0], tolerance=0.0)],
+        draw=lambda figure, numbers: seen.append(numbers),
+    )
+    monkeypatch.setattr(catalogue, "recipe", lambda name: recipe)
+    calls: list[Any] = []
+    report = reproduce("fig2", tmp_path, full=True, seed=3, progress=lambda *call: calls.append(call), count=None)
+    job, drawn = seen
+    assert (job.full, job.seed, dict(job.own)) == (True, 3, {"count": 5})
+    assert report.passed, "the checks see what was computed"
+    assert report.settings == {"full": True, "seed": 3, "count": 5}
+    assert calls == [(0, 1, "done"), (1, 1, "done")]
+    with np.load(report.files[2]) as kept:
+        assert kept["x"].dtype == drawn["x"].dtype == np.float32
+        assert kept["y"].dtype == np.float64
+        assert set(kept) == {"x", "y", "pydln"}
+
+
+@pytest.mark.skipif(not CONTRIBUTING.is_file(), reason="needs the source tree")
+def test_the_figure_of_the_instructions_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", CONTRIBUTING.read_text(), re.MULTILINE | re.DOTALL)
+    module: dict[str, Any] = {}
+    exec(code, module)
+    monkeypatch.setattr(catalogue, "recipe", lambda name: module["RECIPE"])
+    report = reproduce("fig2", tmp_path)
+    assert report.passed, report.table()
+    assert redraw(tmp_path, format="png", out=tmp_path / "again")[0].read_bytes() == report.files[0].read_bytes()
+
+
+def test_options_say_what_they_mean_and_check_what_they_get() -> None:
+    assert takes("fig4") == tuple(options("fig4")) == ("inputs", "layers", "rates")
+    assert options("fig7") == {"width": "Units per layer, in the paper 1000; 200, with full 1000"}
+    assert options("fig2") == {}
+    assert whole("w", 3, at_least=1).value(None, "n", True) == 3
+    assert one_of("o", "a", "b").value(None, "n", False) == "a"
+    assert rising("r", (1, 2), (1, 2, 3), at_least=1).value(np.array([4, 7]), "n", False) == (4, 7)
+    assert flag("f", True).value(np.False_, "n", False) is False
+    with pytest.raises(TypeError, match="n: expected a sequence of integers, got 3"):
+        rising("r", (1, 2), (1, 2, 3), at_least=1).value(3, "n", False)
+
+
+def test_figures_are_found_in_the_order_of_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of another paper after them, by its name."""
+    for file in ("zeno1/fig10.py", "zeno1/fig9b.py", "zeno1/_shared.py", "zeno1/fig9.py", "zeno1/__init__.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("")
+    monkeypatch.setattr(pydln.reproduce, "__path__", [*pydln.reproduce.__path__, str(tmp_path)])
+    assert tuple(catalogue._modules()) == (*FIGURES, "zeno1-fig9", "zeno1-fig9b", "zeno1-fig10")
+    sys.modules.pop("pydln.reproduce.zeno1")
 
 
 def test_a_finished_figure_is_kept_while_the_request_is_the_same(tmp_path: Path) -> None:
@@ -206,7 +409,7 @@ def test_fig6a_only_glorot_takes_longer_with_depth(reports: Any) -> None:
 def test_fig6a_how_many_networks_run_at_a_time_is_of_no_account(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from pydln.reproduce import fig6a
+    from pydln.reproduce.saxe2013 import fig6a
 
     found = []
     for at_once in (1, 4):
@@ -223,7 +426,7 @@ def test_fig6a_a_rate_that_learns_by_chance_ends_no_search(monkeypatch: pytest.M
     """Seen at 100 layers of width 1000: the only rate far beyond stability that learned was taken for the fastest."""
     from types import SimpleNamespace
 
-    from pydln.reproduce import fig6a
+    from pydln.reproduce.saxe2013 import fig6a
 
     problem = object.__new__(fig6a._Problem)
     problem.task, problem.level, problem.largest, problem.n_threads = None, 0.25, 1.0, 1  # type: ignore[assignment]
@@ -250,7 +453,7 @@ def test_fig6a_a_rate_that_learns_by_chance_ends_no_search(monkeypatch: pytest.M
 
 
 def test_fig6a_says_so_when_no_rate_learns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from pydln.reproduce import fig6a
+    from pydln.reproduce.saxe2013 import fig6a
 
     monkeypatch.setattr(fig6a, "MOST", 3)
     report = reproduce("fig6a", tmp_path, layers=(4, 5), rates=4, hidden=20)
@@ -318,7 +521,7 @@ def test_json_has_no_nan() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "kind", "message"),
     [
-        ("fig9", {}, ValueError, f"name: expected one of {', '.join(map(repr, FIGURES))}, got 'fig9'"),
+        ("fig0", {}, ValueError, f"name: expected one of {', '.join(map(repr, FIGURES))}, got 'fig0'"),
         ("fig3", {"starts": 1}, ValueError, "starts: expected an integer >= 2, got 1"),
         ("fig3", {"seed": -1}, ValueError, "seed: expected an integer >= 0, got -1"),
         ("fig4", {"inputs": "white"}, ValueError, "inputs: expected one of 'whitened', 'raw', got 'white'"),
@@ -355,21 +558,24 @@ def test_out_dir_must_not_be_a_file(tmp_path: Path) -> None:
 
 
 AT_ONCE = """
-import os, signal, sys, time, types
-from pathlib import Path
-from pydln.reproduce import registry
+import os, signal, sys, time
+from pydln.reproduce import catalogue, runner
 from pydln.reproduce.checks import Check
-from pydln.reproduce.report import blank, directory, write
+from pydln.reproduce.recipe import Recipe
 
-def run(out_dir, *, full, seed, progress, n_threads):
-    folder = directory(out_dir)
+def compute(job):
     time.sleep(0.2)
-    figure = blank(1, 1)
-    checks = [Check.show("seed", measured=seed)]
-    own = {"seed": seed}
-    return write(folder, sys.argv[1], "A title", figure=figure, numbers=own, checks=checks, settings=own)
+    return {"seed": job.seed}
 
-registry._module = lambda name: types.SimpleNamespace(run=run, TITLE="A title", __doc__="About.")
+recipe = Recipe(
+    title="A title",
+    inches=(1, 1),
+    compute=compute,
+    check=lambda numbers: [Check.show("seed", measured=float(numbers["seed"]))],
+    draw=lambda figure, numbers: None,
+)
+catalogue.recipe = lambda name: recipe
+catalogue.about = lambda name: "About."
 real, written = os.replace, 0
 def replace(*paths):
     global written
@@ -378,7 +584,7 @@ def replace(*paths):
         os.kill(os.getpid(), signal.SIGKILL)
     real(*paths)
 os.replace = replace
-registry.reproduce(sys.argv[1], sys.argv[2], seed=int(sys.argv[3]))
+runner.reproduce(sys.argv[1], sys.argv[2], seed=int(sys.argv[3]))
 """
 
 

@@ -88,8 +88,8 @@ class Solution(ABC):
         Returns
         -------
         Trajectory
-            Float64, with ``source`` ``"exact:"`` and the name of the solution, ``steps`` None, ``stopped_time`` the last
-            of the times.
+            Float64, with ``source`` ``"exact:"`` and the name of the solution, ``steps`` None, ``stopped_time`` the
+            last of the times.
 
         Raises
         ------

@@ -46,15 +46,15 @@ class Check:
         cls, name: str, *, theory: float, measured: float, tolerance: float, relative: bool = True, note: str = ""
     ) -> Check:
         """A row that passes if the difference is within `tolerance`; a number that is not finite fails."""
-        theory, measured = float(theory), float(measured)
+        theory, measured, tolerance = float(theory), float(measured), float(tolerance)  # of NumPy's, plain ones
         difference = (measured - theory) / theory if relative else measured - theory
         return cls(name, theory, measured, difference, tolerance, abs(difference) <= tolerance, relative, note)
 
     @classmethod
     def show(cls, name: str, *, measured: float | None = None, theory: float | None = None, note: str = "") -> Check:
         """A row without a verdict."""
-        both = measured is not None and theory is not None
-        difference = measured - theory if both else None  # type: ignore[operator]
+        theory, measured = (None if one is None else float(one) for one in (theory, measured))
+        difference = None if measured is None or theory is None else measured - theory
         return cls(name, theory, measured, difference, None, None, False, note)
 
     def as_json(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from pydln._base import atomic
+from pydln.reproduce import catalogue
 from pydln.reproduce.checks import Check, cells
 from pydln.reproduce.record import Record
 
@@ -28,7 +29,7 @@ footer { margin: 3rem 0; color: var(--dim); font-size: .85rem; }
 """
 
 
-def write_page(out_dir: str | os.PathLike[str], names: Iterable[str]) -> Path:
+def write_page(out_dir: str | os.PathLike[str], names: Iterable[str] = catalogue.FIGURES) -> Path:
     """Write ``index.html`` into `out_dir`, about those of the figures `names` that are finished there."""
     folder = Path(out_dir)
     with atomic.locked(folder / ".index.lock"):  # of two figures finished at once, the later page has both
@@ -37,15 +38,17 @@ def write_page(out_dir: str | os.PathLike[str], names: Iterable[str]) -> Path:
 
 def _write(folder: Path, names: Iterable[str]) -> Path:
     records = [record for record in (Record.load(folder, name) for name in names) if record is not None]
-    title = "Saxe, McClelland &amp; Ganguli (2013): every figure, theory against measurement"
-    paper = "“Exact solutions to the nonlinear dynamics of learning in deep linear neural networks”"
-    link = '<a href="https://arxiv.org/abs/1312.6120">arXiv:1312.6120</a>'
+    papers = list(dict.fromkeys(catalogue.paper(record.report.name) for record in records))
+    title = f"{escape('; '.join(paper.cited for paper in papers))}: every figure, theory against measurement"
+    sources = "; ".join(
+        f'“{escape(paper.title)}”, <a href="{escape(paper.url)}">{escape(paper.reference)}</a>' for paper in papers
+    )
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>{title}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{title}</h1>",
-        f"<p>{paper}, {link}, by pydln.</p>",
+        f"<p>{sources}, by pydln.</p>",
         _summary(records),
         *(_section(record) for record in records),
         "</body></html>",

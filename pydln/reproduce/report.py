@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from pydln._base import atomic
-from pydln.errors import MissingExtra
+from pydln._base import atomic, backend
 from pydln.reproduce.checks import Check, table
+from pydln.reproduce.picture import encoded
+from pydln.reproduce.recipe import Numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Progress", "Report", "blank", "blas_threads", "directory", "write"]
+__all__ = ["STAMP", "Report", "write"]
 
-Progress = Callable[[int, int, str], None]
-"""Called as ``progress(done, total, what)`` when a part of the work begins, during long ones, and at the end."""
+STAMP = "pydln"
+"""Name of the array of an npz file that is no number: the version of pydln that wrote it."""
 
 
 @dataclass(frozen=True)
@@ -57,82 +55,28 @@ class Report:
         return table(self.checks)
 
 
-def directory(out_dir: str | os.PathLike[str]) -> Path:
-    """`out_dir`, made if it is not there.
-
-    Raises
-    ------
-    ValueError
-        There is a file of that name.
-    """
-    path = Path(out_dir)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"out_dir: expected a directory, got the file {path}") from None
-    return path
-
-
-def blank(width: float, height: float) -> Figure:
-    """An empty figure that no window system knows of.
-
-    Raises
-    ------
-    MissingExtra
-        matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra.of("matplotlib", "plot", "pydln.reproduce") from None
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-@contextmanager
-def blas_threads(count: int | None) -> Iterator[None]:
-    """Products of NumPy on so many threads; on as many as BLAS likes for None.
-
-    Raises
-    ------
-    MissingExtra
-        threadpoolctl is not installed.
-    """
-    if count is None:
-        yield
-        return
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        raise MissingExtra.of("threadpoolctl", "plot", "pydln.reproduce") from None
-    with threadpool_limits(limits=count, user_api="blas"):
-        yield
-
-
 def write(
     out_dir: Path,
     name: str,
     title: str,
     *,
     figure: Figure,
-    numbers: Mapping[str, ArrayLike],
+    numbers: Numbers,
     checks: Sequence[Check],
     settings: Mapping[str, Any],
 ) -> Report:
     """Write ``name.png``, ``.svg``, ``.npz`` and ``.md`` into `out_dir`."""
-    import matplotlib
-
     files = tuple(out_dir / f"{name}.{kind}" for kind in ("png", "svg", "npz", "md"))
-    png, svg, npz, markdown = files
+    *pictures, npz, markdown = files
     report = Report(name, title, tuple(checks), files, dict(settings))
     made = "\n".join(f"- {key}: {value}" for key, value in settings.items())
     (out_dir / f"{name}.json").unlink(missing_ok=True)  # the record of an earlier figure, which vouches for its files
-    with matplotlib.rc_context({"svg.hashsalt": "pydln"}):
-        with atomic.replacing(png) as file:
-            figure.savefig(file, format="png", dpi=200)
-        with atomic.replacing(svg) as file:
-            figure.savefig(file, format="svg", metadata={"Date": None})
+    for picture in pictures:
+        content = encoded(figure, picture.suffix[1:])
+        with atomic.replacing(picture) as file:
+            file.write(content)
     with atomic.replacing(npz) as file:
-        np.savez_compressed(file, **{key: np.asarray(value) for key, value in numbers.items()})  # type: ignore[arg-type]
+        np.savez_compressed(file, **numbers, **{STAMP: np.asarray(backend.version())})  # type: ignore[arg-type]
     with atomic.replacing(markdown) as file:
         file.write(f"# {title}\n\n{made}\n\n{report.table()}".encode())
     return report

@@ -22,26 +22,22 @@ once; and a minute for the orthogonal ones.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pydln import plot
-from pydln._base import validate
 from pydln.plot import style
 from pydln.reproduce.checks import Check
-from pydln.reproduce.gaussian_products import FACTORS, factors, products, sizes, spread
-from pydln.reproduce.report import Progress, Report, blank, directory, write
+from pydln.reproduce.recipe import Job, Numbers, Recipe
+from pydln.reproduce.saxe2013._gaussian_products import FACTORS, OPTIONS, factors, products, spread
 from pydln.spectra import FussCatalan, compare, random_product_spectrum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["TITLE", "run"]
-
-TITLE = "Fig. 6B of Saxe, McClelland & Ganguli (2013): singular values of products of Gaussian matrices"
+__all__ = ["RECIPE"]
 
 ORTHOGONAL = {False: 4, True: 2}  # realisations
 VANISHED = 1e-3  # a singular value below this has vanished
@@ -49,52 +45,22 @@ VANISHED = 1e-3  # a singular value below this has vanished
 Floats = NDArray[np.float64]
 
 
-def run(
-    out_dir: str | os.PathLike[str],
-    *,
-    full: bool = False,
-    seed: int = 0,
-    progress: Progress | None = None,
-    n_threads: int | None = None,
-    size: int | None = None,
-    realisations: int | None = None,
-) -> Report:
-    """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters.
-
-    Parameters
-    ----------
-    size : int, optional
-        N: 1000 if `full`, as in the paper, else 100.
-    realisations : int, optional
-        Products of each depth: 500 if `full`, as in the paper, else 60.
-    """
-    seed = validate.integer(seed, "seed", at_least=0)
-    n, count = sizes(bool(full), size, realisations)
-    folder = directory(out_dir)
-    tell = progress or (lambda done, total, what: None)
-    figure = blank(10.0, 6.6)
-    few = ORTHOGONAL[bool(full)]
-
-    total = sum(FACTORS) * count + FACTORS[-1] * few
-    logs = {
-        depth: _asked(found.log_singular_values)
-        for depth, found in products(n, count, tell, total, seed=seed, n_threads=n_threads).items()
+def compute(job: Job, *, size: int, realisations: int) -> dict[str, ArrayLike]:
+    """ln σ, (realisation, N), of every number of factors, and of the orthogonal product."""
+    few, gaussian = ORTHOGONAL[job.full], sum(FACTORS) * realisations
+    total = gaussian + FACTORS[-1] * few
+    found = products(size, realisations, job, total)
+    job.tell(gaussian, total, f"{FACTORS[-1]} orthogonal factors")
+    same = random_product_spectrum("orthogonal", size, FACTORS[-1], batch=few, seed=job.seed, n_threads=job.n_threads)
+    return {
+        **{_name(depth): _asked(spectrum.log_singular_values) for depth, spectrum in found.items()},
+        "log_singular_values_orthogonal": _asked(same.log_singular_values),
+        "factors": FACTORS,
     }
-    tell(sum(FACTORS) * count, total, f"{FACTORS[-1]} orthogonal factors")
-    same = random_product_spectrum("orthogonal", n, FACTORS[-1], batch=few, seed=seed, n_threads=n_threads)
-    orthogonal = _asked(same.log_singular_values)
-    _draw(figure, logs, orthogonal, n)
-    tell(total, total, "done")
-    return write(
-        folder,
-        "fig6b",
-        TITLE,
-        figure=figure,
-        numbers={f"log_singular_values_{depth}": logs[depth].astype(np.float32) for depth in FACTORS}
-        | {"log_singular_values_orthogonal": orthogonal, "factors": FACTORS},
-        checks=_checks(logs, orthogonal, n),
-        settings={"full": bool(full), "seed": seed, "N": n, "realisations": count, "factors": str(FACTORS)},
-    )
+
+
+def _name(depth: int) -> str:
+    return f"log_singular_values_{depth}"
 
 
 def _asked(values: Floats | None) -> Floats:
@@ -102,9 +68,13 @@ def _asked(values: Floats | None) -> Floats:
     return values
 
 
-def _checks(logs: dict[int, Floats], orthogonal: Floats, n: int) -> list[Check]:
+def check(numbers: Numbers) -> list[Check]:
+    """The Gaussian products against the law of infinite size, the orthogonal ones against one."""
+    orthogonal = numbers["log_singular_values_orthogonal"]
+    n = orthogonal.shape[1]
     checks = []
-    for depth, values in logs.items():
+    for depth in FACTORS:
+        values = numbers[_name(depth)]
         law = FussCatalan(depth)
         squares = np.exp(2 * values)
         traces = squares.mean(axis=1)
@@ -163,9 +133,13 @@ def _checks(logs: dict[int, Floats], orthogonal: Floats, n: int) -> list[Check]:
     return checks
 
 
-def _draw(figure: Figure, logs: dict[int, Floats], orthogonal: Floats, n: int) -> None:
+def draw(figure: Figure, numbers: Numbers) -> None:
+    """A histogram for every number of factors with its law, and one of the orthogonal product."""
     axes = figure.subplots(2, 2)
-    for (depth, values), ax in zip(logs.items(), axes.flat, strict=False):
+    orthogonal = numbers["log_singular_values_orthogonal"]
+    n = orthogonal.shape[1]
+    for depth, ax in zip(FACTORS, axes.flat, strict=False):
+        values = numbers[_name(depth)].astype(np.float64)
         low = float(np.quantile(values, 0.002 if depth < 50 else 0.0)) / np.log(10)
         high = float(values.max()) / np.log(10)
         plot.spectrum(values, FussCatalan(depth), ax=ax, span=(low, high + 0.03 * (high - low)))
@@ -180,3 +154,19 @@ def _draw(figure: Figure, logs: dict[int, Floats], orthogonal: Floats, n: int) -
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, fontsize="small", loc="upper left")
     figure.suptitle(rf"singular values $\sigma$ of products of {n} × {n} matrices", fontsize="large")
+
+
+RECIPE = Recipe(
+    title="Fig. 6B of Saxe, McClelland & Ganguli (2013): singular values of products of Gaussian matrices",
+    inches=(10.0, 6.6),
+    options=OPTIONS,
+    settings=lambda job, numbers: {
+        "N": job.own["size"],
+        "realisations": job.own["realisations"],
+        "factors": str(FACTORS),
+    },
+    single=[_name(depth) for depth in FACTORS],
+    compute=compute,
+    check=check,
+    draw=draw,
+)

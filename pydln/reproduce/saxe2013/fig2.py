@@ -11,17 +11,15 @@ network with one unit per layer (dots); gradient descent at rate 0.001 has rows 
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pydln import exact, plot
-from pydln._base import validate
 from pydln.plot import style
 from pydln.reproduce.checks import Check
-from pydln.reproduce.report import Progress, Report, blank, directory, write
+from pydln.reproduce.recipe import Job, Numbers, Recipe
 from pydln.simulate.descent import gradient_descent
 from pydln.simulate.flow import gradient_flow
 from pydln.task.task import Task
@@ -31,9 +29,7 @@ from pydln.weights import Weights
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["TITLE", "run"]
-
-TITLE = "Fig. 2 of Saxe, McClelland & Ganguli (2013): phase portrait of one mode"
+__all__ = ["RECIPE"]
 
 S = 1.0
 STARTS = np.array([[-1.75, 1.65], [0.2, -1.4], [1.5, -1.5]])  # the last on the stable manifold
@@ -44,52 +40,30 @@ RTOL = 1e-11
 Floats = NDArray[np.float64]
 
 
-def run(
-    out_dir: str | os.PathLike[str],
-    *,
-    full: bool = False,
-    seed: int = 0,
-    progress: Progress | None = None,
-    n_threads: int | None = None,
-) -> Report:
-    """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters. Nothing is random."""
-    validate.integer(seed, "seed", at_least=0)
-    folder = directory(out_dir)
-    tell = progress or (lambda done, total, what: None)
-    figure = blank(8.2, 5.0)
-
-    until = UNTIL[bool(full)]
+def compute(job: Job) -> dict[str, ArrayLike]:
+    """The exact solution, gradient flow and gradient descent from each start, (start, time, 2)."""
+    until = UNTIL[job.full]
     t = np.linspace(0.0, until, 601)
     task = Task.from_covariances(None, [[S]], S)
     start = Weights([STARTS[:, :1, None], STARTS[:, 1:, None]])
-    tell(0, 2, "gradient flow")
-    flow = gradient_flow(task, start, t, record="weights", rtol=RTOL, reduce="none", n_threads=n_threads)
-    tell(1, 2, "gradient descent")
-    steps = round(until / LR)
+    job.tell(0, 2, "gradient flow")
+    flow = gradient_flow(task, start, t, record="weights", rtol=RTOL, reduce="none", n_threads=job.n_threads)
+    job.tell(1, 2, "gradient descent")
+    steps, every = round(until / LR), round(until / LR) // 600
     descent = gradient_descent(
-        task, start, lr=LR, steps=steps, record="weights", record_every=steps // 600, reduce="none", n_threads=n_threads
+        task, start, lr=LR, steps=steps, record="weights", record_every=every, reduce="none", n_threads=job.n_threads
     )
-    simulated, stepped = _strengths(flow), _strengths(descent)
-    a, b = exact.scalar_mode(STARTS[:, :1], STARTS[:, 1:], S, t)
-    theory = np.stack([a, b], axis=-1)
-    late = np.stack(exact.scalar_mode(STARTS[:, :1], STARTS[:, 1:], S, descent.t), axis=-1)
-    _draw(figure, theory, simulated)
-    tell(2, 2, "done")
-    return write(
-        folder,
-        "fig2",
-        TITLE,
-        figure=figure,
-        numbers={
-            "t": t,
-            "exact": theory,
-            "gradient_flow": simulated,
-            "t_descent": descent.t,
-            "gradient_descent": stepped,
-        },
-        checks=_checks(t, theory, simulated, stepped, late),
-        settings={"full": bool(full), "s": S, "until": until, "rtol": RTOL, "lr": LR, "starts": STARTS.tolist()},
-    )
+    return {
+        "t": t,
+        "exact": _exact(t),
+        "gradient_flow": _strengths(flow),
+        "t_descent": descent.t,
+        "gradient_descent": _strengths(descent),
+    }
+
+
+def _exact(t: Floats) -> Floats:
+    return np.stack(exact.scalar_mode(STARTS[:, :1], STARTS[:, 1:], S, t), axis=-1)
 
 
 def _strengths(run: Trajectory) -> Floats:
@@ -98,7 +72,10 @@ def _strengths(run: Trajectory) -> Floats:
     return np.stack([first, second], axis=-1)
 
 
-def _checks(t: Floats, theory: Floats, simulated: Floats, stepped: Floats, late: Floats) -> list[Check]:
+def check(numbers: Numbers) -> list[Check]:
+    """What is conserved, where trajectories end, and how far the three ways of following them are apart."""
+    t, theory, simulated = numbers["t"], numbers["exact"], numbers["gradient_flow"]
+    stepped, late = numbers["gradient_descent"], _exact(numbers["t_descent"])
     checks = []
     for i, (a0, b0) in enumerate(STARTS[:2]):
         where = f"from ({a0:g}, {b0:g})"
@@ -188,10 +165,11 @@ def _first_order(a0: float, b0: float) -> float:
     return float(0.5 * LR * rate * np.hypot(a0, b0) * max(1.0, 2 * np.sqrt(S) / abs(a0 + b0)))
 
 
-def _draw(figure: Figure, theory: Floats, simulated: Floats) -> None:
+def draw(figure: Figure, numbers: Numbers) -> None:
+    """The two trajectories in the vector field."""
     ax = figure.subplots()
-    plot.phase_portrait([(one[:, 0], one[:, 1]) for one in theory[:2]], s=S, ax=ax)
-    for one in simulated[:2]:
+    plot.phase_portrait([(one[:, 0], one[:, 1]) for one in numbers["exact"][:2]], s=S, ax=ax)
+    for one in numbers["gradient_flow"][:2]:
         ax.plot(one[::12, 0], one[::12, 1], "o", color="black", markersize=2.2, zorder=4.5)
     handles, labels = ax.get_legend_handles_labels()
     handles += [
@@ -203,3 +181,20 @@ def _draw(figure: Figure, theory: Floats, simulated: Floats) -> None:
     labels += [*(f"from ({a:g}, {b:g}), exact" for a, b in STARTS[:2]), "gradient flow of a network", "saddle"]
     style.legend_beside(ax, handles, labels)
     ax.set_title(r"one mode of a two-layer network, $\tau = s = 1$", fontsize="medium")
+
+
+RECIPE = Recipe(
+    title="Fig. 2 of Saxe, McClelland & Ganguli (2013): phase portrait of one mode",
+    inches=(8.2, 5.0),
+    settings=lambda job, numbers: {
+        "s": S,
+        "until": UNTIL[job.full],
+        "rtol": RTOL,
+        "lr": LR,
+        "starts": STARTS.tolist(),
+    },
+    random=False,
+    compute=compute,
+    check=check,
+    draw=draw,
+)

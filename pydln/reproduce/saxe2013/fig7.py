@@ -26,27 +26,26 @@ K.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pydln import plot
-from pydln._base import validate
 from pydln.propagation import jacobian_singular_values, length_map
 from pydln.propagation.gaussian import hermite
 from pydln.reproduce.checks import Check
-from pydln.reproduce.report import Progress, Report, blank, directory, write
+from pydln.reproduce.recipe import Job, Numbers, Recipe, whole
 from pydln.reproduce.single_layers import single_layers
 from pydln.spectra import FussCatalan
 
-__all__ = ["TITLE", "run"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-TITLE = "Fig. 7 of Saxe, McClelland & Ganguli (2013): Jacobians of a deep tanh network with orthogonal weights"
+__all__ = ["RECIPE"]
 
-WIDTH = {False: 200, True: 1000}
 DEPTH = 99  # N_l = 100 layers of units
 GAINS = np.array([0.9, 0.95, 1.0, 1.05, 1.1])
 LENGTHS = np.array([0.2, 1.0, 4.0])
@@ -59,69 +58,33 @@ _TOTAL = len(ENSEMBLES) * DEPTH  # layers
 Floats = NDArray[np.float64]
 
 
-def run(
-    out_dir: str | os.PathLike[str],
-    *,
-    full: bool = False,
-    seed: int = 0,
-    progress: Progress | None = None,
-    n_threads: int | None = None,
-    width: int | None = None,
-) -> Report:
-    """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters.
-
-    Parameters
-    ----------
-    n_threads : int, optional
-        Not used: the matrix products are NumPy's, whose BLAS has its own threads.
-    width : int, optional
-        Units per layer: 1000 if `full`, as in the paper, else 200.
-    """
-    seed = validate.integer(seed, "seed", at_least=0)
-    units = validate.integer(WIDTH[bool(full)] if width is None else width, "width", at_least=20)
-    folder = directory(out_dir)
-    tell = progress or (lambda done, total, what: None)
-    figure = blank(9.0, 8.4)
-
-    direction = np.random.default_rng(seed).standard_normal(units)
+def compute(job: Job, *, width: int) -> dict[str, ArrayLike]:
+    """Singular values of either ensemble, (gain, length, unit), with what mean field says of the orthogonal ones."""
+    direction = np.random.default_rng(job.seed).standard_normal(width)
     direction /= np.sqrt(np.mean(direction**2))
     gain, length = (a.ravel() for a in np.meshgrid(GAINS, LENGTHS, indexing="ij"))
     x = direction * np.sqrt(length)[:, None]
-    values: dict[str, Floats] = {}
+    values: dict[str, ArrayLike] = {}
     for i, kind in enumerate(ENSEMBLES):
-        layers = _told(single_layers(kind, units, range(DEPTH), seed), tell, f"{ENSEMBLES[kind]} weights", i * DEPTH)
+        layers = _told(single_layers(kind, width, range(DEPTH), job.seed), job, f"{ENSEMBLES[kind]} weights", i * DEPTH)
         found = jacobian_singular_values(layers, x, "tanh", gain=gain)
-        values[kind] = found.reshape(GAINS.size, LENGTHS.size, units)
-    predicted = [[_predict(float(g), float(q), units) for q in LENGTHS] for g in GAINS]
-    plot.jacobian_grid(
-        {f"{ENSEMBLES[kind]} weights": s for kind, s in values.items()}, GAINS, LENGTHS, ax=figure.subplots()
-    )
-    tell(_TOTAL, _TOTAL, "done")
-    return write(
-        folder,
-        "fig7",
-        TITLE,
-        figure=figure,
-        numbers={
-            "g": GAINS,
-            "q": LENGTHS,
-            "mean_square_theory": [[np.exp(one.log_mean) for one in row] for row in predicted],
-            "relative_variance_theory": [[one.variance for one in row] for row in predicted],
-            **values,
-        },
-        checks=_checks(values, predicted, units),
-        settings={
-            "full": bool(full),
-            "seed": seed,
-            "width": units,
-            "weight matrices": DEPTH,
-        },
-    )
+        values[kind] = found.reshape(GAINS.size, LENGTHS.size, width)
+    predicted = [[_predict(float(g), float(q), width) for q in LENGTHS] for g in GAINS]
+    return {
+        "g": GAINS,
+        "q": LENGTHS,
+        "mean_square_theory": [[np.exp(one.log_mean) for one in row] for row in predicted],
+        "ln_mean_square_theory": [[one.log_mean for one in row] for row in predicted],
+        "ln_mean_square_sd": [[one.log_mean_sd for one in row] for row in predicted],
+        "relative_variance_theory": [[one.variance for one in row] for row in predicted],
+        "relative_variance_sd": [[one.variance_sd for one in row] for row in predicted],
+        **values,
+    }
 
 
-def _told(layers: Iterator[Floats], tell: Progress, what: str, before: int) -> Iterator[Floats]:
+def _told(layers: Iterator[Floats], job: Job, what: str, before: int) -> Iterator[Floats]:
     for layer, w in enumerate(layers):
-        tell(before + layer, _TOTAL, f"{what}, layer {layer + 1}")
+        job.tell(before + layer, _TOTAL, f"{what}, layer {layer + 1}")
         yield w
 
 
@@ -166,8 +129,16 @@ def _predict(gain: float, q: float, units: int) -> _Predicted:
     return _Predicted(log_mean, float(np.sqrt(covariance[1, 1] + traces)), variance, float(np.sqrt(covariance[2, 2])))
 
 
-def _checks(values: dict[str, Floats], predicted: list[list[_Predicted]], units: int) -> list[Check]:
+def check(numbers: Numbers) -> list[Check]:
+    """Mean and variance of the squared singular values, and how many are near the mean and near one."""
+    values = {kind: numbers[kind] for kind in ENSEMBLES}
     squares = {kind: s**2 for kind, s in values.items()}
+    units = values["orthogonal"].shape[-1]
+    fields = ("ln_mean_square_theory", "ln_mean_square_sd", "relative_variance_theory", "relative_variance_sd")
+    predicted = [
+        [_Predicted(*(float(numbers[one][i, j]) for one in fields)) for j in range(LENGTHS.size)]
+        for i in range(GAINS.size)
+    ]
     checks = []
     for i, j in np.ndindex(GAINS.size, LENGTHS.size):
         where = f"g = {GAINS[i]:g}, q = {LENGTHS[j]:g}"
@@ -218,3 +189,20 @@ def _checks(values: dict[str, Floats], predicted: list[list[_Predicted]], units:
                 )
             )
     return checks
+
+
+def draw(figure: Figure, numbers: Numbers) -> None:
+    """Histograms of the singular values, gains down, lengths across."""
+    ensembles = {f"{name} weights": numbers[kind] for kind, name in ENSEMBLES.items()}
+    plot.jacobian_grid(ensembles, numbers["g"], numbers["q"], ax=figure.subplots())
+
+
+RECIPE = Recipe(
+    title="Fig. 7 of Saxe, McClelland & Ganguli (2013): Jacobians of a deep tanh network with orthogonal weights",
+    inches=(9.0, 8.4),
+    options={"width": whole("Units per layer, in the paper 1000", 200, 1000, at_least=20)},
+    settings=lambda job, numbers: {"width": job.own["width"], "weight matrices": DEPTH},
+    compute=compute,
+    check=check,
+    draw=draw,
+)

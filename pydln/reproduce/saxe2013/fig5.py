@@ -22,22 +22,20 @@ The paper leaves unsaid, and here is chosen:
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pydln import init, plot
-from pydln._base import validate
-from pydln.analysis.consistency import Consistency, consistency
+from pydln.analysis.consistency import consistency
 from pydln.plot import style
 from pydln.reproduce.checks import Check
-from pydln.reproduce.report import Progress, Report, blank, directory, write
+from pydln.reproduce.curves import curve
+from pydln.reproduce.recipe import Job, Numbers, Recipe, flag, rising, whole
 from pydln.simulate.descent import gradient_descent
 from pydln.simulate.pretraining import Pretrained, fine_tune, pretrain
 from pydln.simulate.stop import Stop
@@ -50,9 +48,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["TITLE", "run"]
-
-TITLE = "Fig. 5 of Saxe, McClelland & Ganguli (2013): the consistency condition and greedy pretraining on MNIST"
+__all__ = ["RECIPE"]
 
 DEPTH = 5
 HIDDEN = 200
@@ -61,59 +57,28 @@ PART = 0.9  # of the largest stable rate of an autoencoder
 SCALE, LAST_SCALE, TOLERANCE = 0.2, 0.1, 0.1
 REMAINING = 0.3
 MOST = 12_000  # steps allowed to the random start
-DEPTHS = {False: (3, 5, 9), True: (3, 4, 5, 7, 9, 14)}
 BASES = {False: 200, True: 2000}
 LONG = 200.0  # τ of pretraining to the end: variances above 0.03 are then learned to 1e-4
+STEPS = 100  # of the autoencoder that is compared with its closed form
+SHOWN = 84  # inputs on the left
 FINE = 0.1  # rate of the rows about depth and about the exact solution, in units of 1/d: it resolves the iterations
 
 Floats = NDArray[np.float64]
 
 
-def run(
-    out_dir: str | os.PathLike[str],
-    *,
-    full: bool = False,
-    seed: int = 0,
-    progress: Progress | None = None,
-    n_threads: int | None = None,
-    center: bool = True,
-    depths: Sequence[int] | None = None,
-    hidden: int = HIDDEN,
-) -> Report:
-    """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters.
-
-    Parameters
-    ----------
-    center : bool
-        Take the means off the pixels.
-    depths : sequence of int, optional
-        Depths D whose learning after pretraining is compared, increasing, at least two, each >= 2; six of them if
-        `full`, else three. Everything else has the paper's size in both.
-    hidden : int
-        Hidden width, at least 10; 200 as in the paper.
-    """
-    seed = validate.integer(seed, "seed", at_least=0)
-    if not isinstance(center, bool):
-        raise TypeError(f"center: expected True or False, got {center!r}")
-    given = DEPTHS[bool(full)] if depths is None else depths
-    sizes = tuple(validate.integer(n, f"depths[{i}]", at_least=2) for i, n in enumerate(given))
-    if len(sizes) < 2 or any(b <= a for a, b in itertools.pairwise(sizes)):
-        raise ValueError(f"depths: expected two or more increasing numbers, got {list(sizes)}")
-    width = validate.integer(hidden, "hidden", at_least=10)
-    folder = directory(out_dir)
-    tell = progress or (lambda done, total, what: None)
-    figure = blank(12.0, 3.9)
-
-    total = len(sizes) + 5
-    tell(0, total, "consistency of MNIST")
-    problem = _Problem(center, width, seed, n_threads)
+def compute(job: Job, *, center: bool, depths: Sequence[int], hidden: int) -> dict[str, ArrayLike]:
+    """Covariances along inputs and modes, learning from both starts, steps against depth, one autoencoder."""
+    total = len(depths) + 5
+    job.tell(0, total, "consistency of MNIST")
+    problem = _Problem(center, hidden, job.seed, job.n_threads)
     found = consistency(problem.task)
-    bases = _random_bases(problem.task, BASES[bool(full)], seed)
+    own, all_of_it = _random_bases(problem.task, BASES[job.full], job.seed)
+    first = max((problem.task.n_in - SHOWN) // 2, 0)
 
-    tell(1, total, "random start")
+    job.tell(1, total, "random start")
     random = problem.random(DEPTH)
     random_steps = problem.iterations(random, PART, MOST)
-    tell(2, total, f"pretraining of {DEPTH - 1} layers")
+    job.tell(2, total, f"pretraining of {DEPTH - 1} layers")
     made = problem.pretrain(DEPTH)
     spent = int(problem.steps_of(made).sum())
     tuning_steps = problem.iterations(made.weights, PART, MOST)
@@ -126,61 +91,49 @@ def run(
         steps=max(last - spent, 10),
         at=np.unique(np.round(np.concatenate([np.arange(11), np.geomspace(10, max(last - spent, 10), 200)]))),
         record=("loss", "test_loss"),
-        n_threads=n_threads,
+        n_threads=job.n_threads,
     )
-    tell(3, total, "rates of their own")
-    own = {
-        "a random start": problem.fastest(random),
-        "pretraining": problem.fastest(made.weights),
-    }
+    job.tell(3, total, "rates of their own")
+    fastest = [problem.fastest(random), problem.fastest(made.weights)]
     by_depth = []
-    for i, depth in enumerate(sizes):
-        tell(4 + i, total, f"depth {depth} after pretraining")
+    for i, depth in enumerate(depths):
+        job.tell(4 + i, total, f"depth {depth} after pretraining")
         by_depth.append(problem.depth(depth))
-    tell(total - 1, total, "autoencoder in closed form")
-    checks = [
-        *_consistency_checks(found, bases),
-        *_speed_checks(spent, tuning_steps, random_steps, own),
-        *_depth_checks(sizes, by_depth),
-        *_autoencoder_checks(problem, made),
-    ]
-    _draw(figure, problem, found, from_random, tuned, spent)
-    tell(total, total, "done")
-    return write(
-        folder,
-        "fig5",
-        TITLE,
-        figure=figure,
-        numbers={
-            "matrix": found.matrix,
-            "score": found.score,
-            "scores_of_random_bases": bases[0] / bases[1],
-            "steps_random": np.asarray(from_random.steps),
-            "loss_random": from_random.loss[0],
-            "steps_pretrained": spent + np.asarray(tuned.steps),
-            "loss_pretrained": tuned.loss[0],
-            "test_loss_random": from_random.test_loss[0],
-            "test_loss_pretrained": tuned.test_loss[0],
-            "steps_of_each_layer": problem.steps_of(made)[0],
-            "autoencoder_losses": made.losses[0],
-            "autoencoder_floors": made.floors[0],
-            "depths": np.array(sizes),
-            "iterations_after_pretraining_to_the_end": np.array([one[0] for one in by_depth]),
-            "iterations_after_pretraining": np.array([one[1] for one in by_depth]),
-        },
-        checks=checks,
-        settings={
-            "full": bool(full),
-            "seed": seed,
-            "task": problem.task.name,
-            "normalize": problem.task.normalize,
-            "widths": list(problem.widths(DEPTH)),
-            "standard deviation of the random start": SPREAD,
-            "lr": problem.rate(PART),
-            "an autoencoder ends when its loss above its floor is this part of the start's": TOLERANCE,
-            "learned when the loss above its floor is this part of a zero map's": REMAINING,
-        },
-    )
+    job.tell(total - 1, total, "autoencoder in closed form")
+    return {
+        "task": problem.task.name,
+        "normalize": problem.task.normalize,
+        "widths": problem.widths(DEPTH),
+        "matrix": found.matrix,
+        "score": found.score,
+        "score_of_random_directions": found.null,
+        "inside": found.inside,
+        "scores_of_random_bases": own / all_of_it,
+        "random_bases_on_the_diagonal": own,
+        "random_bases_in_all": all_of_it,
+        "input_covariances_shown": problem.task.sigma_xx[first : first + SHOWN, first : first + SHOWN],
+        "first_input_shown": first,
+        "rate": problem.rate(PART),
+        "loss_when_learned": problem.level,
+        "t_random": from_random.t,
+        "steps_random": np.asarray(from_random.steps),
+        "loss_random": from_random.loss[0],
+        "t_pretrained": tuned.t,
+        "steps_pretrained": spent + np.asarray(tuned.steps),
+        "loss_pretrained": tuned.loss[0],
+        "test_loss_random": from_random.test_loss[0],
+        "test_loss_pretrained": tuned.test_loss[0],
+        "steps_of_each_layer": problem.steps_of(made)[0],
+        "steps_to_learn": [random_steps, tuning_steps],  # of a random start, after pretraining
+        "steps_at_the_fastest_rate": [steps for steps, _ in fastest],
+        "fastest_rate": [part for _, part in fastest],
+        "autoencoder_losses": made.losses[0],
+        "autoencoder_floors": made.floors[0],
+        "depths": np.array(depths),
+        "iterations_after_pretraining_to_the_end": np.array([one[0] for one in by_depth]),
+        "iterations_after_pretraining": np.array([one[1] for one in by_depth]),
+        **problem.autoencoder(made),
+    }
 
 
 class _Problem:
@@ -276,6 +229,25 @@ class _Problem:
             n_threads=self.n_threads,
         )
 
+    def autoencoder(self, made: Pretrained) -> dict[str, ArrayLike]:
+        """One autoencoder by descent and in closed form, and what the encoders pass on of the largest variances."""
+        options: dict[str, Any] = {"start": "aligned", "scale": SCALE, "seed": self.seed, "n_threads": self.n_threads}
+        stepped = pretrain(self.task, self.widths(2), lr=self.rate(FINE), steps=STEPS, **options)
+        solved = pretrain(self.task, self.widths(2), t=STEPS * self.rate(FINE), **options)
+        encoders = [layer[0].astype(float) for layer in made.weights.layers[:-1]]
+        d, Q = np.linalg.eigh(self.task.sigma_xx)
+        passed = Q[:, :-11:-1]
+        for layer in encoders:
+            passed = layer @ passed
+        return {
+            "autoencoder_solution": solved.runs[0].source,
+            "autoencoder_loss_at_the_start": solved.runs[0].loss[0, 0],
+            "autoencoder_loss_solved": solved.losses[0, 0],
+            "autoencoder_loss_stepped": stepped.losses[0, 0],
+            "largest_variances": d[:-11:-1],
+            "passed_on": (passed**2).sum(axis=0),
+        }
+
 
 def _random_bases(task: Task, count: int, seed: int) -> tuple[Floats, Floats]:
     """Σ_α C_αα² and Σ_αβ C_αβ² of `count` random bases C of as many directions as the task has modes."""
@@ -286,12 +258,22 @@ def _random_bases(task: Task, count: int, seed: int) -> tuple[Floats, Floats]:
     return np.trace(squares, axis1=1, axis2=2), squares.sum(axis=(1, 2))
 
 
-def _consistency_checks(found: Consistency, bases: tuple[Floats, Floats]) -> list[Check]:
-    score, null = float(found.score), float(found.null)
-    own, whole = bases
-    best = float((own / whole).max())
-    mean = float(own.mean() / whole.mean())
-    error = float((own - mean * whole).std() / whole.mean()) / math.sqrt(len(own))
+def check(numbers: Numbers) -> list[Check]:
+    """Consistency against random directions, learning with pretraining against without, depth, one autoencoder."""
+    return [
+        *_consistency_checks(numbers),
+        *_speed_checks(numbers),
+        *_depth_checks(numbers),
+        *_autoencoder_checks(numbers),
+    ]
+
+
+def _consistency_checks(numbers: Numbers) -> list[Check]:
+    score, null = float(numbers["score"]), float(numbers["score_of_random_directions"])
+    own, all_of_it = numbers["random_bases_on_the_diagonal"], numbers["random_bases_in_all"]
+    best = float((own / all_of_it).max())
+    mean = float(own.mean() / all_of_it.mean())
+    error = float((own - mean * all_of_it).std() / all_of_it.mean()) / math.sqrt(len(own))
     return [
         Check.compare(
             "share of VᵀΣ_xxV off its diagonal, part of that of the best random directions",
@@ -312,15 +294,18 @@ def _consistency_checks(found: Consistency, bases: tuple[Floats, Floats]) -> lis
         Check.show(
             "share of |Σ_xxV|² within the span of the modes",
             theory=1.0,
-            measured=float(found.inside),
+            measured=float(numbers["inside"]),
             note="1 if every mode is an eigenvector of Σ_xx",
         ),
     ]
 
 
-def _speed_checks(spent: int, tuning: float, random: float, own: dict[str, tuple[float, float]]) -> list[Check]:
+def _speed_checks(numbers: Numbers) -> list[Check]:
+    spent = int(numbers["steps_of_each_layer"].sum())
+    random, tuning = numbers["steps_to_learn"].tolist()
+    from_random, tuned = numbers["steps_at_the_fastest_rate"].tolist()
+    fast, own_rate = numbers["fastest_rate"].tolist()
     slowest = random if math.isfinite(random) else float(MOST)
-    (from_random, fast), (tuned, own_rate) = own["a random start"], own["pretraining"]
     return [
         Check.compare(
             "steps to learn with pretraining, its own counted, part of those from a random start",
@@ -344,7 +329,11 @@ def _count(steps: float) -> str:
     return f"{steps:.0f}" if math.isfinite(steps) else f"more than {MOST}"
 
 
-def _depth_checks(depths: tuple[int, ...], steps: list[tuple[float, float]]) -> list[Check]:
+def _depth_checks(numbers: Numbers) -> list[Check]:
+    depths = numbers["depths"].tolist()
+    names = ("iterations_after_pretraining_to_the_end", "iterations_after_pretraining")
+    steps = list(zip(*(numbers[name].tolist() for name in names), strict=True))
+
     def exponent(which: int) -> float:
         taken = np.array([one[which] for one in steps])
         learned = np.isfinite(taken)
@@ -375,56 +364,69 @@ def _depth_checks(depths: tuple[int, ...], steps: list[tuple[float, float]]) -> 
     ]
 
 
-def _autoencoder_checks(problem: _Problem, made: Pretrained) -> list[Check]:
-    widths = problem.widths(2)
-    steps = 100
-    options: dict[str, Any] = {"start": "aligned", "scale": SCALE, "seed": problem.seed, "n_threads": problem.n_threads}
-    stepped = pretrain(problem.task, widths, lr=problem.rate(FINE), steps=steps, **options)
-    solved = pretrain(problem.task, widths, t=steps * problem.rate(FINE), **options)
-    begin = float(solved.runs[0].loss[0, 0])
-    encoders = [layer[0].astype(float) for layer in made.weights.layers[:-1]]
-    d, Q = np.linalg.eigh(problem.task.sigma_xx)
-    passed = Q[:, :-11:-1]
-    for layer in encoders:
-        passed = layer @ passed
+def _autoencoder_checks(numbers: Numbers) -> list[Check]:
+    n, width = (int(one) for one in numbers["widths"][:2])
+    begin = float(numbers["autoencoder_loss_at_the_start"])
+    passed, d = numbers["passed_on"], numbers["largest_variances"]
     return [
         Check.compare(
-            f"autoencoder {widths[0]}-{widths[1]}-{widths[0]}: loss after {steps} steps, part of that at the start",
-            theory=float(solved.losses[0, 0]) / begin,
-            measured=float(stepped.losses[0, 0]) / begin,
+            f"autoencoder {n}-{width}-{n}: loss after {STEPS} steps, part of that at the start",
+            theory=float(numbers["autoencoder_loss_solved"]) / begin,
+            measured=float(numbers["autoencoder_loss_stepped"]) / begin,
             # A step of size η is late by about ηd/2 of the time that a mode takes.
             tolerance=FINE / 2,
-            note=f"theory: {solved.runs[0].source}; from an aligned start at {FINE}/d",
+            note=f"theory: {numbers['autoencoder_solution']}; from an aligned start at {FINE}/d",
         ),
         Check.show(
             "encoders pass the ten directions of largest variance on with strength M, the mean",
             theory=1.0,
-            measured=float((passed**2).sum(axis=0).mean()),
-            note=f"through {len(encoders)} layers; the least {(passed**2).sum(axis=0).min():.3f}; "
-            f"variances {d[-1]:.3g} to {d[-10]:.3g}",
+            measured=float(passed.mean()),
+            note=f"through {len(numbers['widths']) - 2} layers; the least {passed.min():.3f}; "
+            f"variances {d[0]:.3g} to {d[-1]:.3g}",
         ),
     ]
 
 
-def _draw(
-    figure: Figure, problem: _Problem, found: Consistency, random: Trajectory, tuned: Trajectory, spent: int
-) -> None:
+def draw(figure: Figure, numbers: Numbers) -> None:
+    """Covariances of the inputs, along the inputs and along the modes, and loss over time from both starts."""
     axes = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 1.25))
-    plot.consistency(problem.task, ax=axes[0], along="inputs", most=84)
+    inputs, matrix = numbers["input_covariances_shown"], numbers["matrix"]
+    _draw_matrix(axes[0], inputs, int(numbers["first_input_shown"]), "input $i$", "input $j$", r"$(\Sigma_{xx})_{ij}$")
     axes[0].set_title(r"input covariances $\Sigma_{xx}$ of MNIST, a part", fontsize="medium")
-    plot.consistency(problem.task, ax=axes[1])
-    axes[1].set_title(f"along the modes: {float(found.score):.1%} on the diagonal", fontsize="medium")
-    _draw_curves(axes[2], problem, random, tuned, spent)
+    entry = r"$(V^T \Sigma_{xx} V)_{\alpha\beta}$"
+    _draw_matrix(axes[1], matrix, 0, r"mode $\alpha$", r"mode $\beta$", entry)
+    axes[1].set_title(f"along the modes: {float(numbers['score']):.1%} on the diagonal", fontsize="medium")
+    _draw_curves(axes[2], numbers)
 
 
-def _draw_curves(ax: Axes, problem: _Problem, random: Trajectory, tuned: Trajectory, spent: int) -> None:
-    begun = problem.rate(PART) * spent
+def _draw_matrix(ax: Axes, shown: Floats, before: int, row: str, column: str, entry: str) -> None:
+    """As `pydln.plot.consistency`, of a matrix instead of a task."""
+    from matplotlib.ticker import MaxNLocator
+
+    limit = float(np.abs(shown).max()) or 1.0
+    edges = (before + 0.5, before + len(shown) + 0.5)
+    image = ax.imshow(
+        shown, cmap="PuOr_r", vmin=-limit, vmax=limit, extent=(*edges, *edges[::-1]), interpolation="nearest"
+    )
+    ax.figure.colorbar(image, ax=ax, shrink=0.85).set_label(entry)
+    ax.grid(False)  # whatever the style: it would cut the entries
+    ax.set_xlabel(column)
+    ax.set_ylabel(row)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _draw_curves(ax: Axes, numbers: Numbers) -> None:
+    rate, normalize = float(numbers["rate"]), str(numbers["normalize"])
+    begun = rate * int(numbers["steps_of_each_layer"].sum())
     ax.axvspan(0.0, begun, color="0.88", linewidth=0, label="time of pretraining")
-    ax.axhline(problem.level, color="0.5", linewidth=0.9, linestyle=":", label="counts as learned")
-    plot.loss(random, ax=ax, color=style.OKABE_ITO[3], label="random start")
-    plot.loss(tuned, ax=ax, color=style.OKABE_ITO[0], label="after pretraining")
-    ax.set_xlim(0.0, float(random.t[-1]))
-    top = ax.secondary_xaxis("top", functions=(partial(_steps, problem.rate(PART)), partial(_time, problem.rate(PART))))
+    level = float(numbers["loss_when_learned"])
+    ax.axhline(level, color="0.5", linewidth=0.9, linestyle=":", label="counts as learned")
+    for start, color, label in (("random", 3, "random start"), ("pretrained", 0, "after pretraining")):
+        run = curve(numbers[f"t_{start}"], normalize=normalize, loss=numbers[f"loss_{start}"])
+        plot.loss(run, ax=ax, color=style.OKABE_ITO[color], label=label)
+    ax.set_xlim(0.0, float(numbers["t_random"][-1]))
+    top = ax.secondary_xaxis("top", functions=(partial(_steps, rate), partial(_time, rate)))
     top.set_xlabel("epochs (steps over all images)", fontsize="small")
     ax.spines["right"].set_visible(False)
 
@@ -435,3 +437,28 @@ def _steps(rate: float, t: Floats) -> Floats:
 
 def _time(rate: float, steps: Floats) -> Floats:
     return steps * rate
+
+
+RECIPE = Recipe(
+    title="Fig. 5 of Saxe, McClelland & Ganguli (2013): the consistency condition and greedy pretraining on MNIST",
+    inches=(12.0, 3.9),
+    options={
+        "center": flag("Whether the means are taken off the pixels", True),
+        "depths": rising(
+            "Depths D whose learning after pretraining is compared", (3, 5, 9), (3, 4, 5, 7, 9, 14), at_least=2
+        ),
+        "hidden": whole("Hidden width, in the paper 200", 200, at_least=10),
+    },
+    settings=lambda job, numbers: {
+        "task": str(numbers["task"]),
+        "normalize": str(numbers["normalize"]),
+        "widths": numbers["widths"].tolist(),
+        "standard deviation of the random start": SPREAD,
+        "lr": float(numbers["rate"]),
+        "an autoencoder ends when its loss above its floor is this part of the start's": TOLERANCE,
+        "learned when the loss above its floor is this part of a zero map's": REMAINING,
+    },
+    compute=compute,
+    check=check,
+    draw=draw,
+)

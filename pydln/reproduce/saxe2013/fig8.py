@@ -16,28 +16,23 @@ and φ² scatters about its regression on x² only; Gaussian weights add the 2q�
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pydln import plot
-from pydln._base import validate
 from pydln.plot import style
 from pydln.propagation import fixed_point, gaussian_mean, length_map, length_slope, propagate
 from pydln.reproduce.checks import Check
-from pydln.reproduce.report import Progress, Report, blank, directory, write
+from pydln.reproduce.recipe import Job, Numbers, Recipe, whole
 from pydln.reproduce.single_layers import single_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["TITLE", "run"]
+__all__ = ["RECIPE"]
 
-TITLE = "Fig. 8 of Saxe, McClelland & Ganguli (2013): the length map of a tanh network and its fixed point"
-
-WIDTH = {False: 200, True: 1000}
 DEPTH = 29  # N_l = 30 layers of units
 START = 1.0
 GAINS = np.round(np.arange(0.0, 2.05, 0.1), 10)
@@ -50,63 +45,31 @@ SIGMAS = 4.5  # fourteen comparisons: one in 10⁴ runs goes beyond by chance
 Floats = NDArray[np.float64]
 
 
-def run(
-    out_dir: str | os.PathLike[str],
-    *,
-    full: bool = False,
-    seed: int = 0,
-    progress: Progress | None = None,
-    n_threads: int | None = None,
-    width: int | None = None,
-) -> Report:
-    """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters.
-
-    Parameters
-    ----------
-    n_threads : int, optional
-        Not used: the matrix products are NumPy's, whose BLAS has its own threads.
-    width : int, optional
-        Units per layer: 1000 if `full`, as in the paper, else 200.
-    """
-    seed = validate.integer(seed, "seed", at_least=0)
-    units = validate.integer(WIDTH[bool(full)] if width is None else width, "width", at_least=20)
-    folder = directory(out_dir)
-    tell = progress or (lambda done, total, what: None)
-    figure = blank(10.0, 4.2)
-
-    draws = DRAWS[bool(full)]
-    total = len(ENSEMBLES) * draws
+def compute(job: Job, *, width: int) -> dict[str, ArrayLike]:
+    """q of every layer of the networks, (ensemble, draw, gain, layer), of the map, and where that comes to rest."""
+    draws = DRAWS[job.full]
     measured = np.empty((len(ENSEMBLES), draws, GAINS.size, DEPTH + 1))
     for i, kind in enumerate(ENSEMBLES):
         for draw in range(draws):
-            tell(i * draws + draw, total, f"{ENSEMBLES[kind]} weights, draw {draw + 1}")
-            x = np.random.default_rng([seed, draw]).standard_normal(units)
+            job.tell(i * draws + draw, len(ENSEMBLES) * draws, f"{ENSEMBLES[kind]} weights, draw {draw + 1}")
+            x = np.random.default_rng([job.seed, draw]).standard_normal(width)
             x *= np.sqrt(START / np.mean(x**2))
-            layers = single_layers(kind, units, range(draw * DEPTH, (draw + 1) * DEPTH), seed)
+            layers = single_layers(kind, width, range(draw * DEPTH, (draw + 1) * DEPTH), job.seed)
             measured[i, draw] = propagate(layers, x, "tanh", gain=GAINS).q[:, :, 0]
     theory = np.empty((GAINS.size, DEPTH + 1))
     theory[:, 0] = START
     for layer in range(DEPTH):
         theory[:, layer + 1] = length_map(theory[:, layer], "tanh", GAINS)
-    resting = fixed_point("tanh", GAINS)
-    _draw(figure, measured, theory)
-    tell(total, total, "done")
-    return write(
-        folder,
-        "fig8",
-        TITLE,
-        figure=figure,
-        numbers={"g": GAINS, "q_network": measured, "q_map": theory, "q_fixed_point": resting},
-        checks=_checks(measured, theory, resting, units),
-        settings={
-            "full": bool(full),
-            "seed": seed,
-            "width": units,
-            "weight matrices": DEPTH,
-            "q of the inputs": START,
-            "draws": draws,
-        },
-    )
+    fine = np.linspace(0.0, 2.0, 201)
+    return {
+        "g": GAINS,
+        "q_network": measured,
+        "q_map": theory,
+        "q_fixed_point": fixed_point("tanh", GAINS),
+        "g_curve": fine,
+        "q_fixed_point_curve": fixed_point("tanh", fine),
+        "width": width,
+    }
 
 
 def _finite_width(gain: float, path: Floats, units: int, kind: str) -> tuple[float, float]:
@@ -127,7 +90,10 @@ def _finite_width(gain: float, path: Floats, units: int, kind: str) -> tuple[flo
     return float(np.sqrt(variance)), shift
 
 
-def _checks(measured: Floats, theory: Floats, resting: Floats, units: int) -> list[Check]:
+def check(numbers: Numbers) -> list[Check]:
+    """Fixed points against another integration, networks against the map."""
+    measured, theory, resting = numbers["q_network"], numbers["q_map"], numbers["q_fixed_point"]
+    units = int(numbers["width"])
     checks = [
         Check.compare(
             f"q_∞ at g = {gain:g}",
@@ -167,7 +133,9 @@ def _checks(measured: Floats, theory: Floats, resting: Floats, units: int) -> li
     return checks
 
 
-def _draw(figure: Figure, measured: Floats, theory: Floats) -> None:
+def draw(figure: Figure, numbers: Numbers) -> None:
+    """The map at the critical gain with the networks' layers on it, and their last layers against the gain."""
+    measured, theory = numbers["q_network"], numbers["q_map"]
     left, right = figure.subplots(1, 2)
     plot.length_map("tanh", [1.0], largest=2.0, start=1.8, ax=left, label="theory, $g$ = 1")
     at_one = int(np.argmin(np.abs(GAINS - 1)))
@@ -180,8 +148,7 @@ def _draw(figure: Figure, measured: Floats, theory: Floats) -> None:
         right.errorbar(GAINS, ends.mean(axis=0), spread, label=f"{name} networks, mean ± SD", elinewidth=1.0, **look)
     left.legend(frameon=False, fontsize="small", loc="upper left")
     left.set_title("length map of tanh at $g$ = 1", fontsize="medium")
-    fine = np.linspace(0.0, 2.0, 201)
-    right.plot(fine, fixed_point("tanh", fine), label=r"theory, $q_\infty(g)$", **style.THEORY)
+    right.plot(numbers["g_curve"], numbers["q_fixed_point_curve"], label=r"theory, $q_\infty(g)$", **style.THEORY)
     right.plot(GAINS, theory[:, -1], color="0.55", linewidth=1.0, label=f"theory, {DEPTH} steps of the map")
     right.set_xlabel("gain $g$")
     right.set_ylabel(f"mean squared activity $q$ in layer {DEPTH + 1}")
@@ -189,3 +156,19 @@ def _draw(figure: Figure, measured: Floats, theory: Floats) -> None:
     right.set_title(f"after {DEPTH} layers, from $q$ = {START:g}", fontsize="medium")
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
+
+
+RECIPE = Recipe(
+    title="Fig. 8 of Saxe, McClelland & Ganguli (2013): the length map of a tanh network and its fixed point",
+    inches=(10.0, 4.2),
+    options={"width": whole("Units per layer, in the paper 1000", 200, 1000, at_least=20)},
+    settings=lambda job, numbers: {
+        "width": job.own["width"],
+        "weight matrices": DEPTH,
+        "q of the inputs": START,
+        "draws": DRAWS[job.full],
+    },
+    compute=compute,
+    check=check,
+    draw=draw,
+)

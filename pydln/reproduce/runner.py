@@ -1,36 +1,25 @@
-"""Which figures there are. A new one is a module with TITLE and run(), and its name here."""
+"""Makes a figure: its arguments checked, its recipe followed, its files, its record and the page of all written."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from pydln._base import atomic, backend, validate
+from pydln.reproduce import catalogue
+from pydln.reproduce.blas import blas_threads
 from pydln.reproduce.page import write_page
+from pydln.reproduce.picture import blank
+from pydln.reproduce.recipe import Job, Progress, Recipe
 from pydln.reproduce.record import Record, Request
-from pydln.reproduce.report import Progress, Report, blas_threads
+from pydln.reproduce.report import Report, write
 
-__all__ = ["FIGURES", "reproduce", "takes", "title"]
-
-FIGURES = ("fig2", "fig3", "fig4", "fig5", "fig6a", "fig6b", "fig6c", "fig7", "fig8")
-"""Names of the figures, in the paper's order; each is a module of this package."""
-
-
-def title(name: str) -> str:
-    """One line saying what the figure shows."""
-    text: str = _module(name).TITLE
-    return text
-
-
-def takes(name: str) -> tuple[str, ...]:
-    """Names of the options that the figure takes beside those of `reproduce`."""
-    common = inspect.signature(reproduce).parameters
-    return tuple(option for option in inspect.signature(_module(name).run).parameters if option not in common)
+__all__ = ["reproduce"]
 
 
 def reproduce(
@@ -67,7 +56,7 @@ def reproduce(
     n_threads : int, optional
         Threads for the simulations; the results do not depend on it.
     **options
-        What the figure's own ``run`` takes beside these.
+        The figure's own, which `pydln.reproduce.options` tells; None stands for what is taken if one is not given.
 
     Returns
     -------
@@ -80,14 +69,16 @@ def reproduce(
     MissingExtra
         matplotlib is not installed.
     """
-    run = _module(name).run
+    recipe = catalogue.recipe(name)
     backend.threads(n_threads)
     full, keep = validate.flag(full, "full"), validate.flag(keep, "keep")
-    known = takes(name)
     for option in options:
-        if option not in known:
-            raise TypeError(f"{option}: {name} does not take it; its own options are {', '.join(known) or 'none'}")
-    request = Request(name, full, validate.integer(seed, "seed", at_least=0), options, backend.version())
+        if option not in recipe.options:
+            known = ", ".join(recipe.options) or "none"
+            raise TypeError(f"{option}: {name} does not take it; its own options are {known}")
+    seed = validate.integer(seed, "seed", at_least=0)
+    own = {key: one.value(options.get(key), key, full) for key, one in recipe.options.items()}
+    request = Request(name, full, seed, options, backend.version())
     folder = Path(out_dir)
     if not atomic.may_be_folder(folder):
         raise ValueError(f"out_dir: expected a directory, got the file {folder}")
@@ -103,14 +94,41 @@ def reproduce(
             report = found.report
         else:
             began = time.perf_counter()
+            told = _Told(progress)
             # Threads of BLAS make small matrices slower: fig7 20 times where another program had one of two processors.
             with blas_threads(n_threads if full else 1):
-                report = run(folder, full=full, seed=seed, progress=progress, n_threads=n_threads, **options)
-            about = inspect.getdoc(_module(name)) or ""
-            Record(request, report, time.perf_counter() - began, about).save(folder)
-    write_page(folder, FIGURES)
+                report = _make(name, recipe, folder, Job(full, seed, n_threads, told, own), told.end)
+            Record(request, report, time.perf_counter() - began, catalogue.about(name)).save(folder)
+    write_page(folder)
     return report
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"pydln.reproduce.{validate.choice(name, 'name', FIGURES)}")
+def _make(name: str, recipe: Recipe, folder: Path, job: Job, done: Callable[[], None]) -> Report:
+    figure = blank(*recipe.inches)
+    numbers = {key: np.asarray(value) for key, value in recipe.compute(job, **job.own).items()}
+    checks = recipe.check(numbers)
+    kept = recipe.kept(numbers)
+    recipe.draw(figure, kept)
+    common = {"full": job.full, "seed": job.seed} if recipe.random else {"full": job.full}
+    settings = {**common, **recipe.settings(job, numbers)}
+    done()
+    return write(folder, name, recipe.title, figure=figure, numbers=kept, checks=checks, settings=settings)
+
+
+class _Told:
+    """What a figure tells of its progress, and that it is done."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.total: int | None = None
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        self.total = total
+        if self.progress:
+            self.progress(done, total, what)
+
+    def end(self) -> None:
+        total = 1 if self.total is None else self.total
+        if self.total is None:  # it had no parts to tell of
+            self(0, total, "done")
+        self(total, total, "done")

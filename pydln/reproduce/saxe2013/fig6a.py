@@ -27,21 +27,18 @@ uniform weights: what their products lose grows with the ratio of depth to width
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pydln import init, plot
-from pydln._base import validate
 from pydln.plot import style
 from pydln.reproduce.checks import Check
-from pydln.reproduce.report import Progress, Report, blank, directory, write
+from pydln.reproduce.recipe import Job, Numbers, Recipe, rising, whole
 from pydln.simulate.descent import gradient_descent
 from pydln.simulate.pretraining import pretrain
 from pydln.simulate.stop import Stop
@@ -52,17 +49,9 @@ from pydln.weights import Weights
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["TITLE", "run"]
-
-TITLE = "Fig. 6A of Saxe, McClelland & Ganguli (2013): learning time against depth from three starts on MNIST"
+__all__ = ["RECIPE"]
 
 STARTS = ("Glorot", "pretraining", "orthogonal")
-LAYERS = {
-    False: (5, 10, 20, 36, 64),
-    True: (3, 5, 8, 10, 14, 20, 28, 36, 44, 54, 64, 74, 84, 94, 100),
-}
-RATES = {False: 12, True: 20}
-HIDDEN = {False: 100, True: 1000}
 GRID = (0.3, 100.0)  # of rates, in units of 1/(D d)
 REMAINING = 0.25
 MOST = 2000  # steps allowed while no rate has learned
@@ -70,6 +59,7 @@ LONG = 200.0  # τ of pretraining a layer
 SCALE = 0.2
 TELLING = 20  # weight matrices that the deepest network must have for a verdict: wide starts differ little before
 DEEP = 9  # weight matrices: from here on exponents are measured
+PRODUCTS = ("orthogonal", "Glorot")  # of whose hidden layers the singular values are compared
 PAPER_MATRIX = 100
 AT_ONCE = 1.5e9  # bytes of networks that are run at the same time
 
@@ -84,7 +74,6 @@ class _Found:
     depth: int
     rates: Floats
     iterations: Floats
-    diverged: int
 
     @property
     def learned(self) -> bool:
@@ -99,60 +88,39 @@ class _Found:
         return float(np.nanmin(self.iterations)) if self.learned else math.nan
 
 
-def run(
-    out_dir: str | os.PathLike[str],
-    *,
-    full: bool = False,
-    seed: int = 0,
-    progress: Progress | None = None,
-    n_threads: int | None = None,
-    layers: Sequence[int] | None = None,
-    rates: int | None = None,
-    hidden: int | None = None,
-) -> Report:
-    """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters.
-
-    Parameters
-    ----------
-    layers : sequence of int, optional
-        Layers of units N_l = D + 1, increasing, at least two, each >= 3; the paper's if `full`, else five of them.
-    rates : int, optional
-        Number of learning rates on the grid: 20 if `full`, as in the paper, else 12.
-    hidden : int, optional
-        Hidden width, at least 10: 1000 if `full`, as in the paper, else 100.
-    """
-    seed = validate.integer(seed, "seed", at_least=0)
-    given = LAYERS[bool(full)] if layers is None else layers
-    sizes = tuple(validate.integer(n, f"layers[{i}]", at_least=3) for i, n in enumerate(given))
-    if len(sizes) < 2 or any(b <= a for a, b in itertools.pairwise(sizes)):
-        raise ValueError(f"layers: expected two or more increasing numbers, got {list(sizes)}")
-    count = validate.integer(RATES[bool(full)] if rates is None else rates, "rates", at_least=4)
-    width = validate.integer(HIDDEN[bool(full)] if hidden is None else hidden, "hidden", at_least=10)
-    folder = directory(out_dir)
-    tell = progress or (lambda done, total, what: None)
-    figure = blank(12.0, 3.9)
-
+def compute(job: Job, *, layers: Sequence[int], rates: int, hidden: int) -> dict[str, ArrayLike]:
+    """Iterations to the criterion from every start at every depth and rate, and spectra of orthogonal matrices."""
     # Work grows as the square of the depth: a step by the depth, and Glorot's steps too.
-    cost = [2 * n for n in sizes]
-    total = sizes[-1] + 3 * sum(cost)
-    tell(0, total, f"pretraining of {sizes[-1] - 2} layers")
+    cost = [2 * n for n in layers]
+    total = layers[-1] + 3 * sum(cost)
+    job.tell(0, total, f"pretraining of {layers[-1] - 2} layers")
     problem = _Problem(
-        width, seed, n_threads, sizes[-1] - 1, lambda k, _: tell(k, total, f"pretraining of layer {k + 1}")
+        hidden,
+        job.seed,
+        job.n_threads,
+        layers[-1] - 1,
+        lambda k, _: job.tell(k, total, f"pretraining of layer {k + 1}"),
     )
-    done = sizes[-1]
+    done = layers[-1]
     found: dict[str, list[_Found]] = {name: [] for name in STARTS}
-    for n, work in zip(sizes, cost, strict=True):
+    for n, work in zip(layers, cost, strict=True):
         for name in STARTS:
-            tell(done, total, f"{name}, {n} layers")
-            found[name].append(problem.search(name, n - 1, count))
+            job.tell(done, total, f"{name}, {n} layers")
+            found[name].append(problem.search(name, n - 1, rates))
             done += work
-    matrix = init.orthogonal((PAPER_MATRIX, PAPER_MATRIX), seed=seed).layers[0][0]
-    checks = [*_checks(problem, found), *_matrix_checks(matrix)]
-    _draw(figure, found, matrix)
-    tell(total, total, "done")
+    matrix = init.orthogonal((PAPER_MATRIX, PAPER_MATRIX), seed=job.seed).layers[0][0]
 
-    depths = np.array([n - 1 for n in sizes])
-    numbers = {"depth": depths, "eigenvalues": np.linalg.eigvals(matrix)}
+    numbers: dict[str, ArrayLike] = {
+        "task": problem.task.name,
+        "normalize": problem.task.normalize,
+        "largest_variance": problem.largest,
+        "mean_log_strength": problem.log_strength,
+        "layers_pretrained": len(problem.encoders),
+        "layers_pretrained_in_closed_form": problem.solved,
+        "first_layer_pretrained": problem.learned,
+        "depth": np.array([n - 1 for n in layers]),
+        "eigenvalues": np.linalg.eigvals(matrix),
+    }
     for name in STARTS:
         key = name.lower()
         numbers[f"learning_time_{key}"] = np.array([one.fastest for one in found[name]])
@@ -162,25 +130,9 @@ def run(
                 f"rates_{key}_{one.depth + 1}_layers": one.rates,
                 f"iterations_{key}_{one.depth + 1}_layers": one.iterations,
             }
-    return write(
-        folder,
-        "fig6a",
-        TITLE,
-        figure=figure,
-        numbers=numbers,
-        checks=checks,
-        settings={
-            "full": bool(full),
-            "seed": seed,
-            "task": problem.task.name,
-            "normalize": problem.task.normalize,
-            "hidden width": width,
-            "layers of units": list(sizes),
-            "learned when the loss above its floor is this part of a zero map's": REMAINING,
-            "rates": f"{count} from {GRID[1]:g}/(D d) down to {GRID[0]:g}/(D d), then {count - 1} around the fastest",
-            "largest variance of the inputs d": problem.largest,
-        },
-    )
+    for name in PRODUCTS:
+        numbers[f"singular_values_{name.lower()}"] = problem.product(name, layers[-1] - 1)
+    return numbers
 
 
 class _Problem:
@@ -222,29 +174,36 @@ class _Problem:
             return orthogonal
         return Weights([*self.encoders[: depth - 1], orthogonal.layers[-1]])
 
+    def product(self, name: str, depth: int) -> Floats:
+        """Singular values of the product of the hidden layers."""
+        product = np.eye(self.hidden)
+        for layer in self.start(name, depth).layers[1:-1]:
+            product = layer[0] @ product
+        return np.asarray(np.linalg.svd(product, compute_uv=False), dtype=np.float64)
+
     def search(self, name: str, depth: int, count: int) -> _Found:
         """Iterations to the criterion, from the largest rate down, and between the neighbours of the fastest."""
         weights = self.start(name, depth)
         grid = np.geomspace(GRID[1], GRID[0], count) / (depth * self.largest)
         coarse = self._descend(weights, grid, math.inf, falling=True)
-        tried = np.flatnonzero(np.isfinite(coarse[0]))
+        tried = np.flatnonzero(np.isfinite(coarse))
         if not tried.size:
-            return _Found(depth, grid[::-1], coarse[0][::-1], coarse[1])
-        best = int(tried[np.argmin(coarse[0][tried])])
+            return _Found(depth, grid[::-1], coarse[::-1])
+        best = int(tried[np.argmin(coarse[tried])])
         high, low = grid[max(best - 1, 0)], grid[min(best + 1, count - 1)]
         between = np.geomspace(high, low, count + 1)[1:-1]
-        fine = self._descend(weights, between, float(coarse[0][best]), falling=False)
+        fine = self._descend(weights, between, float(coarse[best]), falling=False)
         rates = np.concatenate([grid, between])
         order = np.argsort(rates)
-        return _Found(depth, rates[order], np.concatenate([coarse[0], fine[0]])[order], coarse[1] + fine[1])
+        return _Found(depth, rates[order], np.concatenate([coarse, fine])[order])
 
-    def _descend(self, weights: Weights, rates: Floats, fastest: float, *, falling: bool) -> tuple[Floats, int]:
-        """Iterations at each rate, NaN where others are faster, and how many of them diverged.
+    def _descend(self, weights: Weights, rates: Floats, fastest: float, *, falling: bool) -> Floats:
+        """Iterations at each rate, NaN where others are faster.
 
         Rates that are `falling` are left at the first that is stable, its loss smaller at every step, and yet slower
         than one before. Beyond stability a rate says nothing of the next: a few learn by chance.
         """
-        iterations, diverged = np.full(len(rates), np.nan), 0
+        iterations = np.full(len(rates), np.nan)
         size = sum(layer.nbytes for layer in weights.layers)
         at_once = int(np.clip(AT_ONCE // size, 1, 4))  # of no account for the result
         for begin in range(0, len(rates), at_once):
@@ -265,13 +224,36 @@ class _Problem:
                 if status == Status.REACHED_LOSS and last <= most:
                     iterations[begin + i] = fastest = float(last)
                 elif status == Status.DIVERGED and last <= most:
-                    diverged += 1
+                    continue
                 elif falling and math.isfinite(fastest) and bool((np.diff(run.loss[i, : most + 1]) < 0).all()):
-                    return iterations, diverged
-        return iterations, diverged
+                    return iterations
+        return iterations
 
 
-def _checks(problem: _Problem, found: dict[str, list[_Found]]) -> list[Check]:
+def check(numbers: Numbers) -> list[Check]:
+    """Exponents of learning time in depth, starts against each other, and the spectra of orthogonal matrices."""
+    found = _found(numbers)
+    return [
+        *_depth_checks(found, float(numbers["mean_log_strength"])),
+        *_shown(numbers, found),
+        *_product_checks(numbers),
+        *_matrix_checks(numbers["eigenvalues"]),
+    ]
+
+
+def _found(numbers: Numbers) -> dict[str, list[_Found]]:
+    """What was measured from every start, from the smallest depth to the largest."""
+    depths = numbers["depth"].tolist()
+    return {
+        name: [
+            _Found(d, *(numbers[f"{kind}_{name.lower()}_{d + 1}_layers"] for kind in ("rates", "iterations")))
+            for d in depths
+        ]
+        for name in STARTS
+    }
+
+
+def _depth_checks(found: dict[str, list[_Found]], log_strength: float) -> list[Check]:
     rows = []
     for name in STARTS:
         deep = [one for one in found[name] if one.learned and one.depth >= min(DEEP, found[name][-2].depth)]
@@ -297,7 +279,7 @@ def _checks(problem: _Problem, found: dict[str, list[_Found]]) -> list[Check]:
             continue
         # At a rate c/D the flow of a mode nears its limit of infinite depth as (s/d)^(2/D), which larger rates at
         # smaller depths make up for at best. Beside it: whole iterations, and rates that are a factor apart.
-        delay = float(np.polyfit(depths, [2 / one.depth * problem.log_strength for one in deep], 1)[0])
+        delay = float(np.polyfit(depths, [2 / one.depth * log_strength for one in deep], 1)[0])
         least = min(one.fastest for one in deep)
         rows.append(
             Check.compare(
@@ -323,9 +305,17 @@ def _checks(problem: _Problem, found: dict[str, list[_Found]]) -> list[Check]:
         for name in STARTS[1:]
         if name in last and last[name].depth >= TELLING
     ]
+    return rows
+
+
+def _shown(numbers: Numbers, found: dict[str, list[_Found]]) -> list[Check]:
+    """What is without a verdict."""
+    rows = []
+    largest, learned = float(numbers["largest_variance"]), float(numbers["first_layer_pretrained"])
+    solved, layers = (int(numbers[f"layers_pretrained{which}"]) for which in ("_in_closed_form", ""))
     for name in STARTS:
         each = (
-            f"{one.depth + 1}: {one.fastest:.0f} at {one.rate * one.depth * problem.largest:.3g}/(D d)"
+            f"{one.depth + 1}: {one.fastest:.0f} at {one.rate * one.depth * largest:.3g}/(D d)"
             if one.learned
             else f"{one.depth + 1}: at no rate within {MOST}"
             for one in found[name]
@@ -341,18 +331,20 @@ def _checks(problem: _Problem, found: dict[str, list[_Found]]) -> list[Check]:
         Check.show(
             "pretraining, a layer (τ)",
             measured=LONG,
-            note=f"{problem.solved} of {len(problem.encoders)} layers in closed form; the first has made "
-            f"{problem.learned:.2%} of its way; as steps at 0.9/d, {LONG * problem.largest / 0.9:.0f} each",
+            note=f"{solved} of {layers} layers in closed form; the first has made "
+            f"{learned:.2%} of its way; as steps at 0.9/d, {LONG * largest / 0.9:.0f} each",
         )
     )
-    depth = found["orthogonal"][-1].depth
-    for name, theory in (("orthogonal", 1.0), ("Glorot", None)):
-        product = np.eye(problem.hidden)
-        for layer in problem.start(name, depth).layers[1:-1]:
-            product = layer[0] @ product
-        values = np.linalg.svd(product, compute_uv=False)
+    return rows
+
+
+def _product_checks(numbers: Numbers) -> list[Check]:
+    rows = []
+    depth = int(numbers["depth"][-1])
+    for name in PRODUCTS:
+        values = numbers[f"singular_values_{name.lower()}"]
         what = f"product of {depth - 2} hidden layers, {name}: "
-        if theory is not None:
+        if name == "orthogonal":
             rows.append(
                 Check.compare(
                     what + "largest distance of a singular value from 1",
@@ -372,8 +364,7 @@ def _checks(problem: _Problem, found: dict[str, list[_Found]]) -> list[Check]:
     return rows
 
 
-def _matrix_checks(matrix: Floats) -> list[Check]:
-    values = np.linalg.eigvals(matrix)
+def _matrix_checks(values: NDArray[Any]) -> list[Check]:
     n = len(values)
     phases = np.sort(np.angle(values) % (2 * np.pi)) / (2 * np.pi)
     expected = (np.arange(n) + 0.5) / n
@@ -396,7 +387,9 @@ def _matrix_checks(matrix: Floats) -> list[Check]:
     ]
 
 
-def _draw(figure: Figure, found: dict[str, list[_Found]], matrix: Floats) -> None:
+def draw(figure: Figure, numbers: Numbers) -> None:
+    """Learning time and fastest rate against depth, and eigenvalues on the unit circle."""
+    found, values = _found(numbers), numbers["eigenvalues"]
     axes = figure.subplots(1, 3, width_ratios=(1.1, 1.1, 1.0))
     looks: dict[str, dict[str, Any]] = {
         "Glorot": {"color": style.OKABE_ITO[0], "marker": "o"},
@@ -412,7 +405,41 @@ def _draw(figure: Figure, found: dict[str, list[_Found]], matrix: Floats) -> Non
         plot.optimal_rate(depths, [one.rate for one in shown], ax=axes[1], label=name, **looks[name])
     axes[0].set_title("learning time at the fastest rate", fontsize="medium")
     axes[1].set_title("fastest rate", fontsize="medium")
-    plot.eigenvalues(np.linalg.eigvals(matrix), ax=axes[2], radius=1.0, markersize=7.0, alpha=1.0)
-    axes[2].set_title(rf"eigenvalues, ${len(matrix)} \times {len(matrix)}$ orthogonal", fontsize="medium")
+    plot.eigenvalues(values, ax=axes[2], radius=1.0, markersize=7.0, alpha=1.0)
+    axes[2].set_title(rf"eigenvalues, ${len(values)} \times {len(values)}$ orthogonal", fontsize="medium")
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
+
+
+def settings(job: Job, numbers: Numbers) -> dict[str, object]:
+    """The problem, the criterion, and the rates."""
+    count = job.own["rates"]
+    return {
+        "task": str(numbers["task"]),
+        "normalize": str(numbers["normalize"]),
+        "hidden width": job.own["hidden"],
+        "layers of units": list(job.own["layers"]),
+        "learned when the loss above its floor is this part of a zero map's": REMAINING,
+        "rates": f"{count} from {GRID[1]:g}/(D d) down to {GRID[0]:g}/(D d), then {count - 1} around the fastest",
+        "largest variance of the inputs d": float(numbers["largest_variance"]),
+    }
+
+
+RECIPE = Recipe(
+    title="Fig. 6A of Saxe, McClelland & Ganguli (2013): learning time against depth from three starts on MNIST",
+    inches=(12.0, 3.9),
+    options={
+        "layers": rising(
+            "Layers of units N_l = D + 1",
+            (5, 10, 20, 36, 64),
+            (3, 5, 8, 10, 14, 20, 28, 36, 44, 54, 64, 74, 84, 94, 100),
+            at_least=3,
+        ),
+        "rates": whole("Learning rates on the grid, in the paper 20", 12, 20, at_least=4),
+        "hidden": whole("Hidden width, in the paper 1000", 100, 1000, at_least=10),
+    },
+    settings=settings,
+    compute=compute,
+    check=check,
+    draw=draw,
+)

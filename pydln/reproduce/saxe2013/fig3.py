@@ -29,32 +29,28 @@ ln(s/u_0)/2s, is late by that over ln(s/u_0). Modes of nearly equal strength are
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pydln import exact, init, plot
-from pydln._base import validate
 from pydln.analysis import half_times
 from pydln.plot import style
 from pydln.reproduce.checks import Check
+from pydln.reproduce.curves import curve
 from pydln.reproduce.mode_descent import mode_descent
-from pydln.reproduce.report import Progress, Report, blank, directory, write
+from pydln.reproduce.recipe import Job, Numbers, Progress, Recipe, whole
 from pydln.simulate.descent import gradient_descent
 from pydln.simulate.nonlinear import train_nonlinear
 from pydln.task.task import Task
-from pydln.trajectory.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["TITLE", "run"]
-
-TITLE = "Fig. 3 of Saxe, McClelland & Ganguli (2013): a hierarchy is learned mode by mode"
+__all__ = ["RECIPE"]
 
 START = 1e-6
 PAPER_LR = 0.5e-3
@@ -66,45 +62,25 @@ COMPETING = 16  # modes whose mean delay is checked: below, the sixteen of the l
 Floats = NDArray[np.float64]
 
 
-def run(
-    out_dir: str | os.PathLike[str],
-    *,
-    full: bool = False,
-    seed: int = 0,
-    progress: Progress | None = None,
-    n_threads: int | None = None,
-    starts: int | None = None,
-) -> Report:
-    """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters.
-
-    Parameters
-    ----------
-    starts : int, optional
-        Random starts on the right: 100 if `full`, as in the paper, else 8.
-    """
-    seed = validate.integer(seed, "seed", at_least=0)
-    count = validate.integer((100 if full else 8) if starts is None else starts, "starts", at_least=2)
-    folder = directory(out_dir)
-    tell = progress or (lambda done, total, what: None)
-    figure = blank(10.0, 4.2)
-
-    task = Task.hierarchy(levels=5, branching=2, flip=0.1, features=1000, seed=seed, normalize="sum")
+def compute(job: Job, *, starts: int) -> dict[str, ArrayLike]:
+    """Strengths over time of every network drawn, half-times of all modes, and the delays of the random starts."""
+    task = Task.hierarchy(levels=5, branching=2, flip=0.1, features=1000, seed=job.seed, normalize="sum")
     s = task.modes.s
     theory_half: Floats = exact.time_to_reach(START, s / 2, s, depth=2)
     until = 1.45 * float(theory_half.max())
 
-    aligned = init.aligned(task, depth=2, width=HIDDEN, strength=START, seed=seed)
-    random = init.gaussian((task.n_in, HIDDEN, task.n_out), batch=count, scale=np.sqrt(2 * START), seed=seed)
+    aligned = init.aligned(task, depth=2, width=HIDDEN, strength=START, seed=job.seed)
+    random = init.gaussian((task.n_in, HIDDEN, task.n_out), batch=starts, scale=np.sqrt(2 * START), seed=job.seed)
     parts = [
         ("aligned start, fine steps", aligned, FINE_LR, round(until / FINE_LR)),
         ("aligned start, the paper's steps", aligned, PAPER_LR, round(until / PAPER_LR)),
-        (f"{count} random starts", random, PAPER_LR, round(1.3 * until / PAPER_LR)),
+        (f"{starts} random starts", random, PAPER_LR, round(1.3 * until / PAPER_LR)),
     ]
     bent_steps = round(1.3 * until / PAPER_LR)
     total = sum(weights.batch * steps for _, weights, _, steps in parts) + bent_steps
     runs, before = [], 0
     for what, weights, lr, steps in parts:
-        tell(before, total, what)
+        job.tell(before, total, what)
         runs.append(
             gradient_descent(
                 task,
@@ -112,13 +88,13 @@ def run(
                 lr=lr,
                 steps=steps,
                 record_every=max(1, steps // 1500),
-                n_threads=n_threads,
-                progress=partial(_tell_part, tell, before, total, what),
+                n_threads=job.n_threads,
+                progress=partial(_tell_part, job.tell, before, total, what),
             )
         )
         before += weights.batch * steps
     fine, coarse, noisy = runs
-    tell(before, total, "tanh network")
+    job.tell(before, total, "tanh network")
     bent = train_nonlinear(
         np.eye(task.n_in),
         np.asarray(task.sigma_yx).T,
@@ -129,8 +105,8 @@ def run(
         record_every=max(1, bent_steps // 1500),
         normalize="sum",
         modes=task.modes,
-        n_threads=n_threads,
-        progress=partial(_tell_part, tell, before, total, "tanh network"),
+        n_threads=job.n_threads,
+        progress=partial(_tell_part, job.tell, before, total, "tanh network"),
     )
     theory = exact.solve(task, aligned).evaluate(np.linspace(0.0, until, 600))
     stepped = mode_descent(START, s, depth=2, lr=PAPER_LR, steps=round(until / PAPER_LR))
@@ -139,44 +115,26 @@ def run(
     half["tanh"] = half_times(bent, s)[0]
     delays = half_times(noisy, s) / theory_half - 1
     predicted = half["map"] / theory_half - 1 + _competition(s)
-    _draw(figure, fine, theory, bent, noisy[0], delays, predicted, half["fine"] / theory_half - 1)
-    tell(total, total, "done")
-    return write(
-        folder,
-        "fig3",
-        TITLE,
-        figure=figure,
-        numbers={
-            "s": s,
-            "t": fine.t,
-            "strengths_aligned": fine.strengths[0],
-            "strengths_random_start": noisy.strengths[0],
-            "t_random_start": noisy.t,
-            "t_theory": theory.t,
-            "strengths_theory": theory.strengths[0],
-            "strengths_tanh": bent.strengths[0],
-            "t_tanh": bent.t,
-            "half_time_theory": theory_half,
-            "half_time_tanh": half["tanh"],
-            "half_time_aligned": half["fine"],
-            "half_time_aligned_paper_lr": half["coarse"],
-            "half_time_discrete_paper_lr": half["map"],
-            "delay_random": delays,
-            "delay_predicted": predicted,
-        },
-        checks=_checks(s, theory_half, half, delays, predicted),
-        settings={
-            "full": bool(full),
-            "seed": seed,
-            "task": task.name,
-            "normalize": task.normalize,
-            "hidden": HIDDEN,
-            "u_0": START,
-            "lr": FINE_LR,
-            "lr of the paper": PAPER_LR,
-            "random starts": count,
-        },
-    )
+    return {
+        "task": task.name,
+        "normalize": task.normalize,
+        "s": s,
+        "t": fine.t,
+        "strengths_aligned": fine.strengths[0],
+        "strengths_random_start": noisy.strengths[0],
+        "t_random_start": noisy.t,
+        "t_theory": theory.t,
+        "strengths_theory": theory.strengths[0],
+        "strengths_tanh": bent.strengths[0],
+        "t_tanh": bent.t,
+        "half_time_theory": theory_half,
+        "half_time_tanh": half["tanh"],
+        "half_time_aligned": half["fine"],
+        "half_time_aligned_paper_lr": half["coarse"],
+        "half_time_discrete_paper_lr": half["map"],
+        "delay_random": delays,
+        "delay_predicted": predicted,
+    }
 
 
 def _tell_part(tell: Progress, before: int, total: int, what: str, done: int, _: int) -> None:
@@ -192,7 +150,17 @@ def _competition(s: Floats) -> Floats:
     return lost / np.log(s / START)
 
 
-def _checks(s: Floats, theory: Floats, half: dict[str, Floats], delays: Floats, predicted: Floats) -> list[Check]:
+def check(numbers: Numbers) -> list[Check]:
+    """Half-times of aligned starts against the flow, in discrete steps, of tanh units; delays of random starts."""
+    s, theory, delays, predicted = (
+        numbers[name] for name in ("s", "half_time_theory", "delay_random", "delay_predicted")
+    )
+    half = {
+        "fine": numbers["half_time_aligned"],
+        "coarse": numbers["half_time_aligned_paper_lr"],
+        "map": numbers["half_time_discrete_paper_lr"],
+        "tanh": numbers["half_time_tanh"],
+    }
     checks = [
         Check.compare(
             f"half-time of mode {k}, aligned start (τ)",
@@ -258,25 +226,21 @@ def _checks(s: Floats, theory: Floats, half: dict[str, Floats], delays: Floats, 
     return checks
 
 
-def _draw(
-    figure: Figure,
-    fine: Trajectory,
-    theory: Trajectory,
-    bent: Trajectory,
-    start: Trajectory,
-    delays: Floats,
-    predicted: Floats,
-    aligned: Floats,
-) -> None:
+def draw(figure: Figure, numbers: Numbers) -> None:
+    """Mode strengths over time, simulation on theory, and the delays of random starts beside them."""
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
     modes = [k - 1 for k in PLOTTED]
     for mode, color in zip(modes, style.mode_colors(len(modes)), strict=True):
-        left.plot(start.t, start.strengths[0, :, mode], color=color, linewidth=0.8, alpha=0.6)
-        left.plot(bent.t, bent.strengths[0, :, mode], color=color, linewidth=1.6, linestyle=":")
-    plot.overlay(fine, theory, ax=left, modes=modes)
-    left.set_xlim(0.0, float(fine.t[-1]))
+        start, bent = numbers["strengths_random_start"][:, mode], numbers["strengths_tanh"][:, mode]
+        left.plot(numbers["t_random_start"], start, color=color, linewidth=0.8, alpha=0.6)
+        left.plot(numbers["t_tanh"], bent, color=color, linewidth=1.6, linestyle=":")
+    simulated = curve(numbers["t"], strengths=numbers["strengths_aligned"])
+    theory = curve(numbers["t_theory"], strengths=numbers["strengths_theory"])
+    plot.overlay(simulated, theory, ax=left, modes=modes)
+    left.set_xlim(0.0, float(numbers["t"][-1]))
     left.set_title("mode strengths; dotted: tanh network; thin: one random start", fontsize="medium")
-    _draw_delays(right, delays, predicted, aligned)
+    aligned = numbers["half_time_aligned"] / numbers["half_time_theory"] - 1
+    _draw_delays(right, numbers["delay_random"], numbers["delay_predicted"], aligned)
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
 
@@ -300,3 +264,22 @@ def _draw_delays(ax: Axes, delays: Floats, predicted: Floats, aligned: Floats) -
     ax.set_ylabel("delay of half-time behind theory (%)")
     ax.legend(frameon=False, fontsize="small", loc="upper left")
     ax.set_title("delay of random starts", fontsize="medium")
+
+
+RECIPE = Recipe(
+    title="Fig. 3 of Saxe, McClelland & Ganguli (2013): a hierarchy is learned mode by mode",
+    inches=(10.0, 4.2),
+    options={"starts": whole("Random starts on the right, in the paper 100", 8, 100, at_least=2)},
+    settings=lambda job, numbers: {
+        "task": str(numbers["task"]),
+        "normalize": str(numbers["normalize"]),
+        "hidden": HIDDEN,
+        "u_0": START,
+        "lr": FINE_LR,
+        "lr of the paper": PAPER_LR,
+        "random starts": job.own["starts"],
+    },
+    compute=compute,
+    check=check,
+    draw=draw,
+)

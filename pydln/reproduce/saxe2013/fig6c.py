@@ -21,85 +21,51 @@ half of one core.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pydln import plot
-from pydln._base import validate
 from pydln.plot import style
 from pydln.reproduce.checks import Check
-from pydln.reproduce.gaussian_products import FACTORS, factors, products, sizes, spread
-from pydln.reproduce.report import Progress, Report, blank, directory, write
+from pydln.reproduce.recipe import Job, Numbers, Recipe
+from pydln.reproduce.saxe2013._gaussian_products import FACTORS, OPTIONS, factors, products, spread
 from pydln.spectra import Disk, compare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["TITLE", "run"]
-
-TITLE = "Fig. 6C of Saxe, McClelland & Ganguli (2013): eigenvalues of products of Gaussian matrices"
+__all__ = ["RECIPE"]
 
 SMALL = 0.1  # within this of zero
 SHOWN = 1.6  # the axes end here
+MODULI, PHASES = "log_eigenvalue_moduli_{}", "eigenvalue_phases_{}"
 
 Floats = NDArray[np.float64]
 
 
-def run(
-    out_dir: str | os.PathLike[str],
-    *,
-    full: bool = False,
-    seed: int = 0,
-    progress: Progress | None = None,
-    n_threads: int | None = None,
-    size: int | None = None,
-    realisations: int | None = None,
-) -> Report:
-    """Reproduce the figure; see `pydln.reproduce.reproduce` for the common parameters.
-
-    Parameters
-    ----------
-    size : int, optional
-        N: 1000 if `full`, as in the paper, else 100.
-    realisations : int, optional
-        Products of each depth: 500 if `full`, as in the paper, else 60.
-    """
-    seed = validate.integer(seed, "seed", at_least=0)
-    n, count = sizes(bool(full), size, realisations)
-    folder = directory(out_dir)
-    tell = progress or (lambda done, total, what: None)
-    figure = blank(10.0, 6.6)
-
-    total = sum(FACTORS) * count
-    found = products(n, count, tell, total, seed=seed, n_threads=n_threads)
-    moduli, phases = {}, {}
-    for depth, spectrum in found.items():
+def compute(job: Job, *, size: int, realisations: int) -> dict[str, ArrayLike]:
+    """ln|λ| and arg λ, (realisation, N), of every number of factors."""
+    moduli: dict[str, ArrayLike] = {}
+    phases: dict[str, ArrayLike] = {}
+    for depth, spectrum in products(size, realisations, job, sum(FACTORS) * realisations).items():
         assert spectrum.log_eigenvalue_moduli is not None
         assert spectrum.eigenvalue_phases is not None
-        moduli[depth], phases[depth] = spectrum.log_eigenvalue_moduli, spectrum.eigenvalue_phases
-    _draw(figure, moduli, phases, n)
-    tell(total, total, "done")
-    return write(
-        folder,
-        "fig6c",
-        TITLE,
-        figure=figure,
-        numbers={f"log_eigenvalue_moduli_{depth}": moduli[depth].astype(np.float32) for depth in FACTORS}
-        | {f"eigenvalue_phases_{depth}": phases[depth].astype(np.float32) for depth in FACTORS}
-        | {"factors": FACTORS},
-        checks=_checks(moduli, phases, n),
-        settings={"full": bool(full), "seed": seed, "N": n, "realisations": count, "factors": str(FACTORS)},
-    )
+        moduli[MODULI.format(depth)], phases[PHASES.format(depth)] = (
+            spectrum.log_eigenvalue_moduli,
+            spectrum.eigenvalue_phases,
+        )
+    return {**moduli, **phases, "factors": FACTORS}
 
 
-def _checks(moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> list[Check]:
+def check(numbers: Numbers) -> list[Check]:
+    """The moduli against the law of infinite size, with what finite size takes beyond the circle."""
     checks = []
-    for depth, values in moduli.items():
-        law = Disk(depth)
+    for depth in FACTORS:
+        values, phases = numbers[MODULI.format(depth)], numbers[PHASES.format(depth)]
+        law, n = Disk(depth), values.shape[1]
         beyond = float(1 / np.sqrt(2 * np.pi * depth * n))
         found = compare(values, law, log=True)
         checks.append(
@@ -121,7 +87,7 @@ def _checks(moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> lis
                 relative=False,
             )
         )
-        real = float(np.mean(np.abs(np.sin(phases[depth])) < 1e-12))
+        real = float(np.mean(np.abs(np.sin(phases)) < 1e-12))
         checks.append(
             Check.show(
                 f"{factors(depth)}: fraction of real eigenvalues",
@@ -133,11 +99,13 @@ def _checks(moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> lis
     return checks
 
 
-def _draw(figure: Figure, moduli: dict[int, Floats], phases: dict[int, Floats], n: int) -> None:
+def draw(figure: Figure, numbers: Numbers) -> None:
+    """Eigenvalues in the plane, and below them how many lie within a radius."""
     axes = figure.subplots(2, len(FACTORS), height_ratios=(1.25, 1.0))
     for k, depth in enumerate(FACTORS):
         color = style.OKABE_ITO[0]
-        z = np.exp(moduli[depth] + 1j * phases[depth])
+        moduli, phases = (numbers[name.format(depth)].astype(np.float64) for name in (MODULI, PHASES))
+        z = np.exp(moduli + 1j * phases)
         plot.eigenvalues(z, ax=axes[0, k], radius=1.0, color=color)
         axes[0, k].set_xlim(-SHOWN, SHOWN)
         axes[0, k].set_ylim(-SHOWN, SHOWN)
@@ -147,9 +115,10 @@ def _draw(figure: Figure, moduli: dict[int, Floats], phases: dict[int, Floats], 
                 0.03, 0.03, f"{outside} of {z.size} farther out", transform=axes[0, k].transAxes, fontsize="small"
             )
         axes[0, k].set_title(factors(depth, "Gaussian "), fontsize="medium")
-        _draw_distribution(axes[1, k], moduli[depth], depth, color)
+        _draw_distribution(axes[1, k], moduli, depth, color)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
+    n = moduli.shape[1]
     figure.suptitle(
         rf"eigenvalues $\lambda$ of products of {n} × {n} matrices; dashed: $N \to \infty$", fontsize="large"
     )
@@ -167,3 +136,19 @@ def _draw_distribution(ax: Axes, values: Floats, depth: int, color: str) -> None
     ax.set_xlabel("$r$")
     ax.set_ylabel(r"fraction with $|\lambda| \leq r$")
     ax.legend(frameon=False, fontsize="small", loc="lower right")
+
+
+RECIPE = Recipe(
+    title="Fig. 6C of Saxe, McClelland & Ganguli (2013): eigenvalues of products of Gaussian matrices",
+    inches=(10.0, 6.6),
+    options=OPTIONS,
+    settings=lambda job, numbers: {
+        "N": job.own["size"],
+        "realisations": job.own["realisations"],
+        "factors": str(FACTORS),
+    },
+    single=[name.format(depth) for name in (MODULI, PHASES) for depth in FACTORS],
+    compute=compute,
+    check=check,
+    draw=draw,
+)

@@ -11,15 +11,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln._base import backend, validate
-from pydln.reproduce.report import Progress, blas_threads
+from pydln._base import backend
+from pydln.reproduce.blas import blas_threads
+from pydln.reproduce.recipe import Job, whole
 from pydln.spectra import ProductSpectrum, random_product_spectrum
 
-__all__ = ["FACTORS", "factors", "products", "sizes", "spread"]
+__all__ = ["FACTORS", "OPTIONS", "factors", "products", "spread"]
 
 FACTORS = (1, 5, 100)
-SIZE = {False: 100, True: 1000}
-REALISATIONS = {False: 60, True: 500}
+OPTIONS = {
+    "size": whole("N, in the paper 1000", 100, 1000, at_least=10),
+    "realisations": whole("Products of each depth, in the paper 500", 60, 500, at_least=10),
+}
 
 Floats = NDArray[np.float64]
 Products = dict[int, ProductSpectrum]
@@ -27,31 +30,24 @@ Products = dict[int, ProductSpectrum]
 _last: dict[tuple[int, int, int], Products] = {}
 
 
-def sizes(full: bool, size: int | None, realisations: int | None) -> tuple[int, int]:
-    """N and the number of realisations, checked: the paper's if `full`, where they are not given."""
-    n = validate.integer(SIZE[full] if size is None else size, "size", at_least=10)
-    count = REALISATIONS[full] if realisations is None else realisations
-    return n, validate.integer(count, "realisations", at_least=10)
-
-
-def products(n: int, count: int, tell: Progress, total: int, *, seed: int, n_threads: int | None) -> Products:
+def products(n: int, count: int, job: Job, total: int) -> Products:
     """Spectra of `count` products of each depth, by number of factors.
 
-    Told to `tell` as done of `total` factors some fifty times a depth. Threads take one product after the other, each
+    Told as done of `total` factors some fifty times a depth. Threads take one product after the other, each
     with a BLAS of one thread. The last result is kept: figures 6B and 6C show the same matrices.
     """
-    key = (n, count, seed)
-    tell(0, total, "Gaussian products")
+    key = (n, count, job.seed)
+    job.tell(0, total, "Gaussian products")
     if key in _last:
         return _last[key]
     done, found = 0, {}
-    with blas_threads(1), _workers(backend.threads(n_threads)) as pool:
+    with blas_threads(1), _workers(backend.threads(job.n_threads)) as pool:
         for depth in FACTORS:
-            draw = partial(random_product_spectrum, "gaussian", n, depth, seed=seed, eigenvalues=True, n_threads=1)
+            draw = partial(random_product_spectrum, "gaussian", n, depth, seed=job.seed, eigenvalues=True, n_threads=1)
             parts = []
             for member, part in enumerate(pool.map(lambda first, draw=draw: draw(first=first), range(count))):
                 if member % max(1, count // 50) == 0:
-                    tell(done, total, factors(depth, "Gaussian "))
+                    job.tell(done, total, factors(depth, "Gaussian "))
                 parts.append(part)
                 done += depth
             found[depth] = ProductSpectrum(
