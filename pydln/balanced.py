@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln.reduce.problem import dots, input_spectrum, transposed
+from pydln.reduce.problem import dots, principal_moments, transposed
 from pydln.task import Task
 
 __all__ = ["CONFLUENT", "Balanced", "Learned", "OneLayer", "confluent", "divided", "learned_by", "orthonormal", "ranks"]
@@ -76,10 +76,12 @@ def learned_by(task: Task) -> tuple[Learned, Floats | None]:
     yx = task.sigma_yx if task.batch is not None else task.sigma_yx[None]
     if task.whitened:
         return Learned(yx, None), None
-    variances, basis = input_spectrum(task)
-    if basis.ndim == 2:
-        variances, basis = variances[None], basis[None]
-    return Learned(yx @ basis, variances), basis
+    basis, deviations, target = (
+        a if a.ndim > n else a[None] for a, n in zip(principal_moments(task), (2, 1, 2), strict=True)
+    )
+    varies = deviations[:, None, :] > 0
+    # Σ_yxq of inputs that vary from their own root; the rest has what the task says of it.
+    return Learned(np.where(varies, target * deviations[:, None, :], yx @ basis), deviations**2), basis
 
 
 def ranks(omega: Floats, U: Floats, sigma: Floats, Vt: Floats, rounding: float | None = None) -> Integers:

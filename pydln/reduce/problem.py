@@ -29,10 +29,10 @@ __all__ = [
     "diagonal_input",
     "dots",
     "input_root",
-    "input_spectrum",
     "lengths",
     "moments",
     "principal_inputs",
+    "principal_moments",
     "sizes",
     "take",
     "transposed",
@@ -241,17 +241,25 @@ _PRINCIPAL: weakref.WeakKeyDictionary[Task, tuple[Floats, Floats, Floats]] = wea
 
 
 def principal_inputs(ensemble: Ensemble, members: Integers) -> tuple[Floats, Floats, Floats]:
-    """Q, σ and B' of `squares.principal`; those of a Σ_xx that all share are kept for the next run."""
+    """`principal_moments` of some members, one entry for all or one each."""
     task = ensemble.task
     assert task.squares is not None
     if task.squares.root.ndim == 3:
         root, target = ensemble.squares(members)
         assert root is not None
         return _principal(Squares(root, target))
+    Q, sigma, target = principal_moments(task)
+    return Q[None], sigma[None], _of(target, 2, members)
+
+
+def principal_moments(task: Task) -> tuple[Floats, Floats, Floats]:
+    """Q, σ and B' of `squares.principal`; those of a Σ_xx that all share are kept for the next run."""
+    assert task.squares is not None
+    if task.squares.root.ndim == 3:
+        return _principal(task.squares)
     if task not in _PRINCIPAL:
         _PRINCIPAL[task] = _principal(task.squares)
-    Q, sigma, target = _PRINCIPAL[task]
-    return Q[None], sigma[None], _of(target, 2, members)
+    return _PRINCIPAL[task]
 
 
 def _principal(of: Squares) -> tuple[Floats, Floats, Floats]:
@@ -259,18 +267,12 @@ def _principal(of: Squares) -> tuple[Floats, Floats, Floats]:
     return found
 
 
-def input_spectrum(task: Task) -> tuple[Floats, Floats]:
-    """Eigenvalues of Σ_xx, increasing and none below zero, and eigenvectors."""
-    values, vectors = patiently(np.linalg.eigh, task.sigma_xx)
-    return np.maximum(values, 0), vectors
-
-
 def input_root(task: Task) -> Floats | None:
     """Σ_xx^(1/2), or None where that is the identity."""
     if task.whitened:
         return None
-    values, vectors = input_spectrum(task)
-    return np.asarray((vectors * np.sqrt(values)[..., None, :]) @ transposed(vectors))
+    Q, sigma, _ = principal_moments(task)
+    return np.asarray((Q * sigma[..., None, :]) @ transposed(Q))
 
 
 def cast(value: Any, dtype: np.dtype[Any]) -> Floats | None:
