@@ -195,8 +195,9 @@ class Balanced:
         s, k = 0.5 * (e + et), 0.5 * (e - et)
         row, column = a[:, :, None], a[:, None, :]
         total = row + column
-        pushed = (sigma[:, :, None] + sigma[:, None, :]) / total * s / (total * total)
-        common = (column - row) * pushed
+        x, z = row / total, column / total  # parts of one: squares of 1e-200 do not exist
+        pushed = (x**D + z**D) * total ** (D - 2) * s
+        common = (z - x) * pushed
         apart = divided(np.maximum(row, column), np.minimum(row, column), D) / total * k
         beside = (a ** (D - 2))[:, None, :]
         n_out, n_in = self.shape
@@ -205,7 +206,7 @@ class Balanced:
             dU = dU + (right - U @ e) * beside
         if self.rank < n_in:
             dV = dV + (left - V @ et) * beside
-        slope = self.joined(dU @ Rt, R @ (4 * row * column * pushed) @ Rt, dV @ Rt)
+        slope = self.joined(dU @ Rt, R @ (4 * x * z * total * pushed) @ Rt, dV @ Rt)
         return slope, Turning(a, R, s, k, common)
 
     def weight(self, y: Floats) -> Floats:
