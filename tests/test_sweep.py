@@ -851,6 +851,40 @@ def test_no_theory_with_the_reason(run: Callable[..., SweepResult], text: str, r
     for row in result.rows:
         assert row["theory"].startswith(reason)
         assert len(row["theory"]) > len("none: ")
+        if row["theory"].startswith("exact"):
+            assert (row["theory_gap"] == math.inf) == (row["status"] == "diverged")
+    assert any(row["theory_gap"] == math.inf for row in result.rows)
+    with result.table.open(newline="") as file:
+        gaps = [row["theory_gap"] for row in csv.DictReader(file)]
+    assert gaps == ["" if row["theory_gap"] is None else str(row["theory_gap"]) for row in result.rows]
+
+
+@pytest.mark.parametrize("status", [pydln.Status.COMPLETED, pydln.Status.REACHED_LOSS, pydln.Status.DIVERGED])
+@pytest.mark.parametrize("bad", [0.5, np.nan, np.inf])
+@pytest.mark.parametrize("whose", ["run", "theory"])
+def test_a_distance_that_is_no_number_is_no_small_one(status: pydln.Status, bad: float, whose: str) -> None:
+    """A gap is finite only if a member did not diverge and every distance up to where it stopped is."""
+    end = 2 if status == pydln.Status.COMPLETED else 1
+
+    def recorded(value: float, until: int, source: str) -> pydln.Trajectory:
+        strengths = np.zeros((1, 3, 2))
+        strengths[0, 1, 1] = value
+        strengths[0, until + 1 :] = np.nan
+        return pydln.Trajectory(
+            t=np.arange(3.0),
+            steps=np.arange(3),
+            records={"strengths": strengths},
+            status=np.array([status]),
+            stopped_at=np.array([end]),
+            settings={},
+            source=source,
+        )
+
+    runs = {
+        name: recorded(bad if name == whose else 0.0, end if name == "run" else 2, name) for name in ("run", "theory")
+    }
+    (gap,) = run_module._gaps(runs["run"], runs["theory"], 2.0)
+    assert gap == (0.25 if np.isfinite(bad) and status != pydln.Status.DIVERGED else np.inf)
         assert row["theory_gap"] is None
     assert list(result.table.parent.glob("*.theory.npz")) == []
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pydln import _backend, _validate, exact
 from pydln.errors import Interrupted, NotApplicable
@@ -192,19 +193,29 @@ def _compare(
     theory = None
     if reason is None:
         try:
-            theory = exact.solve(file.task, weights).evaluate(run.t)
+            theory = exact.solve(file.task, weights).evaluate(run.t, throw=False)
         except NotApplicable as why:
             reason = str(why)
     if theory is None:
         for row in rows:
             row["theory"] = f"none: {reason}"
         return {}
-    distance = np.abs(run.strengths - theory.strengths).max(axis=2) / np.abs(file.task.modes.s).max()
-    # NaN, and so no number, after a member stopped.
-    largest = np.where(np.isfinite(distance), distance, 0.0).max(axis=1)
-    for row, gap in zip(rows, largest, strict=True):
+    for row, gap in zip(rows, _gaps(run, theory, float(np.abs(file.task.modes.s).max()) or 1.0), strict=True):
         row["theory"], row["theory_gap"] = theory.source, float(gap)
     return {saved: theory}
+
+
+def _gaps(run: Trajectory, theory: Trajectory, size: float) -> NDArray[np.float64]:
+    """The largest distance of each member from theory up to where it stopped, in units of `size`.
+
+    Infinite for a member that diverged, wherever its records end, and where either has no number to compare.
+    """
+    assert run.steps is not None
+    with np.errstate(all="ignore"):
+        distance = np.abs(run.strengths - theory.strengths).max(axis=2) / size
+    reached = run.steps <= run.stopped_at[:, None]
+    distance = np.where(reached, np.where(np.isfinite(distance), distance, np.inf), 0.0)
+    return np.where(run.status == Status.DIVERGED, np.inf, distance.max(axis=1))
 
 
 def run_sweep(
