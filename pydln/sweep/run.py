@@ -275,7 +275,7 @@ def _run(
     """Runs what the store does not have."""
     grid = file.grid
     rows: list[dict[str, Any]] = []
-    skipped = 0
+    skipped = tabled = 0  # parts; rows that are in the table
     for done, part in enumerate(parts):
         fingerprint = _fingerprint(file, part)
         found = store.rows(part.stem, fingerprint)
@@ -309,7 +309,8 @@ def _run(
             files |= _compare(file, weights, run, mine, store.file(part.stem, ".theory"))
         store.keep(part.stem, fingerprint, mine, files, file.text)
         rows += mine
-        store.write_table(rows, _columns(grid))
+        store.write_table(rows[tabled:], _columns(grid), more=tabled > 0)
+        tabled = len(rows)
     store.write_table(rows, _columns(grid))
     picture = store.folder / f"{file.name}.png"
     axis = next((name for name, values in grid.members.items() if len(values) > 1), "lr")
