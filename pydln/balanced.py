@@ -35,6 +35,8 @@ __all__ = ["CONFLUENT", "Balanced", "Learned", "OneLayer", "confluent", "divided
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
 
+_UNSEEN = 0.1  # of an error that is tolerated
+
 CONFLUENT = 1e-8
 """Singular values a^D count as one where their a differ by less than this, relative to the larger."""
 
@@ -101,6 +103,12 @@ def divided(large: Floats, small: Floats, depth: float | NDArray[Any]) -> Floats
     return np.asarray(large ** (depth - 1) * quotient)
 
 
+def _rounding(yx: Floats, E: Floats) -> Floats:
+    """What rounding of Σ_yx and ΩΣ_xx may make of E, (members,)."""
+    terms = np.linalg.norm(yx, axis=(1, 2)) + np.linalg.norm(yx - E, axis=(1, 2))
+    return np.asarray(16 * float(np.finfo(np.float64).eps) * np.sqrt(max(yx.shape[1:])) * terms)
+
+
 class OneLayer:
     """Depth 1, where every map is balanced: Ω itself, dΩ/dt = E."""
 
@@ -124,6 +132,12 @@ class OneLayer:
     def renewed(self, y: Floats, slope: Floats) -> tuple[Floats, Floats]:
         """As they are."""
         return y, slope
+
+    def rests(self, y: Floats, slope: Floats, left: Floats, rtol: float) -> NDArray[np.bool_]:
+        """E only decays: Ω rests where E is rounding, or, kept up for the time that is left, would not show."""
+        moved = np.abs(slope / self.weight(y)).max(axis=1)
+        rounding = _rounding(self.learned.sigma_yx, slope.reshape(len(y), *self.shape))
+        return np.asarray((moved * left <= _UNSEEN * rtol) | (np.linalg.norm(slope, axis=1) <= rounding))
 
     def product(self, y: Floats) -> Floats:
         """Ω, (members, n_D, n_0)."""
@@ -238,6 +252,37 @@ class Balanced:
             self.joined(orthonormal(P) @ R, 0.5 * (M + transposed(M)), orthonormal(Q) @ R),
             self.joined(dP @ R, Rt @ dM @ R, dQ @ R),
         )
+
+    def residual(self, y: Floats) -> Floats:
+        """E, (members, n_D, n_0)."""
+        omega = self.product(y)
+        moved = omega if self.learned.variances is None else omega * self.learned.variances[:, None, :]
+        return np.asarray(self.learned.sigma_yx - moved)
+
+    def rests(self, y: Floats, slope: Floats, left: Floats, rtol: float) -> NDArray[np.bool_]:
+        """Numbers, each in its own units, would not move visibly in the time left, or E is rounding; and nothing grows.
+
+        A singular value grows at a rate of its own, which its slope shows however small it is. What slopes do not show
+        are turns of P and Q towards what is not learned: they grow no faster than |E| a^(D-2), and with whitened inputs
+        as a_i^(D-2) (s' - σ_i) with s' of E beside P and Q: not at all where every σ_i is larger.
+        """
+        state = self.parts(y)
+        a = _eigen(state[1])[0]
+        E = self.residual(y)
+        sound = np.asarray(np.isfinite(a).all(axis=1) & np.isfinite(E).all(axis=(1, 2)))
+        a, E = np.where(sound[:, None], a, 1.0), np.where(sound[:, None, None], E, 0.0)
+        moved = np.abs(slope / self.weight(y)).max(axis=1)
+        size = np.linalg.norm(E, axis=(1, 2))
+        still = (moved * left <= _UNSEEN * rtol) | (size <= _rounding(self.learned.sigma_yx, E))
+        calm = size * self.depth * a.max(axis=1) ** (self.depth - 2) * left <= _UNSEEN
+        some = np.flatnonzero(sound & still & ~calm)
+        if some.size and self.learned.variances is None:
+            P, Q = state[0][some], state[2][some]
+            beside = E[some] - P @ (transposed(P) @ E[some])
+            beside = beside - (beside @ Q) @ transposed(Q)
+            strongest = np.linalg.norm(beside, ord=2, axis=(1, 2))
+            calm[some] = strongest <= 0.99 * (a[some] ** self.depth).min(axis=1)
+        return np.asarray(sound & still & calm)
 
     def speed(self, y: Floats) -> Floats:
         """The largest singular value of dW_l/dt over the layers, (members,).

@@ -16,6 +16,7 @@ from pydln.flow import (
     Stop,
     _batch,
     _empty,
+    _least_residual,
     _progress,
     _refuse_too_large,
     _settings,
@@ -95,10 +96,13 @@ def end_to_end_flow(
         (i, k) of M = diag(a), which has the size of a layer, and atol + rtol in the entries of singular vectors. With
         one layer: atol + rtol max |Ω|. rtol is 1e-8 by default.
     step, max_step, max_steps, throw
-        As in `gradient_flow`.
+        As in `gradient_flow`. No steps are made any more by a member that rests: nothing in it moves visibly in the
+        time left, or Σ_yx - ΩΣ_xx is rounding, and nothing grows. One that keeps moving, as a mode of strength 0 that
+        decays as a power of t, takes steps for ever and is given up as stiff.
     stop : Stop, optional
         As in `gradient_flow`. What ``steady`` bounds with two and more layers is the largest singular value of dW_l/dt
-        in any layer, which the map tells; entries, which depend on hidden bases, are at most that.
+        in any layer, which the map tells; entries, which depend on hidden bases, are at most that. Left to learn is
+        what the rank of Ω, which it keeps, allows: plateaus and saddles on the way are not steady.
     progress : bool or callable
         As in `gradient_flow`.
 
@@ -246,6 +250,9 @@ class Followed:
             if limit is not None
         }
         names = tuple(name for name in ("loss", "strengths") if name in limits)
+        rank = int(self.rank[own[0]])
+        least = _least_residual(self.task, (self.task.n_in, rank, self.task.n_out), np.dtype(np.float64))
+        least = np.broadcast_to(0.0 if least is None else least, (self.batch,))
 
         def reached(path: Balanced | OneLayer, which: Integers, y: Floats) -> Integers:
             members = own[which]
@@ -256,7 +263,13 @@ class Followed:
                     if isinstance(path, Balanced)
                     else np.abs(self.unturned(path.product(path.slope(y)), members)).max(axis=(1, 2))
                 )
-                met[speed <= limits["steady"][members]] = Status.STEADY
+                limit = limits["steady"][members]
+                slow = speed <= limit
+                if isinstance(path, Balanced) and slow.any():
+                    left = np.sum(path.residual(y) ** 2, axis=(1, 2))
+                    # Nothing becomes faster any more that stands still or has learned all that its rank allows.
+                    slow &= (speed == 0) | (attainable_speed(left, least[members], self.depth) <= limit)
+                met[slow] = Status.STEADY
             if names:
                 omega = self.unturned(path.product(y), members)[:, None]
                 now = records_of(ensemble.problem(members, test=False), [omega], [], names, threads=1)
@@ -284,6 +297,17 @@ class Followed:
         )
         balanced = Balanced(learned, shape, rank, self.depth)
         return balanced, balanced.start(U, sigma, V)
+
+
+def attainable_speed(square: Floats, least: Floats, depth: float) -> Floats:
+    """The largest speed of layers that learn what is left from a small balanced start, da/dt = a^(D-1) (σ - a^D).
+
+    It is where a^D = σ (D-1)/(2D-1). σ² is ‖E‖² less what cannot be learned of it, `least`, which blurs the difference.
+    """
+    left = square - least
+    sigma = np.sqrt(np.where(left > 2.0**-46 * least, left, 0.0))
+    at = sigma * (depth - 1) / (2 * depth - 1)
+    return np.asarray(sigma * depth / (2 * depth - 1) * at ** ((depth - 1) / depth))
 
 
 def _names(record: object, task: Task) -> tuple[str, ...]:
