@@ -11,6 +11,8 @@ from scipy import stats
 
 import pydln as dln
 from pydln._base import backend
+from pydln.simulate import noise as noise_module
+from pydln.simulate.balanced import coordinates as balanced
 
 # widths: both sides narrow, deep and shallow, one layer, odd numbers, more than a register block
 WIDTHS = ((3, 2), (2, 5), (4, 4, 4), (5, 7, 2), (2, 6, 5), (9, 3, 4, 13), (17, 20, 11))
@@ -302,3 +304,36 @@ def test_the_trajectory_says_what_noise_there_was():
     assert result.settings["noise.size"] == 5
     np.testing.assert_array_equal(result.settings["noise.label_noise"], [0.0, 0.1])
     assert result.settings["reduce"] == "none"
+
+
+def inputs_of_unlike_units(span, seed=0, copies=True):
+    """Samples of inputs whose units span 1 … `span`, one of them there twice, and targets that every input explains."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((50, 4)) @ rng.standard_normal((4, 4))
+    unit = np.geomspace(1, span, 4)
+    Y = X @ rng.standard_normal((4, 2))
+    X = X * unit
+    return (np.hstack([X, X[:, 1:2]]) if copies else X), Y
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("span", [1, 1e-4, 1e-8, 1e-10])
+def test_every_input_counts_in_its_own_unit(span, copies):
+    """Noise has the moments of the task: label by label of Σ_yy, root by root of Σ_xx, however unlike the units are."""
+    X, Y = inputs_of_unlike_units(span, copies=copies)
+    single = dln.Task.from_data(X, Y)
+    xx, yx = single.sigma_xx, single.sigma_yx
+    unit = np.sqrt(np.diag(xx))
+    batched = dln.Task.stack([single, dln.Task.from_data(X[::-1] * 2, Y)])
+    for task in (single, batched):
+        arrays = noise_module.check(dln.Online(4), task, np.dtype("f8")).arrays
+        labels, root = (a if a.ndim == 2 else a[0] for a in (arrays["labels"], arrays["root"]))
+        assert np.allclose(labels @ labels.T, Y.T @ Y / len(Y), rtol=1e-12)
+        near = 1e-14 / span  # what rounding of the largest leaves of the least
+        assert np.abs((root @ root - xx) / unit / unit[:, None]).max() < 10 * near
+        assert np.abs((labels @ root - yx) / unit).max() < 10 * near * np.abs(yx / unit).max()
+        learned, basis = balanced.learned_by(task)
+        basis, variances, own = basis[0], learned.variances[0], learned.sigma_yx[0]
+        assert np.abs(((basis * variances) @ basis.T - xx) / unit / unit[:, None]).max() < 10 * near
+        assert np.abs((own @ basis.T - yx) / unit).max() < 10 * near * np.abs(yx / unit).max()
+        assert np.count_nonzero(variances) == 4

@@ -190,3 +190,67 @@ def test_eigenvectors_that_lie_on_few_inputs_are_no_obstacle(seed, depth) -> Non
     np.testing.assert_allclose(alone.loss, whole.loss, rtol=1e-8)
     if depth == 2:
         np.testing.assert_allclose(dln.exact.solve(task, weights).evaluate(t).loss, whole.loss, rtol=1e-8)
+
+
+TINY = [("f8", 1e-150), ("f8", 1e-160), ("f8", 1e-200), ("f8", 1e-300), ("f4", 1e-20), ("f4", 1e-30), ("f4", 1e-37)]
+
+
+def half_times(scale: float) -> np.ndarray:
+    """When u = ε² e^{2st}/(1 + ε² (e^{2st} - 1)/s) of each mode is s/2, in the order of the modes."""
+    return np.asarray((np.log(S) - 2 * np.log(scale)) / (2 * S))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("dtype", "scale"), TINY)
+def test_starts_whose_squares_do_not_exist_are_followed(dtype: str, scale: float, turned: bool) -> None:
+    """A solution that applies is right however small the start: every mode half learned when it should be."""
+    task = task_of(8, 7, turned=turned)
+    w = cast(aligned(task, (20,), np.full(3, scale), turned=turned), dtype)
+    half = half_times(scale)
+    ways = {
+        "exact": lambda t: solve(task, w).evaluate(t),
+        "balanced": lambda t: dln.gradient_flow(task, w, t, reduce="balanced"),
+    }
+    if not turned:  # entries that are not zero carry a rounding error of what has been learned, and learn from it
+        ways |= {
+            reduce: lambda t, reduce=reduce: dln.gradient_flow(task, w, t, reduce=reduce)
+            for reduce in ("none", "auto", "width")
+        }
+    bound = {"f8": 3e-7, "f4": 3e-3}[dtype]
+    for name, way in ways.items():
+        run = way(half[:3])
+        assert run.status.tolist() == [dln.Status.COMPLETED], name
+        u = np.diagonal(run.strengths[0])
+        assert np.abs(u / S - 0.5).max() < bound, (name, u)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize(("dtype", "scale"), [*TINY, ("f8", 1e-320), ("f4", 1e-44)])
+def test_starts_whose_squares_do_not_exist_are_judged_by_their_entries(dtype: str, scale: float, depth: int) -> None:
+    """Layers that are not balanced are not called so because the squares of their entries are zero."""
+    task = task_of(5, 4, turned=True)
+    rng = np.random.default_rng(0)
+    widths = (5, *(4,) * depth)
+    w = cast([scale * rng.normal(size=(n, m)) for m, n in pairwise(widths)], dtype)
+    with pytest.raises(dln.NotApplicable):
+        solve(task, w)
+    with pytest.raises(ValueError, match=r"^reduce: expected balanced starts"):
+        dln.gradient_flow(task, w, [0, 1], reduce="balanced")
+
+
+@pytest.mark.parametrize("reduce", ["auto", "none"])
+@pytest.mark.parametrize("widths", [(3, 3, 3), (8, 64, 8), (8, 5, 4)])
+@pytest.mark.parametrize(("dtype", "scale"), [TINY[2], TINY[3], TINY[6]])
+def test_dense_starts_whose_squares_do_not_exist_learn_everything(
+    dtype: str, scale: float, widths: tuple[int, ...], reduce: str
+) -> None:
+    task = task_of(widths[0], widths[-1], turned=True)
+    rng = np.random.default_rng(widths)
+    w = cast([scale * rng.normal(size=(n, m)) for m, n in pairwise(widths)], dtype)
+    end = float(half_times(scale).max()) + 40
+    for run in (
+        dln.gradient_flow(task, w, [0, end], reduce=reduce),
+        dln.gradient_descent(task, w, lr=0.1, steps=round(end / 0.1), reduce=reduce, record="strengths"),
+    ):
+        assert run.status.tolist() == [dln.Status.COMPLETED]
+        np.testing.assert_allclose(run.strengths[0, -1], S, rtol=0, atol={"f8": 1e-7, "f4": 1e-4}[dtype])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import io
+import json
 import math
 import re
 import signal
@@ -27,6 +28,7 @@ import pydln
 from pydln._base import atomic
 from pydln.sweep import RunFile, SweepResult, read_run_file, run_sweep
 from pydln.sweep import run as run_module
+from pydln.sweep import store as store_module
 from pydln.sweep.config import Grid
 from pydln.sweep.lines import key_lines
 from pydln.sweep.run import Part, expand
@@ -578,8 +580,70 @@ def test_a_killed_run_leaves_nothing_to_the_next(tmp_path: Path, writes: int, no
     assert any(name.endswith(".tmp") for name in listing(tmp_path / "killed"))
     again = run_sweep(file, out=tmp_path / "killed")
     assert again.rows == alone.rows
-    assert again.skipped == (writes > 2) + (writes > 5)
+    # Replaced are: part 1, the index, the table, part 2, the table; the second part is added to the index.
+    assert again.skipped == (writes > 2) + (writes > 4)
     assert listing(tmp_path / "killed") == listing(tmp_path / "alone")
+    assert (tmp_path / "killed" / "sweep.csv").read_text() == (tmp_path / "alone" / "sweep.csv").read_text()
+
+
+def test_an_index_cut_anywhere_tells_of_the_parts_before(
+    make: Make, tmp_path: Path, no_picture: None, calls: list[int]
+) -> None:
+    """However far the last line got to the disk: it counts when it is whole, and the others always do."""
+    file = make(BASE.replace("depth = [1, 2]", "depth = [1, 2, 3]"))
+    whole = run_sweep(file, out=tmp_path)
+    index = tmp_path / "sweep.json"
+    text = index.read_bytes()
+    ends = [k + 1 for k, byte in enumerate(text) if byte == ord("\n")]
+    assert len(ends) == 4
+    for cut in range(ends[0], len(text) + 1):
+        index.write_bytes(text[:cut])
+        assert len(store_module.Store(tmp_path, "sweep")._parts) == sum(end <= cut for end in ends[1:])
+    calls.clear()
+    index.write_bytes(text[: ends[2] + 100])
+    assert run_sweep(file, out=tmp_path).rows == whole.rows
+    assert calls == [3]
+    assert index.read_bytes() == text
+    index.write_bytes(text[: ends[1]] + b"{" + text[ends[1] :])
+    with pytest.raises(pydln.FileDamaged, match=r"sweep\.json is not the index of a pydln sweep"):
+        run_sweep(file, out=tmp_path)
+
+
+def test_the_index_of_an_earlier_version_is_read(
+    make: Make, tmp_path: Path, no_picture: None, calls: list[int]
+) -> None:
+    run_sweep(make(), out=tmp_path)
+    index = tmp_path / "sweep.json"
+    header, *lines = index.read_text().splitlines()
+    parts = {part.pop("part"): part for part in map(json.loads, lines)}
+    old = {"format": "pydln sweep 1", "run_file": json.loads(header)["run_file"], "parts": parts}
+    index.write_text(json.dumps(old) + "\n")
+    calls.clear()
+    assert run_sweep(make(), out=tmp_path).skipped == 2
+    run_sweep(make(BASE.replace("depth = [1, 2]", "depth = [1, 2, 3]")), out=tmp_path)
+    assert calls == [3]
+    assert json.loads(index.read_text().splitlines()[0])["format"] == "pydln sweep 2"
+
+
+def test_what_is_written_for_a_part_does_not_grow(
+    make: Make, tmp_path: Path, no_picture: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Index and table get what a part adds to them: as much for the last as for the second."""
+    written: list[int] = []
+    real = store_module._write, store_module._append
+
+    def noted(write: Callable[[Path, str], None]) -> Callable[[Path, str], None]:
+        def writing(path: Path, text: str) -> None:
+            written.append(len(text))
+            write(path, text)
+
+        return writing
+
+    monkeypatch.setattr(store_module, "_write", noted(real[0]))
+    monkeypatch.setattr(store_module, "_append", noted(real[1]))
+    run_sweep(make(BASE.replace("depth = [1, 2]", "depth = [2, 3, 4, 5, 6, 7, 8, 9]")), out=tmp_path)
+    of_parts = [sum(written[k : k + 2]) for k in range(0, 16, 2)]
+    assert max(of_parts[1:]) < 1.1 * min(of_parts[1:]), of_parts
 
 
 def test_files_that_are_being_written_are_no_orphans(tmp_path: Path) -> None:
@@ -787,6 +851,40 @@ def test_members_that_diverge_spoil_nothing(run: Callable[..., SweepResult]) -> 
     for row in result.rows:
         assert row["status"] == ("diverged" if row["lr"] > 1 else "completed")
         assert row["loss"] is None or np.isfinite(row["loss"])
+        if row["theory"].startswith("exact"):
+            assert (row["theory_gap"] == math.inf) == (row["status"] == "diverged")
+    assert any(row["theory_gap"] == math.inf for row in result.rows)
+    with result.table.open(newline="") as file:
+        gaps = [row["theory_gap"] for row in csv.DictReader(file)]
+    assert gaps == ["" if row["theory_gap"] is None else str(row["theory_gap"]) for row in result.rows]
+
+
+@pytest.mark.parametrize("status", [pydln.Status.COMPLETED, pydln.Status.REACHED_LOSS, pydln.Status.DIVERGED])
+@pytest.mark.parametrize("bad", [0.5, np.nan, np.inf])
+@pytest.mark.parametrize("whose", ["run", "theory"])
+def test_a_distance_that_is_no_number_is_no_small_one(status: pydln.Status, bad: float, whose: str) -> None:
+    """A gap is finite only if a member did not diverge and every distance up to where it stopped is."""
+    end = 2 if status == pydln.Status.COMPLETED else 1
+
+    def recorded(value: float, until: int, source: str) -> pydln.Trajectory:
+        strengths = np.zeros((1, 3, 2))
+        strengths[0, 1, 1] = value
+        strengths[0, until + 1 :] = np.nan
+        return pydln.Trajectory(
+            t=np.arange(3.0),
+            steps=np.arange(3),
+            records={"strengths": strengths},
+            status=np.array([status]),
+            stopped_time=np.array([float(end)]),
+            settings={},
+            source=source,
+        )
+
+    runs = {
+        name: recorded(bad if name == whose else 0.0, end if name == "run" else 2, name) for name in ("run", "theory")
+    }
+    (gap,) = run_module._gaps(runs["run"], runs["theory"], 2.0)
+    assert gap == (0.25 if np.isfinite(bad) and status != pydln.Status.DIVERGED else np.inf)
 
 
 def test_table_is_tidy(run: Callable[..., SweepResult]) -> None:

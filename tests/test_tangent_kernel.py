@@ -67,7 +67,8 @@ def test_members_of_one_call_do_not_see_each_other(layout) -> None:
 
 
 def test_a_batch_of_one_task_serves_all() -> None:
-    one = some_task(4, 3, whiten=False)
+    samples = some_task(4, 3, whiten=False)
+    one = dln.Task.from_covariances(samples.sigma_xx, samples.sigma_yx, samples.trace_yy)
     task = dln.Task.from_covariances(one.sigma_xx[None], one.sigma_yx[None], np.array([one.trace_yy]))
     how = {"lr": 0.05, "steps": 20, "record": "kernel_distance"}
     same_bits(descend(task, starts((4, 5, 3), 3), **how), descend(one, starts((4, 5, 3), 3), **how))

@@ -14,6 +14,8 @@ __all__ = ["Floats", "Integers", "blocks", "dots", "lengths", "sizes", "take", "
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
 
+_SQUARED = 2.0**-400  # squares of larger numbers keep all their digits, also those of small ones beside them
+
 
 def take(a: Floats, members: Integers) -> Floats:
     """Entries of `members`, in increasing order, or the one entry that all share; a copy only where it must be."""
@@ -42,10 +44,27 @@ def dots(a: Floats, b: Floats) -> Floats:
 
 def lengths(a: Floats) -> Floats:
     """Norms of the columns of every matrix, in an order that no batch changes."""
-    return np.asarray(np.sqrt(dots(a, a)))
+    unit = _unit(np.abs(a).max(axis=-2, initial=0.0))
+    if unit is None:
+        return np.asarray(np.sqrt(dots(a, a)))
+    scaled = a / unit[..., None, :]
+    return np.asarray(unit * np.sqrt(dots(scaled, scaled)))
 
 
 def sizes(a: Floats) -> Floats:
     """Frobenius norm of every matrix, in an order that no batch changes."""
     flat = np.ascontiguousarray(a).reshape(len(a), math.prod(a.shape[1:]))
-    return np.asarray(np.sqrt((flat * flat).sum(axis=-1)))
+    unit = _unit(np.abs(flat).max(axis=-1, initial=0.0))
+    if unit is None:
+        return np.asarray(np.sqrt((flat * flat).sum(axis=-1)))
+    scaled = flat / unit[:, None]
+    return np.asarray(unit * np.sqrt((scaled * scaled).sum(axis=-1)))
+
+
+def _unit(largest: Floats) -> Floats | None:
+    """Units in which squares of numbers up to `largest` exist; None if they do as they are."""
+    most, least = float(largest.max(initial=0.0)), float(largest.min(initial=1.0))
+    if least >= _SQUARED and most <= 1 / _SQUARED:
+        return None
+    strange = (largest > 1 / _SQUARED) | ((largest < _SQUARED) & (largest > 0))
+    return np.where(strange & np.isfinite(largest), largest, 1.0) if strange.any() else None

@@ -211,20 +211,25 @@ class Start:
     @property
     def lambda_balanced(self) -> Condition:
         """W_2^T W_2 - W_1 W_1^T = lambda I of two layers."""
-        first, second = self.layer(1), self.layer(2)
-        own, identity = self.imbalance, np.eye(first.shape[1])
+        largest = np.maximum(*(np.abs(self.layer(k)).max(axis=(1, 2)) for k in (1, 2)))
+        unit = _or_one(largest)[:, None, None]  # squares of 1e-200 then exist
+        first, second = self.layer(1) / unit, self.layer(2) / unit
+        squares = np.sum(first**2, axis=(1, 2)), np.sum(second**2, axis=(1, 2))
+        own = (squares[1] - squares[0]) / first.shape[1]
         difference = _transposed(second) @ second - first @ _transposed(first)
-        off = np.abs(difference - own[:, None, None] * identity).max(axis=(1, 2))
-        size = np.sum(first**2, axis=(1, 2)) + np.sum(second**2, axis=(1, 2))
-        relative = off / _or_one(size)
+        off = np.abs(difference - own[:, None, None] * np.eye(first.shape[1])).max(axis=(1, 2))
+        relative = off / _or_one(squares[0] + squares[1])
         member = int(np.argmax(relative))
+        square = float(largest[member % len(largest)]) ** 2
+        measured = f"max|W_2^T W_2 - W_1 W_1^T - lambda I| = {off[member] * square:.3g} with lambda = "
+        if square < np.finfo(np.float64).tiny:
+            measured = f"|W_2^T W_2 - W_1 W_1^T - lambda I| = {relative[member]:.3g} (|W_1|^2 + |W_2|^2) with lambda = "
         return Condition(
             "W_2^T W_2 - W_1 W_1^T = lambda I",
             bool((relative <= self.tolerance).all()),
             float(relative[member]),
             self.tolerance,
-            f"not lambda-balanced: max|W_2^T W_2 - W_1 W_1^T - lambda I| = {off[member]:.3g} with lambda = "
-            f"{own[member]:.3g}{self._of(member)}",
+            f"not lambda-balanced: {measured}{own[member] * square + 0.0:.3g}{self._of(member)}",
         )
 
     @property
@@ -265,7 +270,9 @@ class Start:
         fastest = -np.sort(-np.where(length > 0, s, 0.0), axis=1)
         next_one = np.take_along_axis(fastest, np.minimum(rank, fastest.shape[1] - 1)[:, None], axis=1)[:, 0]
         largest = length.max(axis=1, initial=0.0)
-        room = np.log(known / (4 * self._eps)) + np.log(np.maximum(1.0, np.sqrt(fastest[:, 0]) / _or_one(largest)))
+        room = np.log(known / (4 * self._eps)) + np.maximum(
+            0.0, 0.5 * np.log(_or_one(fastest[:, 0])) - np.log(_or_one(largest))
+        )
         return np.where((rank < count) & (next_one > 0), room / _or_one(next_one), forever)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from pydln._base.arrays import Floats, Integers, take
-from pydln._base.patience import patiently
 from pydln.reduce.decay import Decay
-from pydln.task.squares import Squares, principal
+from pydln.task.inputs import principal_moments, principal_of
+from pydln.task.squares import Squares
 from pydln.task.task import Task
 from pydln.weights import Weights
 
@@ -194,26 +193,16 @@ def squares(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
     }
 
 
-_PRINCIPAL: weakref.WeakKeyDictionary[Task, tuple[Floats, Floats, Floats]] = weakref.WeakKeyDictionary()
-
-
 def principal_inputs(ensemble: Ensemble, members: Integers) -> tuple[Floats, Floats, Floats]:
-    """Q, σ and B' of `squares.principal`; those of a Σ_xx that all share are kept for the next run."""
+    """`principal_moments` of some members, one entry for all or one each."""
     task = ensemble.task
     assert task.squares is not None
     if task.squares.root.ndim == 3:
         root, target = ensemble.squares(members)
         assert root is not None
-        return _principal(Squares(root, target))
-    if task not in _PRINCIPAL:
-        _PRINCIPAL[task] = _principal(task.squares)
-    Q, sigma, target = _PRINCIPAL[task]
+        return principal_of(Squares(root, target))
+    Q, sigma, target = principal_moments(task)
     return Q[None], sigma[None], _of(target, 2, members)
-
-
-def _principal(of: Squares) -> tuple[Floats, Floats, Floats]:
-    found: tuple[Floats, Floats, Floats] = patiently(lambda root: principal(Squares(root, of.target)), of.root)
-    return found
 
 
 def cast(value: Any, dtype: np.dtype[Any]) -> Floats | None:

@@ -25,7 +25,7 @@ def curve(t: NDArray[Any], *, normalize: str | None = None, **records: NDArray[A
         steps=None,
         records={name: values[None] for name, values in records.items()},
         status=[Status.COMPLETED],
-        stopped_time=[float(np.max(t))],
+        stopped_time=[t.max()],
         settings={} if normalize is None else {"normalize": normalize},
         source="kept",
     )

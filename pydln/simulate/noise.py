@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydln._base import validate
-from pydln.task.inputs import input_root, input_spectrum
+from pydln._base.arrays import transposed
+from pydln.task.inputs import input_root, principal_moments
 from pydln.task.task import Task
 
 __all__ = ["LabelNoise", "Minibatch", "Noise", "Online"]
@@ -215,9 +216,6 @@ def _minibatch(noise: Minibatch, task: Task, whole: dict[str, Any], arrays: dict
 
 
 def _labels(task: Task) -> NDArray[np.float64]:
-    """Σ_yxΣ_xx^(-1/2), the labels of z: moderate, where Σ_yxΣ_xx⁺ may be huge (|Σ_yx v|² <= vᵀΣ_xxv tr Σ_yy)."""
-    values, vectors = input_spectrum(task)
-    kept = values > 32 * np.finfo(float).eps * values[..., -1:]
-    inverse = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1)), 0)
-    result: NDArray[np.float64] = ((task.sigma_yx @ vectors) * inverse[..., None, :]) @ np.swapaxes(vectors, -2, -1)
-    return result
+    """Σ_yxΣ_xx^(-1/2) = B'Qᵀ, the labels of z: moderate, where Σ_yxΣ_xx⁺ may be huge."""
+    Q, _, target = principal_moments(task)
+    return np.asarray(target @ transposed(Q))

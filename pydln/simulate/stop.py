@@ -12,7 +12,7 @@ from pydln._base import validate
 from pydln.task.inputs import input_root
 from pydln.task.task import Task
 
-__all__ = ["Limits", "Stop"]
+__all__ = ["Limits", "Stop", "least_residual"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +99,7 @@ class Limits:
 
     def reached_by(self, task: Task, widths: tuple[int, ...], dtype: np.dtype[Any]) -> Limits:
         """With what networks of these widths cannot learn, if ``steady`` asks for it."""
-        return self if self.steady is None else replace(self, least_residual=_least_residual(task, widths, dtype))
+        return self if self.steady is None else replace(self, least_residual=least_residual(task, widths, dtype))
 
     def of_networks(
         self, members: NDArray[np.int64], networks: int, batch: int, least_residual: bool = True
@@ -117,7 +117,7 @@ class Limits:
         return made | ({"least_residual": own(self.least_residual, 0)} if least_residual else {})
 
 
-def _least_residual(task: Task, widths: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+def least_residual(task: Task, widths: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
     """‖Σ_yx - ΩΣ_xx‖² of the best Ω of the rank that the widths allow, () or (batch,); None where they allow any.
 
     With P the optimum, PΣ_xx^(1/2) = U s Vᵀ: the best Ω of rank r leaves U s' Vᵀ Σ_xx^(1/2), s' without the r largest.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pydln import exact
 from pydln._base import backend, validate
@@ -195,19 +196,29 @@ def _compare(
     theory = None
     if reason is None:
         try:
-            theory = exact.solve(file.task, weights).evaluate(run.t)
+            theory = exact.solve(file.task, weights).evaluate(run.t, throw=False)
         except NotApplicable as why:
             reason = str(why)
     if theory is None:
         for row in rows:
             row["theory"] = f"none: {reason}"
         return {}
-    distance = np.abs(run.strengths - theory.strengths).max(axis=2) / np.abs(file.task.modes.s).max()
-    # NaN, and so no number, after a member stopped.
-    largest = np.where(np.isfinite(distance), distance, 0.0).max(axis=1)
-    for row, gap in zip(rows, largest, strict=True):
+    for row, gap in zip(rows, _gaps(run, theory, float(np.abs(file.task.modes.s).max()) or 1.0), strict=True):
         row["theory"], row["theory_gap"] = theory.source, float(gap)
     return {saved: theory}
+
+
+def _gaps(run: Trajectory, theory: Trajectory, size: float) -> NDArray[np.float64]:
+    """The largest distance of each member from theory up to where it stopped, in units of `size`.
+
+    Infinite for a member that diverged, wherever its records end, and where either has no number to compare.
+    """
+
+    with np.errstate(all="ignore"):
+        distance = np.abs(run.strengths - theory.strengths).max(axis=2) / size
+    reached = run.t <= run.stopped_time[:, None]
+    distance = np.where(reached, np.where(np.isfinite(distance), distance, np.inf), 0.0)
+    return np.where(run.status == Status.DIVERGED, np.inf, distance.max(axis=1))
 
 
 def run_sweep(
@@ -267,7 +278,7 @@ def _run(
     """Runs what the store does not have."""
     grid = file.grid
     rows: list[dict[str, Any]] = []
-    skipped = 0
+    skipped = tabled = 0  # parts; rows that are in the table
     for done, part in enumerate(parts):
         fingerprint = _fingerprint(file, part)
         found = store.rows(part.stem, fingerprint)
@@ -301,7 +312,8 @@ def _run(
             files |= _compare(file, weights, run, mine, store.file(part.stem, ".theory"))
         store.keep(part.stem, fingerprint, mine, files, file.text)
         rows += mine
-        store.write_table(rows, _columns(grid))
+        store.write_table(rows[tabled:], _columns(grid), more=tabled > 0)
+        tabled = len(rows)
     store.write_table(rows, _columns(grid))
     picture = store.folder / f"{file.name}.png"
     axis = next((name for name, values in grid.members.items() if len(values) > 1), "lr")

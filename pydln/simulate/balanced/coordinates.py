@@ -28,13 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydln._base.arrays import dots, transposed
-from pydln.task.inputs import input_spectrum
+from pydln.task.inputs import principal_moments
 from pydln.task.task import Task
 
 __all__ = ["CONFLUENT", "Balanced", "Learned", "OneLayer", "confluent", "divided", "learned_by", "orthonormal", "ranks"]
 
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
+
+_UNSEEN = 0.1  # of an error that is tolerated
 
 CONFLUENT = 1e-8
 """Singular values a^D count as one where their a differ by less than this, relative to the larger."""
@@ -77,10 +79,12 @@ def learned_by(task: Task) -> tuple[Learned, Floats | None]:
     yx = task.sigma_yx if task.batch is not None else task.sigma_yx[None]
     if task.whitened:
         return Learned(yx, None), None
-    variances, basis = input_spectrum(task)
-    if basis.ndim == 2:
-        variances, basis = variances[None], basis[None]
-    return Learned(yx @ basis, variances), basis
+    basis, deviations, target = (
+        a if a.ndim > n else a[None] for a, n in zip(principal_moments(task), (2, 1, 2), strict=True)
+    )
+    varies = deviations[:, None, :] > 0
+    # Σ_yxq of inputs that vary from their own root; the rest has what the task says of it.
+    return Learned(np.where(varies, target * deviations[:, None, :], yx @ basis), deviations**2), basis
 
 
 def ranks(omega: Floats, U: Floats, sigma: Floats, Vt: Floats, rounding: float | None = None) -> Integers:
@@ -98,6 +102,12 @@ def divided(large: Floats, small: Floats, depth: float | NDArray[Any]) -> Floats
         power = np.where(depth == 0, 0.0, depth * log)  # also at y = 0
         quotient = np.where(log == 0, depth, np.expm1(power) / np.expm1(log))
     return np.asarray(large ** (depth - 1) * quotient)
+
+
+def _rounding(yx: Floats, E: Floats) -> Floats:
+    """What rounding of Σ_yx and ΩΣ_xx may make of E, (members,)."""
+    terms = np.linalg.norm(yx, axis=(1, 2)) + np.linalg.norm(yx - E, axis=(1, 2))
+    return np.asarray(16 * float(np.finfo(np.float64).eps) * np.sqrt(max(yx.shape[1:])) * terms)
 
 
 class OneLayer:
@@ -123,6 +133,12 @@ class OneLayer:
     def renewed(self, y: Floats, slope: Floats) -> tuple[Floats, Floats]:
         """As they are."""
         return y, slope
+
+    def rests(self, y: Floats, slope: Floats, left: Floats, rtol: float) -> NDArray[np.bool_]:
+        """E only decays: Ω rests where E is rounding, or, kept up for the time that is left, would not show."""
+        moved = np.abs(slope / self.weight(y)).max(axis=1)
+        rounding = _rounding(self.learned.sigma_yx, slope.reshape(len(y), *self.shape))
+        return np.asarray((moved * left <= _UNSEEN * rtol) | (np.linalg.norm(slope, axis=1) <= rounding))
 
     def product(self, y: Floats) -> Floats:
         """Ω, (members, n_D, n_0)."""
@@ -194,8 +210,9 @@ class Balanced:
         s, k = 0.5 * (e + et), 0.5 * (e - et)
         row, column = a[:, :, None], a[:, None, :]
         total = row + column
-        pushed = (sigma[:, :, None] + sigma[:, None, :]) / total * s / (total * total)
-        common = (column - row) * pushed
+        x, z = row / total, column / total  # parts of one: squares of 1e-200 do not exist
+        pushed = (x**D + z**D) * total ** (D - 2) * s
+        common = (z - x) * pushed
         apart = divided(np.maximum(row, column), np.minimum(row, column), D) / total * k
         beside = (a ** (D - 2))[:, None, :]
         n_out, n_in = self.shape
@@ -204,7 +221,7 @@ class Balanced:
             dU = dU + (right - U @ e) * beside
         if self.rank < n_in:
             dV = dV + (left - V @ et) * beside
-        slope = self.joined(dU @ Rt, R @ (4 * row * column * pushed) @ Rt, dV @ Rt)
+        slope = self.joined(dU @ Rt, R @ (4 * x * z * total * pushed) @ Rt, dV @ Rt)
         return slope, Turning(a, R, s, k, common)
 
     def weight(self, y: Floats) -> Floats:
@@ -236,6 +253,37 @@ class Balanced:
             self.joined(orthonormal(P) @ R, 0.5 * (M + transposed(M)), orthonormal(Q) @ R),
             self.joined(dP @ R, Rt @ dM @ R, dQ @ R),
         )
+
+    def residual(self, y: Floats) -> Floats:
+        """E, (members, n_D, n_0)."""
+        omega = self.product(y)
+        moved = omega if self.learned.variances is None else omega * self.learned.variances[:, None, :]
+        return np.asarray(self.learned.sigma_yx - moved)
+
+    def rests(self, y: Floats, slope: Floats, left: Floats, rtol: float) -> NDArray[np.bool_]:
+        """Numbers, each in its own units, would not move visibly in the time left, or E is rounding; and nothing grows.
+
+        A singular value grows at a rate of its own, which its slope shows however small it is. What slopes do not show
+        are turns of P and Q towards what is not learned: they grow no faster than |E| a^(D-2), and with whitened inputs
+        as a_i^(D-2) (s' - σ_i) with s' of E beside P and Q: not at all where every σ_i is larger.
+        """
+        state = self.parts(y)
+        a = _eigen(state[1])[0]
+        E = self.residual(y)
+        sound = np.asarray(np.isfinite(a).all(axis=1) & np.isfinite(E).all(axis=(1, 2)))
+        a, E = np.where(sound[:, None], a, 1.0), np.where(sound[:, None, None], E, 0.0)
+        moved = np.abs(slope / self.weight(y)).max(axis=1)
+        size = np.linalg.norm(E, axis=(1, 2))
+        still = (moved * left <= _UNSEEN * rtol) | (size <= _rounding(self.learned.sigma_yx, E))
+        calm = size * self.depth * a.max(axis=1) ** (self.depth - 2) * left <= _UNSEEN
+        some = np.flatnonzero(sound & still & ~calm)
+        if some.size and self.learned.variances is None:
+            P, Q = state[0][some], state[2][some]
+            beside = E[some] - P @ (transposed(P) @ E[some])
+            beside = beside - (beside @ Q) @ transposed(Q)
+            strongest = np.linalg.norm(beside, ord=2, axis=(1, 2))
+            calm[some] = strongest <= 0.99 * (a[some] ** self.depth).min(axis=1)
+        return np.asarray(sound & still & calm)
 
     def speed(self, y: Floats) -> Floats:
         """The largest singular value of dW_l/dt over the layers, (members,).

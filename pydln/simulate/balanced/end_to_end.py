@@ -20,7 +20,7 @@ from pydln.simulate.loop import Ends
 from pydln.simulate.members import agree
 from pydln.simulate.progress import Progress, Tick, shown
 from pydln.simulate.settings import settings_of
-from pydln.simulate.stop import Limits, Stop
+from pydln.simulate.stop import Limits, Stop, least_residual
 from pydln.task.task import Task
 from pydln.trajectory.outcome import judged
 from pydln.trajectory.recording import FEWER_TIMES, Record, Recording
@@ -95,10 +95,13 @@ def end_to_end_flow(
         (i, k) of M = diag(a), which has the size of a layer, and atol + rtol in the entries of singular vectors. With
         one layer: atol + rtol max |Ω|. rtol is 1e-8 by default.
     step, max_step, max_steps, throw
-        As in `gradient_flow`.
+        As in `gradient_flow`. No steps are made any more by a member that rests: nothing in it moves visibly in the
+        time left, or Σ_yx - ΩΣ_xx is rounding, and nothing grows. One that keeps moving, as a mode of strength 0 that
+        decays as a power of t, takes steps for ever and is given up as stiff.
     stop : Stop, optional
         As in `gradient_flow`. What ``steady`` bounds with two and more layers is the largest singular value of dW_l/dt
-        in any layer, which the map tells; entries, which depend on hidden bases, are at most that.
+        in any layer, which the map tells; entries, which depend on hidden bases, are at most that. Left to learn is
+        what the rank of Ω, which it keeps, allows: plateaus and saddles on the way are not steady.
     progress : bool or callable
         As in `gradient_flow`.
 
@@ -254,6 +257,9 @@ class Followed:
             for name, shape in shapes.items()
             if (limit := getattr(self.limits, name)) is not None
         }
+        rank = int(self.rank[own[0]])
+        least = least_residual(self.task, (self.task.n_in, rank, self.task.n_out), np.dtype(np.float64))
+        least = np.broadcast_to(0.0 if least is None else least, (self.batch,))
 
         def reached(path: Balanced | OneLayer, which: Integers, y: Floats) -> Integers:
             members = own[which]
@@ -264,7 +270,13 @@ class Followed:
                     if isinstance(path, Balanced)
                     else np.abs(self.unturned(path.product(path.slope(y)), members)).max(axis=(1, 2))
                 )
-                met[speed <= limits["steady"][members]] = Status.STEADY
+                limit = limits["steady"][members]
+                slow = speed <= limit
+                if isinstance(path, Balanced) and slow.any():
+                    left = np.sum(path.residual(y) ** 2, axis=(1, 2))
+                    # Nothing becomes faster any more that stands still or has learned all that its rank allows.
+                    slow &= (speed == 0) | (attainable_speed(left, least[members], self.depth) <= limit)
+                met[slow] = Status.STEADY
             if "loss" in limits or "strengths" in limits:
                 now = State(self.task, members, omega=self.unturned(path.product(y), members))
                 if "strengths" in limits:
@@ -291,6 +303,17 @@ class Followed:
         )
         balanced = Balanced(learned, shape, rank, self.depth)
         return balanced, balanced.start(U, sigma, V)
+
+
+def attainable_speed(square: Floats, least: Floats, depth: float) -> Floats:
+    """The largest speed of layers that learn what is left from a small balanced start, da/dt = a^(D-1) (σ - a^D).
+
+    It is where a^D = σ (D-1)/(2D-1). σ² is ‖E‖² less what cannot be learned of it, `least`, which blurs the difference.
+    """
+    left = square - least
+    sigma = np.sqrt(np.where(left > 2.0**-46 * least, left, 0.0))
+    at = sigma * (depth - 1) / (2 * depth - 1)
+    return np.asarray(sigma * depth / (2 * depth - 1) * at ** ((depth - 1) / depth))
 
 
 def depth_of(depth: float) -> float:

@@ -19,6 +19,10 @@ Integers = NDArray[np.int64]
 
 _SMALL_ERROR = 1e-4
 _BISECTIONS = 48  # of a step, as in the kernel of `gradient_flow`
+_LOOKS = 8  # kept steps from one look at whether a member rests to the next
+_SMOOTH = 1.5  # of h times the fastest decay, as in the kernel of `gradient_flow`: steps that leave nothing to ring
+_LITTLE = 1e-3  # of its weight that a number may move by in a step of a member that comes to rest
+_ROUNDING = 1e-14
 _AT_ONCE = 2**24  # bytes of interpolated points that are made at once
 
 
@@ -36,6 +40,9 @@ class Coordinates(Protocol):
 
     def renewed(self, y: Floats, slope: Floats) -> tuple[Floats, Floats]:
         """Another state that stands for the same, and its slope: called after every step that is kept."""
+
+    def rests(self, y: Floats, slope: Floats, left: Floats, rtol: float) -> NDArray[np.bool_]:
+        """Whether in the time that is `left` nothing moves that an error of `rtol` would show, (members,)."""
 
 
 Recorder = Callable[[Any, Integers, Integers, Floats], object]
@@ -62,6 +69,8 @@ def follow(
 ) -> None:
     """Follows dy/dt = slope(y) from t = 0 to the last of `times`, with the step control of `gradient_flow`.
 
+    A member that has come to rest, `Coordinates.rests`, makes no more steps: bound to about 3 over the fastest
+    decay for ever. Where it hardly moves steps are held back to half of that, at which errors do not ring.
     Nothing that is computed for a member depends on another one: sums run over stages, one after the other, largest
     entries take the place of root mean squares.
 
@@ -140,7 +149,16 @@ def follow(
             status[~kept] = Status.DIVERGED
         spent = (status < 0) & ~(kept & ends) & (accepted + rejected >= max_steps)
         # At the edge of the region of stability h times the largest eigenvalue that the last two stages see is ~3.
-        held = h * np.abs(slopes[-1] - slopes[-2]).max(axis=1) > 2.5 * np.abs(point - before).max(axis=1)
+        change, way = np.abs(slopes[-1] - slopes[-2]).max(axis=1), np.abs(point - before).max(axis=1)
+        held = h * change > 2.5 * way
+        if len(method.error):
+            # Also of steps that are short of it: the next one would not be.
+            near = np.flatnonzero(kept & (h * change > 0.1 * way) & (way > _ROUNDING * np.abs(point).max(axis=1)))
+            if near.size:
+                moves = np.abs(first[near] / path.of(near).weight(y[near])).max(axis=1)
+                near = near[h[near] * moves <= min(100 * rtol, _LITTLE)]
+                following[near] = np.minimum(following[near], _SMOOTH * way[near] / change[near])
+                held[near] |= h[near] * change[near] > 0.9 * _SMOOTH * way[near]  # held back so
         status[spent] = np.where(held, Status.STIFF, Status.STEP_LIMIT)[spent]
         status[kept & ends] = Status.COMPLETED
 
@@ -169,6 +187,23 @@ def follow(
         if stops.size:
             y = y.copy()
             y[stops] = where
+        looked = np.flatnonzero(kept & (status < 0) & (accepted % _LOOKS == 0))
+        if looked.size and len(method.error):
+            resting = looked[path.of(looked).rests(y[looked], first[looked], end - now[looked], rtol)]
+            _record_resting(path, resting, who, count, len(times), y, record)
+            status[resting], now[resting] = Status.COMPLETED, end
+
+
+def _record_resting(
+    path: Coordinates, resting: Integers, who: Integers, count: Integers, times: int, y: Floats, record: Recorder
+) -> None:
+    """Shows the state of members that rest to `record`, for all the times that they still lack."""
+    place = np.repeat(resting, times - count[resting])
+    first = np.cumsum(times - count[resting]) - (times - count[resting])
+    which = np.arange(len(place)) - np.repeat(first - count[resting], times - count[resting])
+    for part in blocks(len(place), 8 * y.shape[1], at_once=_AT_ONCE):
+        own = place[part]
+        record(path.of(own), who[own], which[part], y[own])
 
 
 def _moved(y: Floats, h: Floats, row: Floats, slopes: list[Floats]) -> Floats:
