@@ -5,6 +5,8 @@ neural networks" (2013). Names follow the field: ``depth`` D is the number of we
 with the inputs first, ``weights`` start with W_1, ``product`` is Ω = W_D ⋯ W_1, time is in units of τ = 1/lr.
 """
 
+from importlib import import_module
+
 from pydln import activations, analysis, datasets, exact, init, plot, propagation, reduce, spectra
 from pydln._base.backend import version as _version
 from pydln.analysis.consistency import Consistency, consistency
@@ -23,6 +25,7 @@ from pydln.simulate.balanced.end_to_end import end_to_end_flow
 from pydln.simulate.balanced.singular import SingularFlow, SingularRates, singular_flow, singular_rates
 from pydln.simulate.descent import gradient_descent
 from pydln.simulate.flow import gradient_flow
+from pydln.simulate.methods import Method
 from pydln.simulate.modes import mode_flow
 from pydln.simulate.noise import LabelNoise, Minibatch, Online
 from pydln.simulate.nonlinear import train_nonlinear
@@ -36,6 +39,8 @@ from pydln.weights import Weights
 
 __version__ = _version()
 
+_LATER = ("reproduce", "sweep")  # subpackages that most sessions never ask for
+
 __all__ = [
     "BackendUnavailable",
     "Consistency",
@@ -44,6 +49,7 @@ __all__ = [
     "IntegrationError",
     "Interrupted",
     "LabelNoise",
+    "Method",
     "Minibatch",
     "MissingExtra",
     "Modes",
@@ -82,3 +88,13 @@ __all__ = [
     "spectra",
     "train_nonlinear",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        return import_module(f"pydln.{name}")
+    raise AttributeError(f"module 'pydln' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted((*__all__, *_LATER))

@@ -7,7 +7,8 @@ import pytest
 import reference
 from scipy.integrate import solve_ivp
 
-from pydln.simulate.methods import METHODS, method
+import pydln as dln
+from pydln.simulate.methods import METHODS, Method, method
 
 INTERPOLANT = {"tsit5": 4, "dopri5": 4, "dop853": 7, "rk4": 3}
 
@@ -140,3 +141,52 @@ def test_growth_is_what_a_step_follows(name, rtol) -> None:
             assert lost <= 0.03 * rtol * 1.01 + 1e-16
             if part == 1 and longest < 3:
                 assert lost > 0.01 * rtol
+
+
+# ---- a tableau of one's own --------------------------------------------------------------------------------------
+def heun(**changes):
+    """Heun's method of order 2 with Euler's error, through the slopes at both ends."""
+    a = np.array([[0, 0, 0], [1, 0, 0], [1 / 2, 1 / 2, 0]])
+    dense = np.array([[1, -3 / 2 + 1, 0.0], [0, 1 / 2, 0.0], [0, 0, 0.0]])
+    table = {"name": "heun", "order": 2, "exponent": 2, "stages": 3, "a": a, "dense": dense}
+    return Method(**(table | {"error": np.array([[-1 / 2, 1 / 2, 0]])} | changes))
+
+
+def test_a_tableau_of_ones_own_in_every_flow():
+    task = dln.Task.from_spectrum([2.0, 1.0], 4, 3, seed=0)
+    weights = dln.init.aligned(task, depth=2, width=4, strength=0.1)
+    t = np.array([0.3, 1.0, 2.0])
+    wanted = dln.exact.solve(task, weights).evaluate(t).strengths
+    errors = []
+    for rtol in (1e-4, 1e-6):
+        run = dln.gradient_flow(task, weights, t, method=heun(), rtol=rtol, reduce="none")
+        assert run.settings["method"] == "heun"
+        errors.append(np.abs(run.strengths - wanted).max())
+    assert errors[1] < 1e-4
+    assert errors[1] < errors[0] / 30
+    product = weights.product()[0]
+    modes = dln.mode_flow(task.modes.s, [0.1**0.5] * 2, t, method=heun(), rtol=1e-6)
+    ends = dln.end_to_end_flow(task, product, t, depth=2, method=heun(), rtol=1e-6)
+    for run in (modes, ends):
+        np.testing.assert_allclose(run.strengths, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"a": np.eye(3)}, "a: expected zeros on and above the diagonal"),
+        (
+            {"a": np.array([[0, 0, 0], [1, 0, 0], [1 / 2, 1 / 3, 0]])},
+            "a: expected weights of the step that add up to",
+        ),
+        ({"a": np.zeros((3, 2))}, r"a: expected \(3, 3\) for 3 stages, got \(3, 2\)"),
+        ({"error": np.array([[1.0, 0, 0]])}, "error: expected estimates that vanish for equal slopes"),
+        ({"error": np.zeros((1, 2))}, r"error: expected \(any, 3\) for 3 stages, got \(1, 2\)"),
+        ({"dense": np.zeros((3, 2))}, "dense: expected an interpolant that ends with the weights"),
+        ({"stages": 1, "error": np.zeros((1, 1))}, "stages: expected 2 to 3"),
+        ({"a": np.full((3, 3), np.nan)}, "a: expected"),
+    ],
+)
+def test_wrong_tableaux_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        heun(**changes)

@@ -21,6 +21,7 @@ from pydln.simulate.clock import times_of
 from pydln.simulate.integrator import Integrator
 from pydln.simulate.loop import Ends, Loop
 from pydln.simulate.members import agree
+from pydln.simulate.methods import Method
 from pydln.simulate.progress import Progress, Tick, shown
 from pydln.simulate.settings import settings_of
 from pydln.simulate.stop import Limits, Stop
@@ -41,7 +42,7 @@ def gradient_flow(
     t: ArrayLike,
     *,
     record: Record = ("loss", "strengths"),
-    method: str = "tsit5",
+    method: str | Method = "tsit5",
     rtol: float | None = None,
     atol: float = 0.0,
     step: float | None = None,
@@ -71,9 +72,9 @@ def gradient_flow(
         Times to record at, in units of τ = 1/lr, >= 0 and increasing; the run ends at the last.
     record : sequence of str
         As in `gradient_descent`; ``drift`` then tells how well conserved quantities were kept.
-    method : {"tsit5", "dopri5", "dop853", "rk4"}
-        Runge–Kutta method, see `methods`: order 5 (Tsitouras; Dormand & Prince), order 8 for small tolerances, or
-        Kutta's of order 4 with steps of fixed length. Between the long steps of order 8 the interpolant, of order 7,
+    method : {"tsit5", "dopri5", "dop853", "rk4"} or Method
+        Runge–Kutta method: order 5 (Tsitouras; Dormand & Prince), order 8 for small tolerances, Kutta's of order 4 with
+        steps of fixed length, or a tableau of one's own. Between the long steps of order 8 the interpolant, of order 7,
         can be a hundred times further off than the steps.
     rtol, atol : float
         Error of a step that is tolerated: in every entry of W_l at most atol + rtol max |W_l|. Relative alone by

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydln._base import validate
 from pydln.simulate.balanced.stepping import Coordinates, Reached, Recorder, follow
 from pydln.simulate.loop import Ends
-from pydln.simulate.methods import METHODS, Method
+from pydln.simulate.methods import Method
 from pydln.simulate.methods import method as method_named
 from pydln.simulate.progress import Tick
 
@@ -23,7 +23,7 @@ class Integrator:
 
     def __init__(
         self,
-        method: str,
+        method: str | Method,
         rtol: float | None,
         atol: float,
         step: float | None,
@@ -31,7 +31,7 @@ class Integrator:
         max_steps: int,
         dtype: np.dtype[Any],
     ) -> None:
-        self.method: Method = method_named(validate.choice(method, "method", METHODS))
+        self.method: Method = method_named(method)
         self.dtype = dtype
         default = 1e-8 if dtype == np.float64 else 1e-4
         eps = float(np.finfo(dtype).eps)
@@ -43,7 +43,7 @@ class Integrator:
         self.max_step = None if max_step is None else validate.number(max_step, "max_step", above=0)
         self.max_steps = validate.integer(max_steps, "max_steps", at_least=1, at_most=2**62)
         if not len(self.method.error) and self.step is None:
-            raise ValueError(f"step: expected the length of the steps of {method}, got None")
+            raise ValueError(f"step: expected the length of the steps of {self.method.name}, got None")
 
     @property
     def settings(self) -> dict[str, Any]:

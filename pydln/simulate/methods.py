@@ -15,6 +15,8 @@ __all__ = ["METHODS", "Method", "method"]
 
 Floats = NDArray[Any]
 
+_CONSISTENT = 1e-10  # published tables have 15 digits and more
+
 
 @dataclass(frozen=True, eq=False)
 class Method:
@@ -46,6 +48,29 @@ class Method:
     a: Floats
     error: Floats
     dense: Floats
+
+    def __post_init__(self) -> None:
+        size = len(np.atleast_1d(self.a))
+        for name, wanted in (("a", (size, size)), ("error", (None, self.stages)), ("dense", (size, None))):
+            value = np.array(validate.array(getattr(self, name), name), dtype=np.float64, order="C")
+            fits = value.ndim == 2 and all(n in (None, m) for n, m in zip(wanted, value.shape, strict=True))
+            if not fits or (name == "dense" and not value.shape[1]):
+                raise ValueError(f"{name}: expected {_shape_text(wanted)} for {self.stages} stages, got {value.shape}")
+            value.flags.writeable = False
+            object.__setattr__(self, name, value)
+        if not 2 <= self.stages <= size or self.order < 1 or self.exponent < 1:
+            raise ValueError(
+                f"stages: expected 2 to {size} of them and an order and exponent of at least 1, "
+                f"got {self.stages}, {self.order}, {self.exponent}"
+            )
+        for what, off in (
+            ("a: expected zeros on and above the diagonal, for explicit stages", np.triu(self.a)),
+            ("a: expected weights of the step that add up to 1", self.b.sum() - 1),
+            ("error: expected estimates that vanish for equal slopes", self.error.sum(axis=1)),
+            ("dense: expected an interpolant that ends with the weights of the step", self.dense.sum(axis=1) - self.b),
+        ):
+            if (worst := float(np.abs(off).max(initial=0.0))) > _CONSISTENT:
+                raise ValueError(f"{what}, got {worst:.3g} beside it")
 
     @property
     def c(self) -> Floats:
@@ -97,14 +122,22 @@ METHODS = ("tsit5", "dopri5", "dop853", "rk4")
 """Names that `method` knows."""
 
 
+def method(of: str | Method) -> Method:
+    """The method of a name: ``tsit5``, ``dopri5`` (order 5), ``dop853`` (order 8), ``rk4`` (order 4, fixed steps).
+
+    A `Method` of the user's own is taken as it is.
+    """
+    return of if isinstance(of, Method) else _named(validate.choice(of, "method", METHODS))
+
+
 @cache
-def method(name: str) -> Method:
-    """The method of a name: ``tsit5``, ``dopri5`` (order 5), ``dop853`` (order 8), ``rk4`` (order 4, fixed steps)."""
-    validate.choice(name, "method", METHODS)
+def _named(name: str) -> Method:
     made: Method = {"tsit5": _tsit5, "dopri5": _dopri5, "dop853": _dop853, "rk4": _rk4}[name]()
-    for values in (made.a, made.error, made.dense):
-        values.flags.writeable = False
     return made
+
+
+def _shape_text(wanted: tuple[int | None, int | None]) -> str:
+    return "(" + ", ".join("any" if n is None else str(n) for n in wanted) + ")"
 
 
 def _rows(*rows: tuple[float, ...]) -> Floats:

@@ -14,6 +14,7 @@ from pydln.simulate.clock import times_of
 from pydln.simulate.integrator import Integrator
 from pydln.simulate.loop import Ends
 from pydln.simulate.members import agree
+from pydln.simulate.methods import Method
 from pydln.simulate.progress import Progress, Tick, shown
 from pydln.simulate.stop import Limits, Stop
 from pydln.trajectory.outcome import judged
@@ -31,7 +32,7 @@ def mode_flow(
     t: ArrayLike,
     *,
     variances: ArrayLike = 1.0,
-    method: str = "tsit5",
+    method: str | Method = "tsit5",
     rtol: float | None = None,
     atol: float = 0.0,
     step: float | None = None,

@@ -18,6 +18,7 @@ from pydln.simulate.clock import times_of
 from pydln.simulate.integrator import Integrator
 from pydln.simulate.loop import Ends
 from pydln.simulate.members import agree
+from pydln.simulate.methods import Method
 from pydln.simulate.progress import Progress, Tick, shown
 from pydln.simulate.settings import settings_of
 from pydln.simulate.stop import Limits, Stop, least_residual
@@ -46,7 +47,7 @@ def end_to_end_flow(
     *,
     depth: float,
     record: Record = ("loss", "strengths"),
-    method: str = "tsit5",
+    method: str | Method = "tsit5",
     rtol: float | None = None,
     atol: float = 0.0,
     step: float | None = None,
@@ -88,7 +89,7 @@ def end_to_end_flow(
         from a singular start.)
     record : sequence of str
         Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV) with U, V of the task, signed), ``product``.
-    method : {"tsit5", "dopri5", "dop853", "rk4"}
+    method : {"tsit5", "dopri5", "dop853", "rk4"} or Method
         Runge–Kutta method, as in `gradient_flow`.
     rtol, atol : float
         Error of a step that is tolerated. With two and more layers, a_i = σ_i^{1/D}: atol + rtol √(a_i a_k) in entry

@@ -16,6 +16,7 @@ from pydln.simulate.balanced.coordinates import Balanced, confluent, divided, ra
 from pydln.simulate.balanced.end_to_end import Followed, depth_of, maps_of
 from pydln.simulate.integrator import Integrator
 from pydln.simulate.members import agree
+from pydln.simulate.methods import Method
 from pydln.simulate.progress import Progress
 from pydln.simulate.stop import Stop
 from pydln.task.task import Task
@@ -155,7 +156,7 @@ def singular_flow(
     *,
     depth: float,
     record: Record = ("loss", "strengths"),
-    method: str = "tsit5",
+    method: str | Method = "tsit5",
     rtol: float | None = None,
     atol: float = 0.0,
     step: float | None = None,
