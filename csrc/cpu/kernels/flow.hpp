@@ -38,25 +38,46 @@ class FlowWorker : RecordedNetwork<L, G> {
   using Net::watch_;
   using Net::weights_;
   using Net::width;
+  using InLanes = PerLane<kMembers>;
+  using Numbers = typename InLanes::Numbers;
+  using Marks = typename InLanes::Marks;
+  static constexpr int64_t kSome = InLanes::some;
 
   struct Lane {
     int64_t member = -1;
     int64_t record = 0;  // index of the next time to record
     int64_t accepted = 0, rejected = 0;
     double t = 0;
-    double h = 0;                   // the step in work
-    double next = 0;                // the step after it
-    double previous = kSmallError;  // error of the last accepted step, in units of the tolerance
-    bool grows = true;              // not in the step after a rejected one
-    bool ends = false;              // the step in work reaches the end of the run
-    double residual = 0;            // ||E||
-    double rate = 0;                // of growth, that it allows along the way of its mode
-    double pace = 1;                // speed, in units of what it would be if all that is to be learned were in sight
-    double insight = 1;             // the same, of what grows at `rate`
-    int64_t idle = 0;               // steps for which both are kept
-    bool hidden = false;            // it is so slow that what grows may be out of sight
-    bool settles = false;           // a step moves it by less than what is tolerated
-    Growth growth;                  // of members that are either
+    double h = 0;                      // the step in work
+    double next = 0;                   // the step after it
+    double previous = kLogSmallError;  // logarithm of the error of the last accepted step, in units of the tolerance
+    bool grows = true;                 // not in the step after a rejected one
+    bool ends = false;                 // the step in work reaches the end of the run
+    Growth growth;                     // of members that are hidden or settle
+  };
+
+  // What survey() found.
+  struct Seen {
+    typename InLanes::Doubles residual;  // ||E||
+    typename InLanes::Doubles rate;      // of growth, that it allows along the way of its mode
+    typename InLanes::Doubles insight;   // speed, in units of what it would be if what grows at `rate` were in sight
+    typename InLanes::Flags idle;        // steps for which they are kept
+    typename InLanes::Flags hidden;      // the member is so slow that what grows may be out of sight
+    typename InLanes::Flags settles;     // a step moves it by less than what is tolerated
+    void clear(int64_t lane) {
+      residual[lane] = rate[lane] = 0;
+      insight[lane] = 1;
+      idle[lane] = 1;  // nothing is due
+      hidden[lane] = settles[lane] = 0;
+    }
+    bool looks(int64_t lane) const { return (hidden[lane] | settles[lane]) != 0; }
+  };
+  // What it is asked about.
+  struct Asked {
+    typename InLanes::Flags live;  // the lanes that it is
+    typename InLanes::Doubles speed, size;
+    typename InLanes::Doubles step;  // the last one, or the first
+    typename InLanes::Doubles left;  // time, from its beginning on
   };
 
  public:
@@ -101,7 +122,7 @@ class FlowWorker : RecordedNetwork<L, G> {
   }
 
  private:
-  static constexpr double kSmallError = 1e-4;
+  static constexpr double kSmallError = 1e-4, kLogSmallError = -9.210340371976182;
   static constexpr double kHidden = 0.01;  // of the pace at which everything would be in sight
   // How much longer steps may be where what moves is what grows fastest, and the error of a step shows it, in units of
   // `Method.growth`'s share. At half that rate something else may move, with what grows faster beneath it: a high power of the
@@ -118,6 +139,7 @@ class FlowWorker : RecordedNetwork<L, G> {
   // ---- members in and out of lanes ---------------------------------------------------------------------------------
   void clear() {
     for (int64_t lane = 0; lane < kMembers; ++lane) {
+      seen_.clear(lane);
       Cell** const sets[] = {now_, next_, between_};
       for (Cell** set : sets) clear_lane(set, lane);
       for (int64_t i = 0; i < all_; ++i) clear_lane(k_[i], lane);
@@ -138,6 +160,7 @@ class FlowWorker : RecordedNetwork<L, G> {
           continue;
         }
         lanes_[lane] = Lane{};
+        seen_.idle[lane] = 0;
         lanes_[lane].member = member;
         ++active_;
         fresh[lane] = true;
@@ -170,6 +193,7 @@ class FlowWorker : RecordedNetwork<L, G> {
     if (op_.record_at[0] == 0) record(now_, fresh);
     if (cancelled(control_)) return;
     const double end = op_.record_at[op_.times - 1];
+    Asked asked;
     for (int64_t lane = 0; lane < kMembers; ++lane) {
       if (!fresh[lane]) continue;
       Lane& state = lanes_[lane];
@@ -177,7 +201,16 @@ class FlowWorker : RecordedNetwork<L, G> {
       state.next = op_.step > 0 ? op_.step : 0.01 * extent / speed;
       if (!(state.next > 0)) state.next = 1e-6 * end;
       limit(state);
-      survey(lane, speed, extent);
+      asked.live[lane] = -1;
+      asked.speed[lane] = speed;
+      asked.size[lane] = extent;
+      asked.step[lane] = state.next;
+      asked.left[lane] = end;
+    }
+    if (op_.method.errors) survey(asked);
+    for (int64_t lane = 0; lane < kMembers; ++lane) {
+      if (!fresh[lane]) continue;
+      const Lane& state = lanes_[lane];
       Status status = L::get(nan, lane) == 0 ? Status::completed : Status::diverged;
       if (status == Status::diverged || reached(lane, status) || state.record == op_.times)
         finish(lane, now_, 0, status);
@@ -194,6 +227,7 @@ class FlowWorker : RecordedNetwork<L, G> {
     op_.rejected[state.member] = state.rejected;
     add_steps(control_, op_.times - state.record);  // records that will not be made count as done
     state.member = -1;
+    seen_.clear(lane);
     --active_;
   }
 
@@ -229,7 +263,7 @@ class FlowWorker : RecordedNetwork<L, G> {
     for (int64_t lane = 0; lane < kMembers; ++lane) {
       Lane& state = lanes_[lane];
       if (state.member < 0) continue;
-      bound(state);
+      bound(lane);
       state.ends = state.t + state.next * (1 + 1e-8) >= end;
       L::set(h, lane, static_cast<T>(state.ends ? end - state.t : state.next));
       state.h = static_cast<double>(L::get(h, lane));
@@ -309,8 +343,10 @@ class FlowWorker : RecordedNetwork<L, G> {
       forward(looks && op_.stop_strengths, true);
     if (looks && op_.stop_steady) left_ = L::dot(carried_[0], carried_[0], m_, this->n_);
     if (looks && rounds_ > 0) {
-      for (int64_t i = 0; i < rounds_; ++i) residual_.iterate(watch_, carried_[0], measured_);
-      if (D_ > 2) gains_.measure(watch_, weights, residual_.column(), [&](int64_t l) { return width(l); });
+      for (int64_t i = 0; i < rounds_; ++i) residual_.template iterate<S>(watch_, carried_[0], measured_);
+      if (D_ > 2)
+        gains_.template measure<S>(watch_, weights, residual_.right(), residual_.right_square(),
+                                   [&](int64_t l) { return width(l); });
     }
     if (looks && op_.stop_loss) loss_ = this->train_loss();
     if (looks && op_.stop_strengths) this->strengths();
@@ -399,8 +435,9 @@ class FlowWorker : RecordedNetwork<L, G> {
       return kept;
     }
     if (kept) {
-      const double e = error > kSmallError ? error : kSmallError;
-      const double ratio = __builtin_pow(e, p - 0.75 * memory) / __builtin_pow(state.previous, memory) / 0.9;
+      // e^(p - 0.75 m) previous^-m / 0.9, of one logarithm and one exponential
+      const double e = error > kSmallError ? __builtin_log(error) : kLogSmallError;
+      const double ratio = __builtin_exp((p - 0.75 * memory) * e - memory * state.previous) / 0.9;
       state.next = state.h / between(state.grows ? 0.1 : 1, ratio, 5);
       state.previous = e;
       state.grows = true;
@@ -420,49 +457,73 @@ class FlowWorker : RecordedNetwork<L, G> {
   // ---- what grows unseen ---------------------------------------------------------------------------------------------
   // Where a member is slow against its residual, something may grow that the error of a step does not show. A step of length h
   // multiplies v' = rho v by R(h rho) in the place of exp(h rho), of which h rho <= method.growth makes good rtol; and where
-  // the member moves the sooner this ends, the less it needs.
-  void survey(int64_t lane, double speed, double size) {
+  // the member moves the sooner this ends, the less it needs. Lanes that are not asked about are computed beside the others.
+  void survey(const Asked& asked) {
+    const double far = kFar * op_.method.growth;
+    // Steps at the edge of stability ring at some rtol.
+    const double little = 100 * op_.rtol < 1e-3 ? 100 * op_.rtol : 1e-3;
+    const Numbers zero{}, one = zero + 1.0;
+    const Marks none{};
+    for (int64_t q = 0; q < kMembers; q += kSome) {
+      Marks &idle = seen_.idle.at(q), &was_hidden = seen_.hidden.at(q), &did_settle = seen_.settles.at(q);
+      const Marks live = asked.live.at(q), due = live & (idle == none);
+      idle = idle + (live & ~due);  // one less: a mark is -1
+      if (none_of(due)) continue;
+      const Numbers speed = asked.speed.at(q), size = asked.size.at(q), step = asked.step.at(q);
+      Numbers residual{};
+      if (D_ > 1) residual = InLanes::roots(InLanes::template get<L>(residual_.square(), q));
+      const Numbers rate = D_ > 2 ? Numbers(residual * gains_.most(q)) : residual;
+      Numbers whole = residual * size;
+      for (int64_t l = 2; l < D_; ++l) whole = whole * size;
+      // Speed, in units of what it would be if all that is to be learned were in sight.
+      const Numbers pace = whole > zero ? Numbers(speed / whole) : one;
+      const Numbers least = was_hidden ? Numbers(zero + 3 * kHidden) : Numbers(zero + kHidden);
+      const Marks hidden = pace < least;
+      const Marks settles = (step * speed <= little * size) & (asked.left.at(q) > 20.0 * step);
+      const Marks looks = hidden | settles, looked = was_hidden | did_settle;
+      const Numbers insight = rate > zero ? Numbers(speed / (rate * size)) : one;
+      seen_.residual.at(q) = due ? residual : seen_.residual.at(q);
+      seen_.rate.at(q) = due ? rate : seen_.rate.at(q);
+      seen_.insight.at(q) = due ? insight : seen_.insight.at(q);
+      was_hidden = due ? hidden : was_hidden;
+      did_settle = due ? settles : did_settle;
+      idle = due & ~looks & (step * rate < far) ? Marks(none + kIdle) : idle;
+      if (none_of(due & looks)) continue;
+      for (int64_t i = 0; i < kSome; ++i) {
+        if (!(due[i] & looks[i])) continue;
+        Growth& growth = lanes_[q + i].growth;
+        if (looked[i])
+          growth.due = 1;
+        else
+          growth.begin();
+      }
+    }
+  }
+  static bool none_of(const Marks& marks) {
+    int64_t any = 0;
+    for (int64_t i = 0; i < kSome; ++i) any |= marks[i];
+    return any == 0;
+  }
+
+  void bound(int64_t lane) {
     if (!op_.method.errors) return;
     Lane& state = lanes_[lane];
-    if (state.idle > 0) {
-      --state.idle;
-      return;
+    const bool looks = seen_.looks(lane);
+    const double rate = looks ? state.growth.rate : seen_.rate[lane];
+    const double excess = state.next * rate / op_.method.growth;
+    if (excess > 1) {
+      const double square = seen_.insight[lane] * seen_.insight[lane], fourth = square * square;
+      const double most = 1 + (D_ > 2 ? kInSightDeep * fourth : kInSight * fourth * fourth);
+      // A root is taken where it is exceeded alone: exponents are small whole numbers.
+      double power = excess;
+      for (double p = 2; p <= op_.method.exponent; ++p) power *= excess;
+      if (power > most) state.next = op_.method.growth * __builtin_pow(most, 1 / op_.method.exponent) / rate;
     }
-    state.residual = D_ > 1 ? residual_.of(lane) : 0;
-    state.rate = D_ > 2 ? state.residual * gains_.most(lane) : state.residual;
-    double whole = state.residual * size;
-    for (int64_t l = 2; l < D_; ++l) whole *= size;
-    state.pace = whole > 0 ? speed / whole : 1;
-    const bool looked = state.hidden || state.settles;
-    state.hidden = state.pace < (state.hidden ? 3 : 1) * kHidden;
-    const double left = op_.record_at[op_.times - 1] - state.t, step = state.accepted ? state.h : state.next;
-    const double little =
-        100 * op_.rtol < 1e-3 ? 100 * op_.rtol : 1e-3;  // steps at the edge of stability ring at some rtol
-    state.settles = step * speed <= little * size && left > 20 * step;
-    state.insight = state.rate > 0 ? speed / (state.rate * size) : 1;
-    if (!state.hidden && !state.settles) {
-      if (step * state.rate < kFar * op_.method.growth) state.idle = kIdle;
-      return;
-    }
-    if (looked)
-      state.growth.due = 1;
-    else
-      state.growth.begin();
-  }
-  void bound(Lane& state) const {
-    if (!op_.method.errors) return;
-    const bool looks = state.hidden || state.settles;
-    const double rate = looks ? state.growth.rate : state.rate;
-    if (rate > 0 && state.next * rate > op_.method.growth) {
-      const double square = state.insight * state.insight, fourth = square * square;
-      const double in_sight = D_ > 2 ? kInSightDeep * fourth : kInSight * fourth * fourth;
-      const double most = op_.method.growth * __builtin_pow(1 + in_sight, 1 / op_.method.exponent);
-      if (state.next * rate > most) state.next = most / rate;
-    }
+    if (!looks) return;
     const bool ends_here =
         state.growth.rate * (op_.record_at[op_.times - 1] - state.t) <= 10;  // else a plateau ends first
-    const double longest = state.settles && ends_here ? kSmooth : kStable;
-    if (looks && state.next * state.growth.decay > longest) state.next = longest / state.growth.decay;
+    const double longest = seen_.settles[lane] && ends_here ? kSmooth : kStable;
+    if (state.next * state.growth.decay > longest) state.next = longest / state.growth.decay;
   }
 
   // As many rounds of power iteration as members are due.
@@ -496,7 +557,7 @@ class FlowWorker : RecordedNetwork<L, G> {
     for (int64_t l = 0; l < D_; ++l) {
       const V *x = Stages::vectors(direction_[l]), *y = Stages::vectors(now_[l]);
       V* to = Stages::vectors(between_[l]);
-      for (int64_t q = 0; q < count(l); ++q) to[q] = fma(by, x[q], y[q]);
+      for (int64_t q = 0, end = count(l); q < end; ++q) to[q] = fma(by, x[q], y[q]);
     }
     slope(between_, spare_, false, Unused{});
     if (cancelled(control_)) return;
@@ -504,11 +565,16 @@ class FlowWorker : RecordedNetwork<L, G> {
     for (int64_t l = 0; l < D_; ++l) {
       V *jx = Stages::vectors(spare_[l]), *x = Stages::vectors(direction_[l]);
       const V* k = Stages::vectors(k_[0][l]);
-      for (int64_t q = 0; q < count(l); ++q) jx[q] = (jx[q] - k[q]) * per;
+      const int64_t end = count(l);
+      for (int64_t q = 0; q < end; ++q) jx[q] = (jx[q] - k[q]) * per;
       along = along + L::dot(direction_[l], spare_[l], width(l + 1), width(l));
       square = square + L::dot(direction_[l], direction_[l], width(l + 1), width(l));
-      for (int64_t q = 0; q < count(l); ++q) jx[q] = fma(more, x[q], jx[q]);
-      most = max_abs(most, largest(spare_, l));
+      V far{};
+      for (int64_t q = 0; q < end; ++q) {
+        jx[q] = fma(more, x[q], jx[q]);
+        far = max_abs(far, jx[q]);
+      }
+      most = max_abs(most, Stages::across(far));
     }
     const Value scale = T(1) / most;
     const auto take = Stages::spread(live) > V{};
@@ -517,7 +583,7 @@ class FlowWorker : RecordedNetwork<L, G> {
     for (int64_t l = 0; l < D_; ++l) {
       const V* jx = Stages::vectors(spare_[l]);
       V* x = Stages::vectors(direction_[l]);
-      for (int64_t q = 0; q < count(l); ++q) x[q] = take & sound ? V(jx[q] * by_scale) : x[q];
+      for (int64_t q = 0, end = count(l); q < end; ++q) x[q] = take & sound ? V(jx[q] * by_scale) : x[q];
     }
     for (int64_t lane = 0; lane < kMembers; ++lane)
       if (L::get(live, lane) > 0)
@@ -527,14 +593,14 @@ class FlowWorker : RecordedNetwork<L, G> {
   // How far the step in work moves every member, 0 where no entry changes but in its own last bits. Of members that settle.
   Value movement() const {
     bool any = false;
-    for (const Lane& state : lanes_) any |= state.member >= 0 && state.settles;
+    for (int64_t lane = 0; lane < kMembers; ++lane) any |= lanes_[lane].member >= 0 && seen_.settles[lane];
     Value most{};
     if (!any) return most + T(1);
     const V last_bits = splat(T(sizeof(T) == 8 ? 0x1p-50 : 0x1p-21));
     for (int64_t l = 0; l < D_; ++l) {
       const V *y = Stages::vectors(now_[l]), *y2 = Stages::vectors(next_[l]);
       V far{};
-      for (int64_t q = 0; q < count(l); ++q) {
+      for (int64_t q = 0, end = count(l); q < end; ++q) {
         const V beyond = max_abs(V{}, V(y2[q] - y[q])) - max_abs(V{}, y[q]) * last_bits;
         far = beyond > V{} ? max_abs(far, beyond) : far;
       }
@@ -546,27 +612,33 @@ class FlowWorker : RecordedNetwork<L, G> {
   // Members that made their step: how fast they are, and whether they rest.
   void survey_all(const bool* accepted, const Value& moved) {
     const double end = op_.record_at[op_.times - 1];
+    Value sizes{};
+    for (int64_t l = 0; l < D_; ++l) sizes = max_abs(sizes, sizes_[l]);
+    Asked asked;
+    for (int64_t q = 0; q < kMembers; q += kSome) {
+      asked.speed.at(q) = InLanes::template get<L>(speed_, q);
+      asked.size.at(q) = InLanes::template get<L>(sizes, q);
+    }
     for (int64_t lane = 0; lane < kMembers; ++lane) {
       Lane& state = lanes_[lane];
       if (!accepted[lane] || state.member < 0 || state.ends) continue;
-      double size = 0;
-      for (int64_t l = 0; l < D_; ++l) {
-        const auto here = static_cast<double>(L::get(sizes_[l], lane));
-        size = here > size ? here : size;
-      }
-      const auto speed = static_cast<double>(L::get(speed_, lane));
-      const double left = end - state.t - state.h;
-      if (speed == 0 || (state.settles && rests(state, speed, size, L::get(moved, lane) == T(0), left))) {
+      const double speed = asked.speed[lane], left = end - state.t - state.h;
+      if (speed == 0 ||
+          (seen_.settles[lane] && rests(lane, speed, asked.size[lane], L::get(moved, lane) == T(0), left))) {
         state.ends = true;
         rest(lane);
         if (cancelled(control_)) return;
-      } else {
-        survey(lane, speed, size);
+        continue;
       }
+      asked.live[lane] = -1;
+      asked.step[lane] = state.h;
+      asked.left[lane] = end - state.t;
     }
+    survey(asked);
   }
   // Whether nothing that is recorded will change any more in the time that is left.
-  bool rests(const Lane& state, double speed, double size, bool unmoved, double left) const {
+  bool rests(int64_t lane, double speed, double size, bool unmoved, double left) const {
+    const Lane& state = lanes_[lane];
     const Growth& growth = state.growth;
     if (growth.rounds < Growth::kBegin || !(growth.decay > 0)) return false;
     // A step as long as they get that changes last bits alone will do so for ever; of a part that grows others change.
@@ -574,7 +646,7 @@ class FlowWorker : RecordedNetwork<L, G> {
     // The slope is what rounding leaves of it, and no part grows in the time left, whatever its size.
     constexpr double kEps = sizeof(T) == 8 ? 0x1p-52 : 0x1p-23;
     if (!(speed <= 16 * kEps * growth.decay * size)) return false;
-    double fastest = state.residual;
+    double fastest = seen_.residual[lane];
     for (int64_t l = 2; l < D_; ++l)
       fastest *= size * static_cast<double>(width(l) < width(l - 1) ? width(l) : width(l - 1));
     return fastest * left <= 0.1 || (growth.sure() && growth.rate <= 4 * __builtin_sqrt(kEps) * growth.decay);
@@ -595,7 +667,7 @@ class FlowWorker : RecordedNetwork<L, G> {
       const V *k = Stages::vectors(k_[stages_ - 1][l]), *k2 = Stages::vectors(k_[stages_ - 2][l]);
       const V *y = Stages::vectors(next_[l]), *y2 = Stages::vectors(between_[l]);
       V dk{}, dy{};
-      for (int64_t q = 0; q < count(l); ++q) {
+      for (int64_t q = 0, end = count(l); q < end; ++q) {
         dk = max_abs(dk, V(k[q] - k2[q]));
         dy = max_abs(dy, V(y[q] - y2[q]));
       }
@@ -605,7 +677,8 @@ class FlowWorker : RecordedNetwork<L, G> {
     for (int64_t lane = 0; lane < kMembers; ++lane)
       if (exhausted[lane]) {
         const Lane& state = lanes_[lane];
-        const bool smooth = state.settles && 1.01 * state.h * state.growth.decay > kSmooth;  // held back to settle
+        // Held back to settle.
+        const bool smooth = seen_.settles[lane] && 1.01 * state.h * state.growth.decay > kSmooth;
         const bool held = smooth || L::get(h, lane) * L::get(change, lane) > T(2.5) * L::get(distance, lane);
         status[lane] = held ? Status::stiff : Status::step_limit;
       }
@@ -707,7 +780,7 @@ class FlowWorker : RecordedNetwork<L, G> {
         if (accepted[lane]) L::set(sizes_[l], lane, L::get(next_sizes_[l], lane));
       V *y = Stages::vectors(now_[l]), *k = Stages::vectors(k_[0][l]);
       const V *y2 = Stages::vectors(next_[l]), *k2 = Stages::vectors(last[l]);
-      for (int64_t q = 0; q < count(l); ++q) {
+      for (int64_t q = 0, end = count(l); q < end; ++q) {
         y[q] = move ? y2[q] : y[q];
         k[q] = move ? k2[q] : k[q];
       }
@@ -775,11 +848,13 @@ class FlowWorker : RecordedNetwork<L, G> {
     if (cancelled(control_)) return;
     if constexpr (R > 0) {
       speed_ = Value{};
+      measured_ = Value{};
       rounds_ = 0;
-      for (int64_t lane = 0; lane < kMembers; ++lane) {
-        const bool due = D_ > 1 && lanes_[lane].member >= 0 && lanes_[lane].idle == 0;
-        L::set(measured_, lane, due ? T(1) : T(0));
-        if (due) rounds_ = 1;
+      for (int64_t q = 0; D_ > 1 && q < kMembers; q += kSome) {
+        const Marks due = seen_.idle.at(q) == Marks{};
+        if (none_of(due)) continue;
+        rounds_ = 1;
+        InLanes::template put<L>(measured_, q, due ? Numbers(Numbers{} + 1.0) : Numbers{});
       }
       typename Stages::template Judging<R> judging{{}, step, partial_, errors_, &nan_, &speed_};
       for (int r = 0; r < R; ++r) judging.last_weights[r] = rows[r + 1] + last;
@@ -816,7 +891,7 @@ class FlowWorker : RecordedNetwork<L, G> {
   Value unsound(Cell** set) const {
     V sum{};
     for (int64_t l = 0; l < D_; ++l)
-      for (int64_t q = 0; q < count(l); ++q) {
+      for (int64_t q = 0, end = count(l); q < end; ++q) {
         const V x = Stages::vectors(set[l])[q];
         sum = sum + (x - x);
       }
@@ -829,7 +904,7 @@ class FlowWorker : RecordedNetwork<L, G> {
   }
   Value largest(Cell** set, int64_t l) const {
     V most{};
-    for (int64_t q = 0; q < count(l); ++q) most = max_abs(most, Stages::vectors(set[l])[q]);
+    for (int64_t q = 0, end = count(l); q < end; ++q) most = max_abs(most, Stages::vectors(set[l])[q]);
     return Stages::across(most);
   }
 
@@ -850,6 +925,7 @@ class FlowWorker : RecordedNetwork<L, G> {
   ResidualNorm<L> residual_;
   PathGains<L> gains_;
   Lane lanes_[kMembers];
+  Seen seen_;
   int64_t active_ = 0;
   bool exhausted_ = false;
   Value loss_{}, fastest_{};

@@ -148,6 +148,7 @@ struct Interleaved {
   template <class A, class B>
   static void product(const Control*, const A* a, int64_t lda, const B* b, int64_t ldb, V* c, int64_t M, int64_t N,
                       int64_t K) {
+    if (N == 1) return column(plain(a, lda), plain(b, ldb), M, K, Store{c, stride(1)});
     multiply(plain(a, lda), plain(b, ldb), M, N, K, Store{c, stride(N)});
   }
   template <class A, class B>
@@ -254,6 +255,19 @@ struct Interleaved {
   static PYDLN_INLINE void residual(const G* s, const V* a, const V* b, V* c) {
     multiply_square<S>(plain(a, ld<S>), plain(b, ld<S>), Residual<G>{c, s, ld<S>});
   }
+  // y = x A, and y = A x, of vectors: rows and columns are the same cells.
+  template <int S>
+  static PYDLN_INLINE void from_left(const V* x, const V* a, V* y) {
+    static_assert(S % 8 == 0);
+#pragma GCC unroll 1
+    for (int j = 0; j < S; j += 8) block<1, 8, S>(plain(x, ld<S>), plain(a, ld<S>), 0, j, S, Store{y, ld<S>});
+  }
+  template <int S>
+  static PYDLN_INLINE void from_right(const V* a, const V* x, V* y) {
+    static_assert(S % 8 == 0);
+#pragma GCC unroll 1
+    for (int i = 0; i < S; i += 8) block<8, 1, S>(plain(a, ld<S>), plain(x, stride(1)), i, 0, S, Store{y, stride(1)});
+  }
   template <int S, class Next, class Update>
   static PYDLN_INLINE void layer_step(const V* a, const V* r, const Next& next, const Update& update) {
     multiply_square<S>(plain(r, ld<S>), turned(update.from, ld<S>), next);
@@ -301,6 +315,9 @@ struct Interleaved {
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < cols; ++j) c[j * to + i] = a[i * from + j];
   }
+  // A vector that is kept as a row, or a column, as the other: the same cells.
+  static const V* as_column(const V* row, V*, int64_t) { return row; }
+  static const V* as_row(const V* column, V*, int64_t) { return column; }
 
   template <class G>
   static void subtract(const G* s, const V* a, V* c, int64_t rows, int64_t cols) {
@@ -323,6 +340,10 @@ struct Interleaved {
     return canonical_of<S <= 4   ? 4
                         : S <= 8 ? 8
                                  : kPartialSums>(S, S, [=](int64_t q, V p) { return fma(x[q], y[q], p); });
+  }
+  template <int S>
+  static PYDLN_INLINE V square_of_row(const V* x) {
+    return canonical_of<S <= 8 ? 8 : kPartialSums>(1, S, [=](int64_t q, V p) { return fma(x[q], x[q], p); });
   }
   static V dot(const V* x, const V* y, int64_t rows, int64_t cols) {
     return canonical(rows, cols, [=](int64_t q, V p) { return fma(x[q], y[q], p); });
@@ -477,6 +498,23 @@ struct Interleaved {
         j += cols;
       }
     }
+  }
+
+  // A product of a single column: eight rows at a time, for fewer would wait for their own sums.
+  template <class A, class B, class Out>
+  static void column(A a, B b, int64_t M, int64_t K, const Out& out) {
+    for (int64_t i = 0; i < M;) {
+      const int64_t rows = next_block<8>(M - i);
+      column_of<8>(rows, a.below(i), b, K, out.from(i, 0));
+      i += rows;
+    }
+  }
+  template <int MR, class A, class B, class Out>
+  static PYDLN_INLINE void column_of(int64_t rows, A a, B b, int64_t K, Out out) {
+    if constexpr (MR > 1) {
+      if (rows < MR) return column_of<MR - 1>(rows, a, b, K, out);
+    }
+    block<MR, 1, 0>(a, b, 0, 0, K, out);
   }
 
   template <int S, class A, class B, class Out>

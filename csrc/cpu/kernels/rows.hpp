@@ -249,6 +249,15 @@ struct Rows {
     for (int64_t j = 0; j < cols; ++j)
       for (int64_t i = rows; i < ldc; ++i) c[j * ldc + i] = 0;
   }
+  // A vector that is kept as a row, or a column, as the other, which is made in `space`.
+  static const T* as_column(const T* row, T* space, int64_t n) {
+    transpose(row, space, 1, n);
+    return space;
+  }
+  static const T* as_row(const T* column, T* space, int64_t n) {
+    transpose(column, space, n, 1);
+    return space;
+  }
 
   // ---- sums in canonical order -----------------------------------------------------------------------------------
   static T dot(const T* x, const T* y, int64_t rows, int64_t cols) {

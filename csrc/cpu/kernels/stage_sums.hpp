@@ -161,7 +161,7 @@ struct StageSums {
           const V after = fma(step, s[0][i], layer->y[q + i]);
           layer->to[0][q + i] = after;
           largest = max_abs(largest, after);
-          not_finite = not_finite + (after - after);
+          not_finite = fma(after, V{}, not_finite);  // 0, unless it is infinite or NaN
 #pragma GCC unroll 2
           for (int p = 1; p <= R; ++p) layer->to[p][q + i] = s[p][i];
         }
@@ -215,7 +215,7 @@ struct StageSums {
         for (int i = 0; i < N; ++i) {
           const V s = fma(weight[r], last[i], partial[r][q + i]) * step;
           largest[r] = max_abs(largest[r], s);
-          not_finite = not_finite + (s - s);
+          not_finite = fma(s, V{}, not_finite);
         }
     }
     PYDLN_INLINE void close() const {
