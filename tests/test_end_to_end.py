@@ -717,9 +717,7 @@ def test_a_plateau_is_not_steady(depth, scale):
         if depth == 3 and scale < 1e-3:
             continue  # a plateau of hundreds: not over, or it is as below
         assert run.status[0] == dln.Status.STEADY
-        last = dln.end_to_end_flow(
-            task, start * scale, [float(run.settings["stopped_time"][0])], depth=depth, record="loss"
-        )
+        last = dln.end_to_end_flow(task, start * scale, [float(run.stopped_time[0])], depth=depth, record="loss")
         assert task.floor + floor <= last.loss[0, -1] + 1e-12 <= task.floor + floor + 1e-4
 
 

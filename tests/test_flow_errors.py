@@ -16,7 +16,7 @@ from pydln.quantities import QUANTITIES
 NAN, INF = np.nan, np.inf
 TASK = some_task(3, 2, whiten=True)
 WEIGHTS = starts((3, 4, 2), 5)
-NAMES = "'loss', 'test_loss', 'strengths', 'product', 'layer_norms', 'kernel_distance', 'drift', 'weights'"
+NAMES = ", ".join(f"'{name}'" for name in QUANTITIES)
 
 
 class WorkedError(Exception):

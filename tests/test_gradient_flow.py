@@ -255,7 +255,7 @@ def test_is_saved_and_picked_like_any_trajectory(tmp_path):
     run.save(tmp_path / "flow.npz")
     again = dln.Trajectory.load(tmp_path / "flow.npz")
     np.testing.assert_array_equal(again.loss, run.loss)
-    np.testing.assert_array_equal(again[1].settings["stopped_time"], run.stopped_time[[1]])
+    np.testing.assert_array_equal(again[1].stopped_time, run.stopped_time[[1]])
     assert "gradient_flow: 3 members" in run.summary()
 
 

@@ -81,7 +81,8 @@ def test_the_table_of_a_sweep_is_that_of_its_files(text: str, tmp_path: Path, mo
     task = file.task
     with (tmp_path / "results" / "sweep.csv").open(newline="") as opened:
         rows = list(csv.DictReader(opened))
-    index = json.loads((tmp_path / "results" / "sweep.json").read_text())
+    _, *lines = (tmp_path / "results" / "sweep.json").read_text().splitlines()
+    index = {(part := json.loads(line))["part"]: part for line in lines}
     parts = {stem: [row for row in rows if row["part"] == stem] for stem in dict.fromkeys(row["part"] for row in rows)}
     assert len(parts) == 3
     grid = [{"lr": lr, "strength": u, "seed": k} for lr in file.grid.lr for u in file.grid.size for k in (0, 1)]
@@ -91,7 +92,7 @@ def test_the_table_of_a_sweep_is_that_of_its_files(text: str, tmp_path: Path, mo
         theory = tmp_path / "results" / f"{stem}.theory.npz"
         exact = dln.Trajectory.load(theory) if theory.exists() else None
         losses, gaps = [], []
-        for i, (row, place, kept) in enumerate(zip(mine, grid, index["parts"][stem]["rows"], strict=True)):
+        for i, (row, place, kept) in enumerate(zip(mine, grid, index[stem]["rows"], strict=True)):
             assert (row["member"], row["file"]) == (str(i), f"{stem}.npz")
             assert row["depth"] == str(run.settings["depth"])
             assert row["width"] == (str(run.settings["widths"][1]) if run.settings["depth"] > 1 else "")

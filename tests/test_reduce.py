@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import pydln as dln
 from pydln import reduce as reductions
 from pydln._base.patience import patiently
-from pydln.simulate import descent as flow
+from pydln.simulate import loop
 
 EPS = np.finfo(np.float64).eps
 RATES = (
@@ -565,7 +565,7 @@ def test_ctrl_c_while_weights_are_recovered(monkeypatch) -> None:
         return recover(self, part, *arguments)
 
     monkeypatch.setattr(reductions.projected.Projected, "recover", interrupted)
-    monkeypatch.setattr(flow, "_AT_ONCE", 1)  # one member at a time
+    monkeypatch.setattr(loop, "_AT_ONCE", 1)  # one member at a time
     arguments = {"lr": 0.01, "steps": 50, "record": RECORDS, "reduce": "width"}
     with pytest.raises(dln.Interrupted, match=r"^interrupted: 1 of 3 members are complete") as caught:
         dln.gradient_descent(task, weights, **arguments)
@@ -587,9 +587,9 @@ def test_ctrl_c_between_calls_of_the_kernel(kind, monkeypatch) -> None:
     weights = dln.Weights.concatenate([aligned(task, 3, 9), low_rank((4, 9, 9, 3), 2), aligned(task, 3, 9, seed=2)])
     arguments = {"lr": 0.01, "steps": 20_000, "record_every": 1000, "record": ("loss", "weights"), "n_threads": 1}
     arguments["reduce"] = {"whole": "none", "width": "width", "mixed": "auto"}[kind]
-    monkeypatch.setattr(flow, "_AT_ONCE", 1)  # recovers one member at a time
+    monkeypatch.setattr(loop, "_AT_ONCE", 1)  # recovers one member at a time
     complete = dln.gradient_descent(task, weights, **arguments)
-    codes = {getattr(flow._Run, name).__code__ for name in ("_groups", "_run", "_parts", "_starts", "_needs")}
+    codes = {getattr(loop.Loop, name).__code__ for name in ("_all", "_run", "_parts", "_starts", "_recorded")}
 
     def interrupted_at(line):
         """The run that is interrupted at that line; None where there are not so many."""
@@ -647,8 +647,8 @@ def test_in_whatever_pieces_the_work_is_done(monkeypatch) -> None:
     task, weights = thin_task(9, 3, 5), starts((9, 16, 3), 7)
     arguments = {"lr": 0.01, "steps": 100, "record": RECORDS, "reduce": ("inputs", "width"), "weight_decay": 0.1}
     expected = dln.gradient_descent(task, weights, **arguments)
-    monkeypatch.setattr(flow, "_AT_ONCE", 1)
-    monkeypatch.setattr(flow, "_TEMPORARY", 1)
+    monkeypatch.setattr(loop, "_AT_ONCE", 1)
+    monkeypatch.setattr(loop.Loop, "temporary", 1)
     monkeypatch.setattr(reductions.projected, "_BLOCK", 300)
     same_bits(dln.gradient_descent(task, weights, n_threads=1, **arguments), expected)
 

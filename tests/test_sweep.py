@@ -553,7 +553,7 @@ def test_another_sweep_s_files_of_the_same_names_are_not_taken_for_one_s_own(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pydln import sweep, atomic
+from pydln import sweep
 written = 0
 real = os.replace
 def killed(*paths):

@@ -220,7 +220,8 @@ class Start:
         off = np.abs(difference - own[:, None, None] * np.eye(first.shape[1])).max(axis=(1, 2))
         relative = off / _or_one(squares[0] + squares[1])
         member = int(np.argmax(relative))
-        square = float(largest[member % len(largest)]) ** 2
+        with np.errstate(over="ignore"):
+            square = float(np.square(largest[member % len(largest)]))
         measured = f"max|W_2^T W_2 - W_1 W_1^T - lambda I| = {off[member] * square:.3g} with lambda = "
         if square < np.finfo(np.float64).tiny:
             measured = f"|W_2^T W_2 - W_1 W_1^T - lambda I| = {relative[member]:.3g} (|W_1|^2 + |W_2|^2) with lambda = "

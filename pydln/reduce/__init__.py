@@ -9,6 +9,6 @@
 """
 
 from pydln.reduce.ensemble import Ensemble
-from pydln.reduce.find import REDUCTIONS, Condition, Finding, Findings, asked, find, ruled_out
+from pydln.reduce.find import REDUCTIONS, Condition, Finding, Findings, asked, find
 
-__all__ = ["REDUCTIONS", "Condition", "Ensemble", "Finding", "Findings", "asked", "find", "ruled_out"]
+__all__ = ["REDUCTIONS", "Condition", "Ensemble", "Finding", "Findings", "asked", "find"]

@@ -14,6 +14,7 @@ from pydln._base.arrays import Integers
 from pydln.quantities import QUANTITIES
 from pydln.reduce.decay import Decay
 from pydln.reduce.ensemble import Ensemble, Group, Problem, cast, check_fit
+from pydln.reduce.find import ruled_out
 from pydln.reduce.inputs import Needs
 from pydln.simulate import noise as noises
 from pydln.simulate.clock import Schedule
@@ -215,7 +216,7 @@ def prepare(
     recording = Recording.of(record, known=_KNOWN, task=task, weights=weights)
     threads = backend.threads(n_threads)
     nesterov = validate.flag(nesterov, "nesterov")
-    wanted, because = reductions.ruled_out(reductions.asked(reduce), recording.quantities, noise=drawn is not None)
+    wanted, because = ruled_out(reductions.asked(reduce), recording.quantities, noise=drawn is not None)
     if drawn is not None and drawn.first + batch > 2**32:
         raise ValueError(f"noise.first: expected at most 2^32 members, got {batch} from {drawn.first} on")
     schedule = Schedule.of(steps, at, record_every)

@@ -641,11 +641,14 @@ class FlowWorker : RecordedNetwork<L, G> {
     const Lane& state = lanes_[lane];
     const Growth& growth = state.growth;
     if (growth.rounds < Growth::kBegin || !(growth.decay > 0)) return false;
-    // A step as long as they get that changes last bits alone will do so for ever; of a part that grows others change.
-    if (unmoved && (2 * state.h * growth.decay > kSmooth || 2 * state.h * growth.rate > op_.method.growth)) return true;
-    // The slope is what rounding leaves of it, and no part grows in the time left, whatever its size.
+    // A step as long as they get that changes last bits alone, and has no slope beyond some roundings, will do so for ever; of a
+    // part that grows others change. Steps that stiffness holds to 1e-12 change last bits too, and may have 1e12 to go.
     constexpr double kEps = sizeof(T) == 8 ? 0x1p-52 : 0x1p-23;
-    if (!(speed <= 16 * kEps * growth.decay * size)) return false;
+    const double rounding = kEps * growth.decay * size;
+    const bool longest = 2 * state.h * growth.decay > kSmooth || 2 * state.h * growth.rate > op_.method.growth;
+    if (unmoved && longest && (speed <= 1024 * rounding || speed * left <= kEps * size)) return true;
+    // The slope is what rounding leaves of it, and no part grows in the time left, whatever its size.
+    if (!(speed <= 16 * rounding)) return false;
     double fastest = seen_.residual[lane];
     for (int64_t l = 2; l < D_; ++l)
       fastest *= size * static_cast<double>(width(l) < width(l - 1) ? width(l) : width(l - 1));
