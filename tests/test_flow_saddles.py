@@ -145,6 +145,18 @@ def test_company_and_layout_change_no_bit() -> None:
     assert any(np.array_equal(strengths, whole.strengths) for strengths in seen.values())
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e3, 1e4, 1e6, 1e30])
+def test_a_start_too_large_for_its_numbers_is_not_called_done(scale, depth) -> None:
+    """Beside a decay of 1e8 a mode that grows as e^t is not seen, and what rounding leaves is no rest."""
+    task = dln.Task.from_spectrum([2.0, 1.5, 1.0], 5, 4, seed=0)
+    weights = dln.init.gaussian([5] + [4] * depth, scale=scale, seed=0)
+    run = dln.gradient_flow(task, weights, [0.0, 1.0, 50.0], max_steps=3000, throw=False)
+    done = run.status[0] == dln.Status.COMPLETED
+    assert done == (scale == 1.0)
+    assert not done or run.loss[0, -1] < 1e-6
+
+
 # ---- long after -------------------------------------------------------------------------------------
 LATE = np.r_[0, np.geomspace(1, 1e6, 50)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -30,7 +29,6 @@ from pydln.simulate.stop import Limits, Stop
 from pydln.task.task import Task
 from pydln.trajectory.outcome import judged
 from pydln.trajectory.recording import FEWER_TIMES, Record, Recording, unrecorded
-from pydln.trajectory.status import Status
 from pydln.trajectory.trajectory import Trajectory
 from pydln.weights import Weights
 
@@ -141,7 +139,6 @@ def gradient_flow(
     recording.refuse_too_large(weights, run.sizes, batch, len(times), FEWER_TIMES)
     with shown(progress, "gradient flow", "record") as tick:
         interrupted = run(tick)
-    run.refuse_unresolved()
     made = Trajectory(
         t=times,
         steps=None,
@@ -239,24 +236,6 @@ class _Flow(Loop):
                 tick=tick,
             )
         )
-
-    def refuse_unresolved(self) -> None:
-        """Members that ended where rounding of the layers hides what they map to have grown beyond their numbers.
-
-        Ω from the left and from the right differ by its rounding, which is to be small beside it and its target.
-        """
-        eps = float(np.finfo(self.ensemble.weights.dtype).eps)
-        known = max(10 * (self.how.rtol + self.how.atol), 2.0**10 * eps)
-        ended = np.flatnonzero(np.isin(self.ends.status, (Status.COMPLETED, Status.STEADY)))
-        with np.errstate(all="ignore"):
-            largest = eps * np.prod([np.sqrt(w.shape[1]) * np.abs(w).max(axis=(1, 2)) for w in self.final], axis=0)
-            target = np.abs(np.atleast_3d(self.ensemble.task.optimum)).max()
-            for member in ended[~(largest[ended] <= known * target)]:
-                layers = [w[member] for w in self.final]
-                left = functools.reduce(lambda x, w: w @ x, layers)
-                right = functools.reduce(lambda x, w: x @ w, layers[::-1])
-                if not np.abs(left - right).max() <= known * max(np.abs(left).max(), target):
-                    self.ends.status[member] = Status.DIVERGED
 
     def _follow(
         self,

@@ -646,13 +646,15 @@ class FlowWorker : RecordedNetwork<L, G> {
     constexpr double kEps = sizeof(T) == 8 ? 0x1p-52 : 0x1p-23;
     const double rounding = kEps * growth.decay * size;
     const bool longest = 2 * state.h * growth.decay > kSmooth || 2 * state.h * growth.rate > op_.method.growth;
-    if (unmoved && longest && (speed <= 1024 * rounding || speed * left <= kEps * size)) return true;
+    // Beside what decays so fast a rate below this is not seen: what it makes of a last bit must not be seen either.
+    const bool blind = 4 * 0x1p-26 * growth.decay * left > 16;
+    if (unmoved && longest && !blind && speed <= 32 * rounding) return true;
     // The slope is what rounding leaves of it, and no part grows in the time left, whatever its size.
     if (!(speed <= 16 * rounding)) return false;
     double fastest = seen_.residual[lane];
     for (int64_t l = 2; l < D_; ++l)
       fastest *= size * static_cast<double>(width(l) < width(l - 1) ? width(l) : width(l - 1));
-    return fastest * left <= 0.1 || (growth.sure() && growth.rate <= 4 * __builtin_sqrt(kEps) * growth.decay);
+    return fastest * left <= 0.1 || (growth.sure() && !blind && growth.rate <= 4 * __builtin_sqrt(kEps) * growth.decay);
   }
   // All records that are left, of what will not change.
   void rest(int64_t lane) {
