@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pydln._base import validate
+from pydln._base import notebook, validate
 from pydln._base.patience import interruptible
 
 __all__ = ["Weights", "member_index"]
@@ -227,6 +227,9 @@ class Weights:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Weights._adopt, (self._layers,)
+
+    def _repr_html_(self) -> str:
+        return notebook.as_html(repr(self))
 
     def __repr__(self) -> str:
         size = float(sum(w.nbytes for w in self._layers))

@@ -67,7 +67,7 @@ VALUES: dict[str, Any] = {
     "s": [3.0, 1.0], "u0": [0.1, 0.2], "u": [0.5, 0.6], "v0": 0.1, "v": 1.0, "a0": 0.1, "b0": 0.2,
     "layer_strengths": [[0.5, 0.5], [0.4, 0.4]], "strength": [0.1, 0.2], "imbalance": 0.3, "scale": 0.5, "norm": 1.0,
     "x": SAMPLES, "y": SAMPLES[:, :3], "X": SAMPLES, "Y": SAMPLES[:, :3], "sigma_xx": np.eye(4), "sigma_yx": PRODUCT,
-    "trace_yy": 5.0, "d_in": 4, "d_out": 3, "target": [3.0, 1.0], "loss": 4.0, "activation": "tanh",
+    "trace_yy": 5.0, "n_in": 4, "n_out": 3, "target": [3.0, 1.0], "loss": 4.0, "activation": "tanh",
     "sigma_w": 1.2, "sigma_b": 0.1,
     "q": 0.5, "c": 0.3, "f": np.tanh, "variance": 0.5, "reduce": "auto", "kind": "gaussian", "n": 3,
     "matrices": PRODUCT,

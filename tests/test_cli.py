@@ -28,8 +28,8 @@ RUN_FILE = """\
 [task]
 kind = "spectrum"
 s = [3.0, 1.0]
-d_in = 4
-d_out = 3
+n_in = 4
+n_out = 3
 
 [start]
 kind = "aligned"

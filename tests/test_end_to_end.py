@@ -117,7 +117,7 @@ def test_a_hundred_layers_take_no_more_work():
 # ---- against exact solutions -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
 def test_agrees_with_decoupled_modes(depth):
-    task = dln.Task.from_spectrum([3.0, 2.0, 1.0], d_in=5, d_out=4, seed=3)
+    task = dln.Task.from_spectrum([3.0, 2.0, 1.0], n_in=5, n_out=4, seed=3)
     U, _, V = task.modes
     u0 = np.array([[0.1, 0.1, 0.1], [0.01, 0.3, 1.7], [4.0, 1e-4, 1e-6]])
     t = np.linspace(0, 8, 17)
@@ -149,7 +149,7 @@ def test_one_layer_is_a_linear_equation(whiten):
 
 @pytest.mark.parametrize("depth", [2, 2.5, 3.7, 20])
 def test_any_real_depth(depth):
-    task = dln.Task.from_spectrum([3.0, 2.0, 1.0], d_in=4, d_out=4, seed=3)
+    task = dln.Task.from_spectrum([3.0, 2.0, 1.0], n_in=4, n_out=4, seed=3)
     U, s, V = task.modes
     u0, t = np.array([0.5, 0.9, 0.2]), np.linspace(0, 1, 6)
     run = dln.end_to_end_flow(task, U * u0 @ V.T, t, depth=depth, rtol=1e-12)
@@ -265,7 +265,7 @@ def test_rates_of_a_batch_and_of_tasks():
 @pytest.mark.parametrize("depth", [2, 3, 6])
 def test_the_rank_does_not_grow(depth):
     """Layers in double precision let a singular value of rounding size grow as exp(st) where D = 2."""
-    task = dln.Task.from_spectrum([3.0, 2.0, 1.0, 0.5], d_in=6, d_out=4, seed=3)
+    task = dln.Task.from_spectrum([3.0, 2.0, 1.0, 0.5], n_in=6, n_out=4, seed=3)
     start = maps(6, 4, [[0.9, 0.5]])
     run = dln.end_to_end_flow(task, start, [0.0, 1.0, 10.0, 40.0], depth=depth, record=("product", "loss"))
     assert run.settings["rank"] == [2]
@@ -279,7 +279,7 @@ def test_the_rank_does_not_grow(depth):
 @pytest.mark.parametrize("depth", [2, 3])
 def test_the_determinant_keeps_its_sign(depth):
     """The start whose determinant has the wrong sign ends in a saddle, however long one waits."""
-    task = dln.Task.from_spectrum([3.0, 2.0], d_in=2, d_out=2, seed=3)
+    task = dln.Task.from_spectrum([3.0, 2.0], n_in=2, n_out=2, seed=3)
     U, _, V = task.modes
     R = np.array([[0.6, -0.8], [0.8, 0.6]])
     t = np.array([0.0, 1.0, 5.0, 20.0, 30.0, 40.0])
@@ -297,7 +297,7 @@ def test_the_determinant_keeps_its_sign(depth):
 
 def test_the_loss_falls_and_the_map_stays_where_start_and_task_are():
     rng = np.random.default_rng(5)
-    task = dln.Task.from_spectrum([3.0, 2.0], d_in=9, d_out=8, seed=3)
+    task = dln.Task.from_spectrum([3.0, 2.0], n_in=9, n_out=8, seed=3)
     start = maps(9, 8, [[0.9, 0.5]])
     t = np.linspace(0, 5, 60)
     for depth in (1, 2, 4):
@@ -327,7 +327,7 @@ def test_turned_and_transposed(depth):
 
 def test_small_singular_values_are_followed_to_their_own_last_digits():
     """An aligned start over 15 decades: while one mode is learned, the others keep the time of theirs."""
-    task = dln.Task.from_spectrum([3.0, 2.0, 1.0], d_in=3, d_out=3, seed=3)
+    task = dln.Task.from_spectrum([3.0, 2.0, 1.0], n_in=3, n_out=3, seed=3)
     # Modes along the axes: no decomposition of the start costs digits of its smallest.
     task = dln.Task.from_covariances(None, np.diag(task.modes.s), 14.0)
     u0, t = np.array([1e-3, 1e-9, 1e-15]), np.linspace(0, 40, 41)
@@ -414,7 +414,7 @@ def test_equal_singular_values_part_along_the_vectors_of_the_start():
 
 
 def test_modes_that_overtake_each_other_keep_their_columns():
-    task = dln.Task.from_spectrum([3.0, 1.0], d_in=3, d_out=3, seed=3)
+    task = dln.Task.from_spectrum([3.0, 1.0], n_in=3, n_out=3, seed=3)
     U, s, V = task.modes
     u0, t = np.array([0.2, 0.6]), np.linspace(0, 3, 61)
     for depth in (2, 3):
@@ -428,7 +428,7 @@ def test_modes_that_overtake_each_other_keep_their_columns():
 
 def test_values_that_come_close_repel_each_other():
     """The same with a start turned a little: the columns stay in order, and their vectors turn by a quarter."""
-    task = dln.Task.from_spectrum([3.0, 1.0], d_in=2, d_out=2, seed=3)
+    task = dln.Task.from_spectrum([3.0, 1.0], n_in=2, n_out=2, seed=3)
     U, _, V = task.modes
     t = np.linspace(0, 3, 3001)
     c, s = np.cos(0.02), np.sin(0.02)

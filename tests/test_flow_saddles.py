@@ -169,7 +169,7 @@ LATE = np.r_[0, np.geomspace(1, 1e6, 50)]
 )
 def test_long_after_it_has_converged(widths, scale, reduce, method) -> None:
     rng = np.random.default_rng(1)
-    task = dln.Task.from_spectrum(np.linspace(2.0, 1.0, min(widths)), d_in=widths[0], d_out=widths[-1], seed=3)
+    task = dln.Task.from_spectrum(np.linspace(2.0, 1.0, min(widths)), n_in=widths[0], n_out=widths[-1], seed=3)
     pairs = list(pairwise(widths))
     weights = dln.Weights([scale * rng.standard_normal((2, n, m)) for m, n in pairs])
     run = dln.gradient_flow(task, weights, LATE, method=method, reduce=reduce, record=("loss", "product"))
@@ -196,7 +196,7 @@ def test_a_saddle_rests_only_where_nothing_grows(part, method) -> None:
 
 @pytest.mark.parametrize("widths", [(5, 2, 4), (5, 6, 2, 4), (4, 1, 4)])
 def test_a_bottleneck_rests(widths) -> None:
-    task = dln.Task.from_spectrum([2.0, 1.5, 1.0, 0.5], d_in=widths[0], d_out=widths[-1], seed=3)
+    task = dln.Task.from_spectrum([2.0, 1.5, 1.0, 0.5], n_in=widths[0], n_out=widths[-1], seed=3)
     rng = np.random.default_rng(2)
     pairs = list(pairwise(widths))
     weights = dln.Weights([0.1 * rng.standard_normal((3, n, m)) for m, n in pairs])
@@ -251,7 +251,7 @@ def test_steady_is_no_plateau(data) -> None:
 
 @pytest.mark.parametrize("widths", [(5, 2, 4), (5, 6, 2, 4)])
 def test_a_narrow_network_is_steady_at_its_best(widths) -> None:
-    task = dln.Task.from_spectrum([2.0, 1.5, 1.0, 0.5], d_in=widths[0], d_out=widths[-1], seed=3)
+    task = dln.Task.from_spectrum([2.0, 1.5, 1.0, 0.5], n_in=widths[0], n_out=widths[-1], seed=3)
     rng = np.random.default_rng(2)
     weights = dln.Weights([1e-3 * rng.standard_normal((3, n, m)) for m, n in pairwise(widths)])
     stop = dln.Stop(steady=1e-4)

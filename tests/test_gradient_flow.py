@@ -99,7 +99,7 @@ def test_tolerance_bounds_the_error(name, whiten):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
 def test_agrees_with_the_exact_solution(depth):
-    task = dln.Task.from_spectrum([3.0, 2.0, 1.0], d_in=5, d_out=4, seed=3)
+    task = dln.Task.from_spectrum([3.0, 2.0, 1.0], n_in=5, n_out=4, seed=3)
     weights = dln.init.aligned(task, depth=depth, width=4, strength=np.array([0.01, 0.1, 1.5]))
     t = np.linspace(0, 12, 25)
     run = dln.gradient_flow(task, weights, t, method="dop853", rtol=1e-13)
@@ -233,7 +233,7 @@ def test_starts_at_rest_and_at_a_saddle():
 
 
 def test_members_that_do_not_get_there_do_not_spoil_the_others():
-    task = dln.Task.from_spectrum([100.0, 1.0], d_in=2, d_out=2, seed=0)
+    task = dln.Task.from_spectrum([100.0, 1.0], n_in=2, n_out=2, seed=0)
     weights = dln.init.aligned(task, depth=2, width=2, strength=np.array([1e-3, 1.0]))
     with pytest.raises(dln.IntegrationError, match="2 of 2 members did not reach the end") as caught:
         dln.gradient_flow(task, weights, [0.0, 0.1, 500.0], max_steps=30, rtol=1e-4)
@@ -421,7 +421,7 @@ def test_unbalanced_modes_follow_their_equations():
 
 
 def test_modes_are_those_of_the_whole_network():
-    task = dln.Task.from_spectrum([3.0, 2.0, 1.0], d_in=5, d_out=4, seed=3)
+    task = dln.Task.from_spectrum([3.0, 2.0, 1.0], n_in=5, n_out=4, seed=3)
     weights = dln.init.aligned(task, depth=3, width=4, strength=0.2)
     t = np.linspace(0, 4, 9)
     whole = dln.gradient_flow(task, weights, t, rtol=1e-11)

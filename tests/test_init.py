@@ -19,7 +19,7 @@ from pydln.task.task import Task
 from pydln.weights import Weights
 
 DRAWN = [init.gaussian, init.uniform, init.orthogonal]
-TASK = Task.from_spectrum([3.0, 2.0, 1.0], d_in=5, d_out=3, seed=1)
+TASK = Task.from_spectrum([3.0, 2.0, 1.0], n_in=5, n_out=3, seed=1)
 
 
 def imbalance(w: Weights) -> float:
@@ -41,7 +41,7 @@ def starts(batch: int, first: int, dtype: Any) -> list[Weights]:
     members = slice(first, first + batch)
     scale = np.linspace(0.5, 2.0, 12)[members]
     strength = np.linspace(-0.3, 0.7, 36).reshape(12, 3)[members]
-    tasks = Task.stack([Task.from_spectrum([3.0, 2.0, 1.0], d_in=17, d_out=3, seed=k) for k in range(12)])
+    tasks = Task.stack([Task.from_spectrum([3.0, 2.0, 1.0], n_in=17, n_out=3, seed=k) for k in range(12)])
     products = np.random.default_rng(5).normal(size=(12, 3, 17))[members]
     keys: dict[str, Any] = {"seed": 9, "first": first, "dtype": dtype}
     picked: Any = [tasks[k] for k in range(first, first + batch)]
@@ -62,7 +62,7 @@ def test_a_member_is_the_same_whatever_its_batch(dtype: Any) -> None:
 
 
 def test_an_unbatched_task_gives_the_bits_of_a_batched_one() -> None:
-    tasks = Task.stack([Task.from_spectrum([3.0, 1.0], d_in=40, d_out=2, seed=k) for k in range(4)])
+    tasks = Task.stack([Task.from_spectrum([3.0, 1.0], n_in=40, n_out=2, seed=k) for k in range(4)])
     whole = init.aligned(tasks, depth=3, width=35, strength=0.1)
     assert_same_bits(whole[2], init.aligned(tasks[2], depth=3, width=35, strength=0.1, first=2))
 
@@ -229,7 +229,7 @@ def test_aligned_shapes_of_strength() -> None:
 
 
 def test_aligned_takes_member_i_of_a_batched_task() -> None:
-    tasks = [Task.from_spectrum([3.0, 2.0], d_in=4, d_out=2, seed=k) for k in range(3)]
+    tasks = [Task.from_spectrum([3.0, 2.0], n_in=4, n_out=2, seed=k) for k in range(3)]
     w = init.aligned(Task.stack(tasks), depth=3, width=5, strength=0.5)
     assert w.batch == 3
     for member, task in enumerate(tasks):
@@ -243,7 +243,7 @@ def test_aligned_strength_zero_is_the_saddle() -> None:
 
 
 def test_float32_couples_aligned_modes_as_documented() -> None:
-    task = Task.from_spectrum([3.0, 2.0], d_in=30, d_out=2, seed=0)
+    task = Task.from_spectrum([3.0, 2.0], n_in=30, n_out=2, seed=0)
     U, _, V = task.modes
     for dtype, least, most in ((np.float64, 0.0, 1e-15), (np.float32, 1e-9, 1e-7)):
         w = init.aligned(task, depth=3, strength=[[1.0, 1e-9]], width=30, dtype=dtype)

@@ -427,7 +427,7 @@ def test_stops_when_nothing_moves(depth, d):
 
 
 def test_conditions_of_gradient_flow_are_those_of_the_modes():
-    task = dln.Task.from_spectrum(S, d_in=5, d_out=4, seed=3)
+    task = dln.Task.from_spectrum(S, n_in=5, n_out=4, seed=3)
     weights = dln.init.aligned(task, depth=3, width=4, layer_strengths=D3.transpose(0, 2, 1))
     for stop in (dln.Stop(loss=0.3), dln.Stop(strengths=0.5), dln.Stop(loss=0.05, strengths=0.6)):
         network = dln.gradient_flow(task, weights, TIMES, stop=stop, rtol=1e-11, reduce="none")

@@ -307,7 +307,7 @@ def test_wrong_arguments_of_fine_tune() -> None:
 
 
 def test_the_time_of_pretraining_is_counted_in_what_a_failed_run_leaves() -> None:
-    task = dln.Task.from_spectrum([2.0, 1.0], d_in=6, d_out=4)
+    task = dln.Task.from_spectrum([2.0, 1.0], n_in=6, n_out=4)
     pretrained = dln.pretrain(task, (6, 5, 4), lr=0.05, steps=100)
     with pytest.raises(dln.IntegrationError) as caught:
         dln.fine_tune(task, pretrained, lr=1e4, steps=1000)

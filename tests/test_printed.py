@@ -26,8 +26,8 @@ RUN_FILE = """\
 [task]
 kind = "teacher"
 s = [2.0, 1.0]
-d_in = 5
-d_out = 4
+n_in = 5
+n_out = 4
 noise = 0.3
 samples = 40
 
@@ -177,7 +177,7 @@ def test_a_changed_file_runs_its_parts_again(table, kind, tmp_path, monkeypatch)
     task = (
         f'kind = "{kind}"\npath = "given.npz"'
         if table == "task"
-        else ('kind = "spectrum"\ns = [1.0]\nd_in = 3\nd_out = 2')
+        else ('kind = "spectrum"\ns = [1.0]\nn_in = 3\nn_out = 2')
     )
     start = f'kind = "{kind}"\npath = "given.npz"' if table == "start" else 'kind = "gaussian"'
     (tmp_path / "sweep.toml").write_text(BASE.format(task=task, start=start))
@@ -218,14 +218,14 @@ def test_a_changed_file_runs_its_parts_again(table, kind, tmp_path, monkeypatch)
         ('kind = "gaussian"', 'kind = "uniform"'),
         ('kind = "gaussian"', 'kind = "gaussian"\ndtype = "float32"'),
         ("s = [1.0]", "s = [1.5]"),
-        ("d_out = 2", "d_out = 2\nseed = 1"),
-        ("d_out = 2", "d_out = 2\ntrace_yy = 3.0"),
+        ("n_out = 2", "n_out = 2\nseed = 1"),
+        ("n_out = 2", "n_out = 2\ntrace_yy = 3.0"),
     ],
     ids=str,
 )
 def test_a_changed_setting_runs_its_parts_again(old, new, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(run_module, "quick_look", lambda *_: False)
-    text = BASE.format(task='kind = "spectrum"\ns = [1.0]\nd_in = 3\nd_out = 2', start='kind = "gaussian"')
+    text = BASE.format(task='kind = "spectrum"\ns = [1.0]\nn_in = 3\nn_out = 2', start='kind = "gaussian"')
     path = tmp_path / "sweep.toml"
     skipped = []
     for one in (text, text.replace(old, new), text.replace(old, new) + "\n[output]\nname = 'sweep'\n"):
@@ -410,3 +410,30 @@ def test_summary_is_made_of_the_arrays(name: str) -> None:
             assert cell.strip("-") in plain or ("=" in cell and cell.split(",")[0] in plain)
     if name in ("descent", "one member"):
         assert f"{int((run.status == dln.Status.COMPLETED).sum())} completed" in repr(run) or name == "one member"
+
+
+# ---- notebooks -------------------------------------------------------------------------------------------------------
+def shown_in_notebooks() -> list:
+    task = dln.Task.from_spectrum([3.0, 1.0], 5, 4, seed=0, name="a <b> & c")
+    weights = dln.init.aligned(task, depth=2, width=6, strength=0.1)
+    run = dln.gradient_descent(task, weights, lr=0.01, steps=50)
+    solution = dln.exact.solve(task, weights)
+    return [
+        task,
+        weights,
+        solution,
+        dln.plan(task, weights),
+        dln.exact.candidates(task, weights),
+        dln.exact.compare(run, solution),
+    ]
+
+
+@pytest.mark.parametrize("thing", shown_in_notebooks(), ids=lambda thing: type(thing).__name__)
+def test_a_notebook_shows_what_print_shows(thing) -> None:
+    """The same words in the same order, and nothing that a browser takes for its own."""
+    made = thing._repr_html_()
+    text = html.unescape(re.sub(r"<[^<>]*>", " ", made))
+    assert text.split() == str(thing).split()
+    assert made.count("<table>") == made.count("</table>")
+    if isinstance(thing, dln.Task):
+        assert "a &lt;b&gt; &amp; c" in made

@@ -100,7 +100,7 @@ def test_balanced_layers(case, depth, whiten) -> None:
 
 def test_balanced_layers_stay_at_the_saddle_where_they_end() -> None:
     """det Ω(0) has the wrong sign: layer by layer rounding grows as exp(2t), and has learned by t = 20."""
-    task = dln.Task.from_spectrum([3.0, 2.0], d_in=2, d_out=2, seed=3)
+    task = dln.Task.from_spectrum([3.0, 2.0], n_in=2, n_out=2, seed=3)
     U, _, V = task.modes
     R = np.array([[0.6, -0.8], [0.8, 0.6]])
     weights = dln.init.balanced(U @ R @ np.diag([1, -0.3]) @ R.T @ V.T, depth=2)
@@ -247,7 +247,7 @@ def test_stops() -> None:
 
 def test_members_that_do_not_get_there() -> None:
     """Modes that are given up hand their member over to the whole network, which says where it came to."""
-    task = dln.Task.from_spectrum([100.0, 1.0], d_in=4, d_out=4, seed=0)
+    task = dln.Task.from_spectrum([100.0, 1.0], n_in=4, n_out=4, seed=0)
     weights = dln.init.aligned(task, depth=2, width=4, strength=np.array([1e-3, 1.0]))
     run = dln.gradient_flow(task, weights, [0.0, 0.1, 500.0], max_steps=30, rtol=1e-4, throw=False, reduce="decoupled")
     assert set(run.status) == {dln.Status.STIFF}

@@ -465,7 +465,7 @@ def test_fig6a_says_so_when_no_rate_learns(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 7])
 def test_mode_descent_is_gradient_descent_of_an_aligned_network(depth: int) -> None:
-    task = Task.from_spectrum([2.0, 1.0, 0.5], d_in=6, d_out=5, seed=1)
+    task = Task.from_spectrum([2.0, 1.0, 0.5], n_in=6, n_out=5, seed=1)
     run = gradient_descent(task, init.aligned(task, depth=depth, strength=0.01), lr=0.1, steps=300, record_every=1)
     modes = mode_descent(0.01, task.modes.s, depth=depth, lr=0.1, steps=300)
     np.testing.assert_allclose(modes.strengths, run.strengths, atol=1e-10)

@@ -15,7 +15,7 @@ from pydln import init
 from pydln.init.draws import draws
 from pydln.weights import Weights
 
-WHITE = dln.Task.from_spectrum([3.0, 2.0, 1.0], d_in=5, d_out=3, seed=1)
+WHITE = dln.Task.from_spectrum([3.0, 2.0, 1.0], n_in=5, n_out=3, seed=1)
 AXES = dln.Task.from_covariances(None, np.diag([3.0, 2.0, 1.0]), 14.0)
 PRODUCT = np.random.default_rng(3).normal(size=(3, 5))
 A = np.array([[0.5, 1.0, 0.2], [1.5, 0.3, 0.7], [0.4, 0.4, 2.0]])
@@ -407,7 +407,7 @@ def test_mup_wants_a_hidden_layer() -> None:
         init.mup_scaling((3, 2))
 
 
-TINY = dln.Task.from_spectrum([1.0], d_in=2, d_out=2)
+TINY = dln.Task.from_spectrum([1.0], n_in=2, n_out=2)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_own_errors_have_one_base() -> None:
 
 def test_the_readme_in_small() -> None:
     """A task, a start, a simulation and the theory: the same object, on the same curve."""
-    task = pydln.Task.from_spectrum([3.0, 1.0], d_in=5, d_out=4, seed=0)
+    task = pydln.Task.from_spectrum([3.0, 1.0], n_in=5, n_out=4, seed=0)
     start = pydln.init.aligned(task, depth=2, strength=[0.01, 0.1])
     run = pydln.gradient_descent(task, start, lr=1e-3, steps=3000)
     exact = pydln.exact.solve(task, start).evaluate(run.t)

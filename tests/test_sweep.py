@@ -40,8 +40,8 @@ BASE = """\
 [task]
 kind = "spectrum"
 s = [3.0, 1.0]
-d_in = 4
-d_out = 3
+n_in = 4
+n_out = 3
 
 [start]
 kind = "gaussian"
@@ -165,7 +165,7 @@ def test_examples_are_sound(make: Make, name: str) -> None:
     assert set(lines) == set(keys(tomllib.loads(text)))
     assert all(path[-1] in text.splitlines()[line - 1] for path, line in lines.items())
     # Whitening MNIST takes seconds; its keys are checked all the same.
-    stand_in = 'kind = "teacher"\ns = [1.0]\nd_in = 784\nd_out = 10'
+    stand_in = 'kind = "teacher"\ns = [1.0]\nn_in = 784\nn_out = 10'
     file = make(text.replace('kind = "mnist"\nwhiten = true', stand_in))
     run_module._check(file, expand(file.grid))
 
@@ -242,10 +242,10 @@ def line_of(text: str, start: str) -> int:
             "s = [3.0, 1.0]",
             "s = [4, 3, 2, 1]",
             "s ",
-            "task.s: expected from 1 to min(d_in, d_out) = 3 strengths, got 4",
+            "task.s: expected from 1 to min(n_in, n_out) = 3 strengths, got 4",
         ),
-        ("d_in = 4", "d_in = 0", "d_in", "task.d_in: expected an integer >= 1, got 0"),
-        ("d_in = 4", "flip = 0.1", "flip", "task.flip: unknown key for kind 'spectrum'; expected one of s, d_in, "),
+        ("n_in = 4", "n_in = 0", "n_in", "task.n_in: expected an integer >= 1, got 0"),
+        ("n_in = 4", "flip = 0.1", "flip", "task.flip: unknown key for kind 'spectrum'; expected one of s, n_in, "),
         (
             'kind = "spectrum"',
             'kind = "spectral"',
@@ -286,8 +286,8 @@ def line_of(text: str, start: str) -> int:
         ),
         ("[run]", "[rum]", "[rum]", "rum: unknown key; did you mean run?"),
         ("[run]", "[output]\nname = 'a/b'\n[run]", "name", "output.name: expected letters, digits and - _ + . "),
-        ("d_out = 3", "d_out = ", "d_out", "not TOML: Invalid value (column 9)"),
-        ("d_out = 3", "d_out = 3\nd_out = 4", "", "not TOML: Cannot overwrite a value"),
+        ("n_out = 3", "n_out = ", "n_out", "not TOML: Invalid value (column 9)"),
+        ("n_out = 3", "n_out = 3\nn_out = 4", "", "not TOML: Cannot overwrite a value"),
     ],
 )
 def test_mistakes_name_line_and_key(make: Make, tmp_path: Path, old: str, new: str, at: str, sentence: str) -> None:
@@ -437,7 +437,7 @@ def test_brackets_in_texts_and_comments_are_no_nesting(make: Make) -> None:
         ("lr = [0.01, 0.02]", f"lr = {['x'] * 30000}", ":13: grid.lr: expected numbers > 0, got 'x'"),
         ("lr = [0.01, 0.02]", "lr = 1979-05-27", ":13: grid.lr: expected numbers > 0, got datetime.date(1979, 5, 27)"),
         ("lr = [0.01, 0.02]", "lr = { geomspace = [1, 2, 1_000_000_000] }", "(count): expected an integer <= 1000000"),
-        ("d_in = 4", "d_in = 1_000_000_000_000", "sweep.toml:4"),
+        ("n_in = 4", "n_in = 1_000_000_000_000", "sweep.toml:4"),
         ('kind = "gaussian"', f'kind = "{"x" * 10000}"', ":8: start.kind: expected one of"),
         ('kind = "gaussian"', 'kind = "\\u001b[2J"', ":8: start.kind: expected one of"),
         ("[run]", f'"\\u001b[2J{"y" * 1000}" = 1\n[run]', "unknown key"),
@@ -689,7 +689,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 # --- tasks and starts from files -------------------------------------------------------------------------------------
 def from_file(kind: str, extra: str = "") -> str:
     return BASE.replace(
-        'kind = "spectrum"\ns = [3.0, 1.0]\nd_in = 4\nd_out = 3', f'kind = "{kind}"\npath = "task.npz"\n{extra}'
+        'kind = "spectrum"\ns = [3.0, 1.0]\nn_in = 4\nn_out = 3', f'kind = "{kind}"\npath = "task.npz"\n{extra}'
     )
 
 
@@ -785,7 +785,7 @@ def test_members_are_the_product_of_the_axes(run: Callable[..., SweepResult]) ->
     result = run(BASE.replace("seeds = 2", "seeds = [7, 3]"))
     assert len(result.rows) == 2 * 2 * 2 * 2
     assert len({(r["depth"], r["lr"], r["scale"], r["seed"]) for r in result.rows}) == 16
-    task = pydln.Task.from_spectrum([3.0, 1.0], d_in=4, d_out=3)
+    task = pydln.Task.from_spectrum([3.0, 1.0], n_in=4, n_out=3)
     for row in result.rows:
         widths = [4, *[5] * (row["depth"] - 1), 3]
         assert row["width"] == (5 if row["depth"] > 1 else None)

@@ -185,7 +185,7 @@ def test_sign_does_not_hang_on_rounding() -> None:
 
 
 def test_spectrum() -> None:
-    task = Task.from_spectrum([2.0, 6.0, 4.0], d_in=9, d_out=7, seed=3)
+    task = Task.from_spectrum([2.0, 6.0, 4.0], n_in=9, n_out=7, seed=3)
     assert task.whitened
     assert task.floor == 0.0
     assert task.modes.s.tolist() == [2.0, 6.0, 4.0]
@@ -303,7 +303,7 @@ def test_teacher_holds_out_the_truth() -> None:
 
 
 def test_teacher_from_samples() -> None:
-    """The noise in Sigma_yx has variance noise²/samples, in the whitened teacher noise²/d_in."""
+    """The noise in Sigma_yx has variance noise²/samples, in the whitened teacher noise²/n_in."""
     n_in, n_out, count = 200, 150, 4000
     task = Task.teacher([3.0, 2.0], n_in, n_out, noise=0.5, samples=count, seed=3)
     assert task.test is not None
@@ -644,12 +644,12 @@ ONE = Task.from_covariances(None, np.eye(2), 3.0)
         (
             lambda: Task.from_spectrum([], 4, 3),
             ValueError,
-            r"^s: expected from 1 to min\(d_in, d_out\) = 3 strengths, got 0$",
+            r"^s: expected from 1 to min\(n_in, n_out\) = 3 strengths, got 0$",
         ),
         (lambda: Task.from_spectrum(np.ones(4), 4, 3), ValueError, r"^s: expected from 1 to .* = 3 strengths, got 4$"),
         (lambda: Task.from_spectrum([1, -1], 4, 3), ValueError, r"^s: expected numbers >= 0, got -1.0 at \[1\]$"),
-        (lambda: Task.from_spectrum([1], 4.5, 3), TypeError, r"^d_in: expected an integer, got 4.5$"),
-        (lambda: Task.from_spectrum([1], 4, 0), ValueError, r"^d_out: expected an integer >= 1, got 0$"),
+        (lambda: Task.from_spectrum([1], 4.5, 3), TypeError, r"^n_in: expected an integer, got 4.5$"),
+        (lambda: Task.from_spectrum([1], 4, 0), ValueError, r"^n_out: expected an integer >= 1, got 0$"),
         (lambda: Task.from_spectrum([1], 4, 3, -1), ValueError, r"^seed: expected an integer >= 0, got -1$"),
         (
             lambda: Task.from_spectrum([3, 1], 4, 3, trace_yy=9.0),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pydln._base import validate
+from pydln._base import notebook, validate
 from pydln._base.arrays import transposed
 from pydln.exact.solution import Solution
 from pydln.quantities import QUANTITIES
@@ -45,6 +45,9 @@ class Comparison:
     deviations: dict[str, Floats]
     gap: Floats | None
     drift: Floats
+
+    def _repr_html_(self) -> str:
+        return notebook.as_html(str(self))
 
     def __str__(self) -> str:
         lines = [f"against the exact solution {self.solution!r}, worst of {len(self.drift)} members"]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pydln._base import notebook
 from pydln._base.patience import interruptible
 from pydln.errors import NotApplicable
 from pydln.exact.aligned_balanced import AlignedBalanced
@@ -48,6 +49,9 @@ class Candidates(tuple[Candidate, ...]):
     """Every solution, in the order in which they are tried; prints itself as a table."""
 
     __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return notebook.as_html(str(self))
 
     def __str__(self) -> str:
         rows = [("solution", "needs", "holds", "measured", "allowed")]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln._base import validate
+from pydln._base import notebook, validate
 from pydln._base.arrays import blocks, transposed
 from pydln.errors import NotApplicable
 from pydln.exact.start import Condition, Start
@@ -267,6 +267,9 @@ class Solution(ABC):
         test = self.start.task.test
         assert test is not None
         return np.asarray(test.loss(product))
+
+    def _repr_html_(self) -> str:
+        return notebook.as_html(repr(self))
 
     def __repr__(self) -> str:
         widths = "-".join(str(n) for n in self.start.weights.widths)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pydln._base import backend
+from pydln._base import backend, notebook
 from pydln.simulate.descent import prepare
 from pydln.simulate.noise import Noise
 from pydln.simulate.stop import Stop
@@ -90,6 +90,9 @@ class Plan:
     isa: str
     given_flops: float
     parts: tuple[Part, ...]
+
+    def _repr_html_(self) -> str:
+        return notebook.as_html(str(self))
 
     def __str__(self) -> str:
         head = f"instruction set {self.isa}; {_si(self.given_flops)}flop a step of one member as given"

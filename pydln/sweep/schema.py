@@ -162,7 +162,7 @@ def _section(required: Mapping[str, Check], optional: Mapping[str, Check]) -> Se
 
 _RTOL = _number(at_least=0.0, below=1.0)
 _NORMALIZE = _choice("mean", "sum")
-_SPECTRUM = {"s": _vector(), "d_in": _integer(1), "d_out": _integer(1)}
+_SPECTRUM = {"s": _vector(), "n_in": _integer(1), "n_out": _integer(1)}
 
 TASKS: dict[str, Section] = {
     "mnist": _section(

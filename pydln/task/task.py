@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydln._base import validate
+from pydln._base import notebook, validate
 from pydln._base.patience import interruptible
 from pydln.datasets.moments import Moments, mnist_moments
 from pydln.task.squares import CONSISTENT, Squares, of_covariances, of_samples, principal
@@ -59,8 +59,8 @@ def _work_of_covariances(_: Any, sigma_xx: Any, sigma_yx: Any, *__: Any, **___: 
     return float(max(members, default=1) * own)
 
 
-def _work_of_modes(_: Any, s: Any, d_in: int, d_out: int, *__: Any, samples: int | None = None, **___: Any) -> float:
-    largest, modes = max(d_in, d_out), max(min(d_in, d_out) if samples else 1, np.size(s))
+def _work_of_modes(_: Any, s: Any, n_in: int, n_out: int, *__: Any, samples: int | None = None, **___: Any) -> float:
+    largest, modes = max(n_in, n_out), max(min(n_in, n_out) if samples else 1, np.size(s))
     return float(largest) * modes * (modes + largest) + float(samples or 0) * largest**2
 
 
@@ -243,6 +243,9 @@ class Task:
             data=None if self.data is None else Samples(*(a[i] for a in self.data)),
             _squares=None if self._squares is None else self._squares.of(i),
         )
+
+    def _repr_html_(self) -> str:
+        return notebook.as_html(repr(self))
 
     def __repr__(self) -> str:
         of = "averages" if self.normalize == "mean" else "sums"
@@ -467,8 +470,8 @@ class Task:
     def from_spectrum(
         cls,
         s: ArrayLike,
-        d_in: int,
-        d_out: int,
+        n_in: int,
+        n_out: int,
         seed: int = 0,
         *,
         trace_yy: float | None = None,
@@ -479,8 +482,8 @@ class Task:
         Parameters
         ----------
         s : (r,) array
-            Strengths >= 0, r <= min(d_in, d_out); `modes` keeps their order and number.
-        d_in, d_out : int
+            Strengths >= 0, r <= min(n_in, n_out); `modes` keeps their order and number.
+        n_in, n_out : int
             Numbers of inputs and outputs.
         seed : int
             Seed of the modes.
@@ -493,8 +496,8 @@ class Task:
             Strengths that are negative, too many, or so large that the loss overflows; a task that no memory is free
             for.
         """
-        n_in = validate.integer(d_in, "d_in", at_least=1)
-        n_out = validate.integer(d_out, "d_out", at_least=1)
+        n_in = validate.integer(n_in, "n_in", at_least=1)
+        n_out = validate.integer(n_out, "n_out", at_least=1)
         strengths = _strengths(s, n_in, n_out)
         rng = np.random.default_rng(validate.integer(seed, "seed", at_least=0))
         _fits(2 * n_in * n_out + 3 * len(strengths) * (n_in + n_out), n_in, n_out)
@@ -613,8 +616,8 @@ class Task:
     def teacher(
         cls,
         s: ArrayLike,
-        d_in: int,
-        d_out: int,
+        n_in: int,
+        n_out: int,
         *,
         noise: float = 1.0,
         samples: int | None = None,
@@ -627,13 +630,13 @@ class Task:
         ----------
         s : (r,) array
             Strengths of the teacher Omega; its modes are random (Haar).
-        d_in, d_out : int
+        n_in, n_out : int
             Numbers of inputs and outputs.
         noise : float
             Standard deviation of the noise on every target, for inputs of unit variance. 1 is the paper's.
         samples : int, optional
             Number of training samples with x and z standard normal, in averages. Without it the inputs are whitened: as
-            many orthonormal samples as inputs, whose noise adds Gaussian entries of variance noise²/d_in to Sigma_yx
+            many orthonormal samples as inputs, whose noise adds Gaussian entries of variance noise²/n_in to Sigma_yx
             and is interpolated exactly (floor 0). This is the setting of the paper.
         seed : int
             Seed of teacher and noise.
@@ -644,14 +647,14 @@ class Task:
             Its `test` is the population of noise-free targets: whitened, ``test.optimum`` the teacher, ``test.modes``
             its modes.
         """
-        n_in = validate.integer(d_in, "d_in", at_least=1)
-        n_out = validate.integer(d_out, "d_out", at_least=1)
+        n_in = validate.integer(n_in, "n_in", at_least=1)
+        n_out = validate.integer(n_out, "n_out", at_least=1)
         strengths = _strengths(s, n_in, n_out)
         sigma = validate.number(noise, "noise", at_least=0)
         count = None if samples is None else validate.integer(samples, "samples", at_least=1)
         rng = np.random.default_rng(validate.integer(seed, "seed", at_least=0))
         drawn = 0 if count is None else 3 * count * (n_in + n_out) + 4 * n_in**2
-        what = "d_in, d_out" if count is None else "samples"
+        what = "n_in, n_out" if count is None else "samples"
         _fits(5 * n_in * n_out + 3 * len(strengths) * (n_in + n_out) + drawn, n_in, n_out, what)
         modes = Modes(_orthonormal(rng, n_out, len(strengths)), strengths, _orthonormal(rng, n_in, len(strengths)))
         truth = _of_modes(modes, floor=0.0, name="teacher without noise")
@@ -946,7 +949,7 @@ def _tree(
 def _strengths(s: ArrayLike, n_in: int, n_out: int) -> FloatArray:
     strengths: FloatArray = np.array(validate.array(s, "s", shape=("modes",), at_least=0))
     if not 1 <= len(strengths) <= min(n_in, n_out):
-        raise ValueError(f"s: expected from 1 to min(d_in, d_out) = {min(n_in, n_out)} strengths, got {len(strengths)}")
+        raise ValueError(f"s: expected from 1 to min(n_in, n_out) = {min(n_in, n_out)} strengths, got {len(strengths)}")
     with np.errstate(over="ignore"):
         explained = np.sum(strengths**2)
     if not np.isfinite(explained) or 0 < np.max(strengths) < _SMALL:
@@ -954,7 +957,7 @@ def _strengths(s: ArrayLike, n_in: int, n_out: int) -> FloatArray:
     return strengths
 
 
-def _fits(entries: int, n_in: int, n_out: int, what: str = "d_in, d_out") -> None:
+def _fits(entries: int, n_in: int, n_out: int, what: str = "n_in, n_out") -> None:
     """Refuse `entries` float64 numbers that no memory is free for."""
     validate.fits_in_memory(8 * entries, f"{what}: a task of {n_in} inputs and {n_out} outputs", "make it smaller")
 
