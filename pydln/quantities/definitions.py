@@ -116,7 +116,7 @@ def representations(state: State) -> Floats:
 
 def singular_values(state: State) -> Floats:
     """σ of Ω, decreasing."""
-    return of_matrices(state.product, n_threads=1)
+    return of_matrices(state.product, n_threads=state.threads)
 
 
 def effective_rank(state: State) -> Floats:

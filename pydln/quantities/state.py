@@ -28,6 +28,8 @@ class State:
     layers : list of (rows, n_l, n_{l-1}) arrays or None
     start : list of arrays or None
         The layers at the start, for what changes since then.
+    threads : int
+        For kernels; no result depends on it.
     """
 
     task: Task | None
@@ -35,6 +37,7 @@ class State:
     omega: Floats | None = None
     layers: list[Floats] | None = None
     start: list[Floats] | None = None
+    threads: int = 1
 
     @cached_property
     def product(self) -> Floats:

@@ -212,7 +212,7 @@ class Loop(ABC):
             ended = group.recover(part[some], kernel, sources, decay[some], self.at)
             chosen = members[some]
             start = [take(w, chosen) for w in self.ensemble.weights.layers] if self.recording.since_start else []
-            self.recording.derive(sources, out, self.ensemble.task, chosen, start)
+            self.recording.derive(sources, out, self.ensemble.task, chosen, start, self.threads)
             if not isinstance(span, slice):
                 for name, value in self.records.items():
                     for a, b in zip(arrays_of(value), arrays_of(out[name]), strict=True):

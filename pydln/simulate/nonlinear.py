@@ -229,7 +229,7 @@ def train_nonlinear(
             tick=tick,
         )
     try:
-        recording.derive(recorded, records, None, np.arange(batch), list(weights.layers))
+        recording.derive(recorded, records, None, np.arange(batch), list(weights.layers), threads)
     except KeyboardInterrupt:
         interrupted, status[:] = True, Status.INTERRUPTED
     lr64 = rates["lr"].astype(np.float64)

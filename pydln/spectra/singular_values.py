@@ -12,9 +12,10 @@ __all__ = ["singular_values"]
 
 Floats = NDArray[np.float64]
 
-# Where the kernel is faster than LAPACK, and its workspace stays in the second cache.
+# Where the kernel is faster than LAPACK, and its workspace, as many matrices as a vector has lanes, stays in the second
+# cache: 50 × 100 took 58 against 208 us.
 KERNEL_COLUMNS = 64
-KERNEL_ENTRIES = 64 * 64
+KERNEL_ENTRIES = 64 * 128
 
 # dqds takes four to five steps for a value; matrices that need more than so many, which may split into parts of very
 # different size, are left to LAPACK.
@@ -24,7 +25,7 @@ MOST_STEPS = 30
 def singular_values(matrices: ArrayLike, *, n_threads: int | None = None) -> Floats:
     """Singular values of a matrix, or of each of a batch.
 
-    Matrices up to 64 × 64 go through pydln's own kernel, as many side by side as a vector has lanes: Householder's
+    Matrices up to 64 × 128 go through pydln's own kernel, as many side by side as a vector has lanes: Householder's
     bidiagonal form (Golub & Kahan 1965) and dqds (Fernando & Parlett 1994). Larger ones go through LAPACK. Either way
     the error is rounding relative to the *largest* singular value of each matrix, some 1e-15 of it;
     `product_spectrum` is for spectra whose small values matter by themselves.

@@ -159,6 +159,7 @@ class Recording:
         task: Task | None,
         members: Integers,
         start: list[Floats],
+        threads: int = 1,
     ) -> None:
         """Writes what is derived of `found`, (members, time, …) by name, into `out`; NaN where that is not finite.
 
@@ -176,7 +177,7 @@ class Recording:
                 finite &= np.isfinite(a).all(axis=(2, 3))
             defined = [name for name in names if name in QUANTITIES]
             if defined:
-                self._define(defined, source, whole, finite, out, task, members, start)
+                self._define(defined, source, whole, finite, out, task, members, start, threads)
             for name in names:
                 if name in self.functions:
                     self._ask(name, whole, finite, out[name], task, members)
@@ -191,18 +192,22 @@ class Recording:
         task: Task | None,
         members: Integers,
         start: list[Floats],
+        threads: int,
     ) -> None:
         rows, columns = np.nonzero(finite)
         bytes_of_row = 16 * sum(math.prod(a.shape[2:]) for a in whole) + (0 if task is None else 8 * task.n_in**2)
         for some in blocks(len(rows), bytes_of_row, at_once=_AT_ONCE):
             i, k = rows[some], columns[some]
-            now = [a[i, k].astype(np.float64) for a in whole]
+            span = slice(some[0], some[-1] + 1)
+            chosen = [a.reshape(-1, *a.shape[2:])[span] if finite.all() else a[i, k] for a in whole]
+            now = [a.astype(np.float64, copy=False) for a in chosen]
             state = State(
                 task,
                 members[i],
                 omega=now[0] if source == "product" else None,
                 layers=None if source == "product" else now,
-                start=[(w if len(w) == 1 else w[i]).astype(np.float64) for w in start] or None,
+                start=[(w if len(w) == 1 else w[i]).astype(np.float64, copy=False) for w in start] or None,
+                threads=threads,
             )
             with np.errstate(over="ignore", invalid="ignore"):  # of members that diverge: judged with the rest
                 for name in names:
