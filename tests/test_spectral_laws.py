@@ -14,10 +14,10 @@ from numpy.polynomial.legendre import leggauss
 import pydln
 from pydln.activations import LEAK, activation
 from pydln.spectra import (
-    Comparison,
     Disk,
     FussCatalan,
     JacobianLaw,
+    LawComparison,
     MarchenkoPastur,
     Orthogonal,
     compare,
@@ -425,7 +425,7 @@ def test_theory_of_lampinen_and_ganguli():
 # ---- compare ------------------------------------------------------------------------------------------------------
 def test_compare_is_the_largest_difference():
     # F = r² on (0, 1): one value at 0.6 makes steps 0.36 below and 0.64 above.
-    assert compare([0.6], Disk(1)) == Comparison(pytest.approx(0.64), 0.6, 1)
+    assert compare([0.6], Disk(1)) == LawComparison(pytest.approx(0.64), 0.6, 1)
     assert compare([2.0], Disk(1)).distance == 1
     quantiles = np.sqrt((np.arange(1000) + 0.5) / 1000)
     assert compare(quantiles, Disk(1)).distance == pytest.approx(0.0005)

@@ -31,7 +31,7 @@ from pydln.sweep import run as run_module
 from pydln.sweep import store as store_module
 from pydln.sweep.config import Grid
 from pydln.sweep.lines import key_lines
-from pydln.sweep.run import Part, expand
+from pydln.sweep.run import SweepPart, expand
 from pydln.sweep.schema import TASKS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -766,7 +766,7 @@ def test_balanced_start_from_a_file(run: Callable[..., SweepResult], tmp_path: P
 # --- the grid --------------------------------------------------------------------------------------------------------
 def test_parts_of_a_grid() -> None:
     grid = Grid((3, 1, 2), (8, 16), (0.1,), (1.0,), "scale", (0,))
-    assert expand(grid) == (Part(3, 8), Part(3, 16), Part(1, None), Part(2, 8), Part(2, 16))
+    assert expand(grid) == (SweepPart(3, 8), SweepPart(3, 16), SweepPart(1, None), SweepPart(2, 8), SweepPart(2, 16))
     assert [part.stem for part in expand(grid)][1:3] == ["depth-3_width-16", "depth-1"]
 
 

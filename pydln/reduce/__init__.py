@@ -9,6 +9,6 @@
 """
 
 from pydln.reduce.ensemble import Ensemble
-from pydln.reduce.find import REDUCTIONS, Condition, Finding, Findings, asked, find
+from pydln.reduce.find import REDUCTIONS, Finding, Findings, ReductionCondition, asked, find
 
-__all__ = ["REDUCTIONS", "Condition", "Ensemble", "Finding", "Findings", "asked", "find"]
+__all__ = ["REDUCTIONS", "Ensemble", "Finding", "Findings", "ReductionCondition", "asked", "find"]

@@ -17,7 +17,7 @@ import numpy as np
 
 from pydln._base.arrays import Floats, Integers, blocks, dots, lengths, sizes, take, transposed
 from pydln.reduce.decay import Decay
-from pydln.reduce.ensemble import RUN_WHOLE, Ensemble, Kernel, Problem, cast, diagonal_input, upward
+from pydln.reduce.ensemble import RUN_WHOLE, Ensemble, KernelResult, Problem, cast, diagonal_input, upward
 from pydln.reduce.growth import alone
 from pydln.reduce.orthogonal import orthonormal
 from pydln.reduce.projected import in_blocks
@@ -317,7 +317,9 @@ class Decoupled:
         """Strengths tell everything about Ω; the layers are kept for whatever else is asked, and for an interrupt."""
         return ("loss", "strengths", "weights")
 
-    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Floats) -> Kernel:
+    def recover(
+        self, part: Integers, kernel: KernelResult, out: dict[str, Any], decay: Decay, at: Floats
+    ) -> KernelResult:
         """The sum of the modes; members of which a mode diverged or was given up are left to be run whole."""
         members, count, r = self.members[part], len(part), self.networks
         status, stopped_at = kernel.status.reshape(count, r), kernel.stopped_at.reshape(count, r)
@@ -356,7 +358,7 @@ class Decoupled:
                 moved = x.astype(np.float64) - factor[:, None] * x_start
                 whole = factor[:, None, None] * W + (after * moved[:, None, :]) @ transposed(before)
                 final.append(np.ascontiguousarray(whole, dtype=x.dtype))
-        return Kernel(records={}, final=final, status=own_status, stopped_at=own_stop)
+        return KernelResult(records={}, final=final, status=own_status, stopped_at=own_stop)
 
     def _write(
         self,

@@ -20,7 +20,7 @@ __all__ = [
     "RUN_WHOLE",
     "Ensemble",
     "Group",
-    "Kernel",
+    "KernelResult",
     "Problem",
     "Whole",
     "cast",
@@ -243,7 +243,7 @@ def _modes(task: Task, dtype: np.dtype[Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Kernel:
+class KernelResult:
     """What came back from a kernel call for `Problem`: records, weights where the networks stopped, how they ended."""
 
     records: dict[str, Any]
@@ -277,7 +277,9 @@ class Group(Protocol):
     def records(self, names: Iterable[str]) -> tuple[str, ...]:
         """What the kernel must record of them so that `names` can be recovered."""
 
-    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Floats) -> Kernel:
+    def recover(
+        self, part: Integers, kernel: KernelResult, out: dict[str, Any], decay: Decay, at: Floats
+    ) -> KernelResult:
         """Writes the records of the members, at steps or times, into `out`; how they ended, with their full weights.
 
         A record of the kernel that has the shape of its entry of `out` may be that array itself. Members that the
@@ -307,7 +309,9 @@ class Whole:
         """The same."""
         return tuple(names)
 
-    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Floats) -> Kernel:
+    def recover(
+        self, part: Integers, kernel: KernelResult, out: dict[str, Any], decay: Decay, at: Floats
+    ) -> KernelResult:
         """Nothing to recover, the kernel wrote into `out`."""
         for name, value in kernel.records.items():
             for a, b in zip(*((value, out[name]) if name == "weights" else ([value], [out[name]])), strict=True):

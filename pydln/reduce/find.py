@@ -21,7 +21,7 @@ from pydln.reduce.inputs import Inputs, Needs, diagonal
 from pydln.reduce.projected import Projected
 from pydln.reduce.width import Family, invariant_family, tolerance_of
 
-__all__ = ["REDUCTIONS", "Condition", "Finding", "Findings", "asked", "find", "ruled_out"]
+__all__ = ["REDUCTIONS", "Finding", "Findings", "ReductionCondition", "asked", "find", "ruled_out"]
 
 REDUCTIONS = ("inputs", "width", "decoupled")
 """Every name that ``reduce=`` knows besides ``auto`` and ``none``."""
@@ -32,7 +32,7 @@ _CALL = 3e4  # a call of matmul on a stack costs about 1 µs a matrix beside its
 
 
 @dataclass(frozen=True, kw_only=True)
-class Condition:
+class ReductionCondition:
     """One reduction and one member.
 
     Attributes
@@ -75,7 +75,7 @@ class Finding:
         Whether these networks are spared the product ΩΣ_xx: Σ_xx is the identity, or diagonal.
     flops, reduced_flops : float
         Counted operations of a step, as given and as run.
-    conditions : dict of str to Condition
+    conditions : dict of str to ReductionCondition
         Every reduction.
     """
 
@@ -85,7 +85,7 @@ class Finding:
     whitened: bool
     flops: float
     reduced_flops: float
-    conditions: dict[str, Condition]
+    conditions: dict[str, ReductionCondition]
 
 
 @dataclass(eq=False)
@@ -126,7 +126,7 @@ class Findings:
             conditions={name: self._condition(name, case, group, given) for name in REDUCTIONS},
         )
 
-    def _condition(self, name: str, case: int, group: Group, given: tuple[int, ...]) -> Condition:
+    def _condition(self, name: str, case: int, group: Group, given: tuple[int, ...]) -> ReductionCondition:
         column = self.columns[name]
         known, measured = column.holds[case], float(column.measured[case])
         widths = column.widths.get(case, given)
@@ -140,7 +140,7 @@ class Findings:
             text += f", {measured:.2g} of the start outside" if known else ""
         else:
             text = f"{measured:.2g} of the start outside the modes, <= {column.tolerance:.2g} expected"
-        return Condition(
+        return ReductionCondition(
             applied=name in group.names,
             holds=None if np.isnan(known) else bool(known),
             measured=measured,

@@ -12,7 +12,7 @@ import numpy as np
 
 from pydln._base.arrays import Floats, Integers, blocks, sizes, take, transposed
 from pydln.reduce.decay import Decay
-from pydln.reduce.ensemble import NDIM, Ensemble, Kernel, Problem
+from pydln.reduce.ensemble import NDIM, Ensemble, KernelResult, Problem
 from pydln.reduce.inputs import Inputs, reduced_moments, reduced_squares
 
 __all__ = ["Projected", "in_blocks"]
@@ -75,7 +75,9 @@ class Projected:
         """The same."""
         return tuple(names)
 
-    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Floats) -> Kernel:
+    def recover(
+        self, part: Integers, kernel: KernelResult, out: dict[str, Any], decay: Decay, at: Floats
+    ) -> KernelResult:
         """Back to the coordinates and widths of the members."""
         bases, start, names = self._bases(part), self._start(part), tuple(kernel.records)
         count = len(part)
@@ -124,7 +126,7 @@ class Projected:
                     factor = None if c_final is None else c_final[:, None, None]
                     now = _recovered(now, start[k], whole, left, right, factor)
                 final.append(np.ascontiguousarray(now, dtype=kernel.final[k].dtype))
-        return Kernel(records={}, final=final, status=kernel.status, stopped_at=kernel.stopped_at)
+        return KernelResult(records={}, final=final, status=kernel.status, stopped_at=kernel.stopped_at)
 
     def _rest(self, part: Integers, start: list[Floats], bases: list[Floats | None]) -> list[Floats]:
         """C_l."""

@@ -12,7 +12,7 @@ import numpy as np
 from pydln._base.arrays import Floats, Integers, blocks, take
 from pydln.quantities import Sizes
 from pydln.reduce.decay import Decay
-from pydln.reduce.ensemble import RUN_WHOLE, Ensemble, Group, Kernel, Problem, Whole
+from pydln.reduce.ensemble import RUN_WHOLE, Ensemble, Group, KernelResult, Problem, Whole
 from pydln.simulate.progress import Tick
 from pydln.trajectory.recording import Recording, arrays_of
 from pydln.trajectory.status import Status
@@ -201,7 +201,7 @@ class Loop(ABC):
         for some in blocks(count, 4 * self.ensemble.bytes_of_one, at_once=_AT_ONCE):
             rows = slice(some[0], some[-1] + 1)
             own = slice(networks * some[0], networks * (some[-1] + 1))
-            kernel = Kernel(
+            kernel = KernelResult(
                 records={n: [a[own] for a in v] if n == "weights" else v[own] for n, v in recorded.items()},
                 final=[w[own] for w in problem.weights],
                 status=ends.status[own],

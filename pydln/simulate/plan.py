@@ -16,11 +16,11 @@ from pydln.task.task import Task
 from pydln.trajectory.recording import Record
 from pydln.weights import Weights
 
-__all__ = ["Part", "Plan", "plan"]
+__all__ = ["Plan", "PlanPart", "plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PlanPart:
     """Members that are run alike.
 
     Attributes
@@ -84,12 +84,12 @@ class Plan:
         Instruction set.
     given_flops : float
         Counted work of a step of one member, unreduced.
-    parts : tuple of Part
+    parts : tuple of PlanPart
     """
 
     isa: str
     given_flops: float
-    parts: tuple[Part, ...]
+    parts: tuple[PlanPart, ...]
 
     def _repr_html_(self) -> str:
         return notebook.as_html(str(self))
@@ -164,7 +164,7 @@ def plan(
             why = "layout forced"
         why += "".join(f"\n             {name}: {c.text}" for name, c in one.conditions.items())
         parts.append(
-            Part(
+            PlanPart(
                 members=count,
                 reduced=group.names,
                 networks=group.networks,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydln.spectra.compare import Comparison, compare
+from pydln.spectra.compare import LawComparison, compare
 from pydln.spectra.disk import Disk
 from pydln.spectra.fuss_catalan import FussCatalan
 from pydln.spectra.jacobian import JacobianLaw
@@ -13,11 +13,11 @@ from pydln.spectra.product_spectrum import ProductSpectrum, product_spectrum, ra
 from pydln.spectra.singular_values import singular_values
 
 __all__ = [
-    "Comparison",
     "Disk",
     "FussCatalan",
     "JacobianLaw",
     "Law",
+    "LawComparison",
     "MarchenkoPastur",
     "Orthogonal",
     "ProductSpectrum",

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 from pydln._base import validate
 from pydln.spectra.law import Law
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["LawComparison", "compare"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LawComparison:
     """A spectrum beside a law.
 
     Attributes
@@ -32,7 +32,7 @@ class Comparison:
     count: int
 
 
-def compare(empirical: ArrayLike, law: Law, *, log: bool = False, rounding: float = 1e-9) -> Comparison:
+def compare(empirical: ArrayLike, law: Law, *, log: bool = False, rounding: float = 1e-9) -> LawComparison:
     """The Kolmogorov-Smirnov distance between values and a law.
 
     Eigenvalues of random matrices repel each other: their distance is far below 1/√count, and tests that suppose
@@ -51,7 +51,7 @@ def compare(empirical: ArrayLike, law: Law, *, log: bool = False, rounding: floa
 
     Returns
     -------
-    Comparison
+    LawComparison
 
     Raises
     ------
@@ -83,4 +83,4 @@ def compare(empirical: ArrayLike, law: Law, *, log: bool = False, rounding: floa
     before = np.searchsorted(values, places, side="left") / values.size
     apart = np.maximum(np.abs(up_to - from_law), np.abs(before - (from_law - jump)))
     worst = int(np.argmax(apart))
-    return Comparison(float(apart[worst]), float(places[worst]), int(values.size))
+    return LawComparison(float(apart[worst]), float(places[worst]), int(values.size))

@@ -28,7 +28,7 @@ from pydln.trajectory.status import Status
 from pydln.trajectory.trajectory import Trajectory
 from pydln.weights import Weights
 
-__all__ = ["Part", "SweepResult", "expand", "run_sweep"]
+__all__ = ["SweepPart", "SweepResult", "expand", "run_sweep"]
 
 Progress = Callable[[float, int, str], object]
 
@@ -40,7 +40,7 @@ _BYTES_OF_ROW = 2000  # of a dictionary of sixteen entries
 
 
 @dataclass(frozen=True)
-class Part:
+class SweepPart:
     """One depth and width of a grid; width is None where the start chooses it or there is no hidden layer."""
 
     depth: int
@@ -77,9 +77,9 @@ class SweepResult:
     skipped: int
 
 
-def expand(grid: Grid) -> tuple[Part, ...]:
+def expand(grid: Grid) -> tuple[SweepPart, ...]:
     """The parts of a grid, depth first. A network of depth 1 has no hidden width, so it is one part."""
-    parts = (Part(depth, None if depth == 1 else width) for depth in grid.depth for width in grid.width)
+    parts = (SweepPart(depth, None if depth == 1 else width) for depth in grid.depth for width in grid.width)
     return tuple(dict.fromkeys(parts))
 
 
@@ -88,7 +88,7 @@ def _columns(grid: Grid) -> list[str]:
     return ["part", "member", "depth", "width", *grid.members, *outcome]
 
 
-def _fingerprint(file: RunFile, part: Part) -> str:
+def _fingerprint(file: RunFile, part: SweepPart) -> str:
     grid = file.grid
     everything = (backend.version(), file.inputs, part, grid.members)
     return hashlib.sha256(repr(everything).encode()).hexdigest()
@@ -102,7 +102,7 @@ def _settings(file: RunFile) -> dict[str, Any]:
     return {**file.run, "lr": lr, "stop": Stop(**file.stop) if file.stop else None}
 
 
-def _weights(file: RunFile, part: Part) -> Weights:
+def _weights(file: RunFile, part: SweepPart) -> Weights:
     """The members of a part: the starts of size x seed, once for every learning rate."""
     grid = file.grid
     starts = start_weights(file, part.depth, part.width, itertools.product(grid.size, grid.seeds))
@@ -117,7 +117,7 @@ def _times(run: Mapping[str, Any]) -> int:
     return int(min(run["steps"] + 1, _MOST_DEFAULT_TIMES))
 
 
-def _bytes_of_member(task: Task, part: Part) -> int:
+def _bytes_of_member(task: Task, part: SweepPart) -> int:
     """What a member of a part takes, apart from its records; without a list of its layers, which may be too many."""
     hidden = part.width or min(task.n_in, task.n_out)
     inner = hidden * (task.n_in + task.n_out) + (part.depth - 2) * hidden**2
@@ -126,7 +126,7 @@ def _bytes_of_member(task: Task, part: Part) -> int:
     return 3 * 8 * weights + _BYTES_OF_LAYER * part.depth + _BYTES_OF_ROW
 
 
-def _check(file: RunFile, parts: Iterable[Part]) -> None:
+def _check(file: RunFile, parts: Iterable[SweepPart]) -> None:
     """Refuse what cannot run, by running every part of it with its first start for no step."""
     grid = file.grid
     steps = file.run["steps"]
@@ -157,7 +157,7 @@ def _check(file: RunFile, parts: Iterable[Part]) -> None:
             )
 
 
-def _rows(file: RunFile, part: Part, run: Trajectory, saved: Path) -> list[dict[str, Any]]:
+def _rows(file: RunFile, part: SweepPart, run: Trajectory, saved: Path) -> list[dict[str, Any]]:
     def losses(task: Task | None) -> list[float | None]:
         found: list[float | None] = [None] * run.batch
         if task is not None and run.final is not None:
@@ -273,7 +273,7 @@ def run_sweep(
 
 
 def _run(
-    file: RunFile, parts: tuple[Part, ...], store: Store, n_threads: int, progress: Progress | None
+    file: RunFile, parts: tuple[SweepPart, ...], store: Store, n_threads: int, progress: Progress | None
 ) -> SweepResult:
     """Runs what the store does not have."""
     grid = file.grid
@@ -287,7 +287,7 @@ def _run(
             rows += found
             continue
 
-        def tick(steps: int, of: int, done: int = done, part: Part = part) -> None:
+        def tick(steps: int, of: int, done: int = done, part: SweepPart = part) -> None:
             if progress:
                 progress(done + steps / of, len(parts), str(part))
 

@@ -31,7 +31,17 @@ from pydln._base.arrays import dots, transposed
 from pydln.task.inputs import principal_moments
 from pydln.task.task import Task
 
-__all__ = ["CONFLUENT", "Balanced", "Learned", "OneLayer", "confluent", "divided", "learned_by", "orthonormal", "ranks"]
+__all__ = [
+    "CONFLUENT",
+    "Balanced",
+    "Learned",
+    "OneLayerMap",
+    "confluent",
+    "divided",
+    "learned_by",
+    "orthonormal",
+    "ranks",
+]
 
 Floats = NDArray[Any]
 Integers = NDArray[np.int64]
@@ -110,7 +120,7 @@ def _rounding(yx: Floats, E: Floats) -> Floats:
     return np.asarray(16 * float(np.finfo(np.float64).eps) * np.sqrt(max(yx.shape[1:])) * terms)
 
 
-class OneLayer:
+class OneLayerMap:
     """Depth 1, where every map is balanced: Ω itself, dΩ/dt = E."""
 
     def __init__(self, learned: Learned, shape: tuple[int, int]) -> None:

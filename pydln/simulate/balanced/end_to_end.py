@@ -12,7 +12,7 @@ from pydln._base.arrays import blocks, take, transposed
 from pydln._base.patience import patiently
 from pydln.quantities import QUANTITIES, Sizes, State
 from pydln.reduce.ensemble import Ensemble
-from pydln.simulate.balanced.coordinates import Balanced, Learned, OneLayer, learned_by, ranks
+from pydln.simulate.balanced.coordinates import Balanced, Learned, OneLayerMap, learned_by, ranks
 from pydln.simulate.balanced.stepping import Reached, Recorder
 from pydln.simulate.clock import times_of
 from pydln.simulate.integrator import Integrator
@@ -128,10 +128,10 @@ def end_to_end_flow(
     """
     how = Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
     throw = validate.flag(throw, "throw")
-    return Followed(task, product, t, depth, record, how, stop).recorded("end_to_end_flow", throw, progress)
+    return EndToEndRun(task, product, t, depth, record, how, stop).recorded("end_to_end_flow", throw, progress)
 
 
-class Followed:
+class EndToEndRun:
     """Maps and what they learn, checked, and what became of them."""
 
     def __init__(
@@ -189,7 +189,7 @@ class Followed:
                 kept = np.full((len(members), len(times), *shape), np.nan)
 
                 def write(
-                    path: Balanced | OneLayer,
+                    path: Balanced | OneLayerMap,
                     which: Integers,
                     at: Integers,
                     y: Floats,
@@ -262,7 +262,7 @@ class Followed:
         least = least_residual(self.task, (self.task.n_in, rank, self.task.n_out), np.dtype(np.float64))
         least = np.broadcast_to(0.0 if least is None else least, (self.batch,))
 
-        def reached(path: Balanced | OneLayer, which: Integers, y: Floats) -> Integers:
+        def reached(path: Balanced | OneLayerMap, which: Integers, y: Floats) -> Integers:
             members = own[which]
             met = np.full(len(members), -1)
             if "steady" in limits:
@@ -290,13 +290,13 @@ class Followed:
 
         return reached
 
-    def _start(self, members: Integers, rank: int) -> tuple[OneLayer | Balanced, Floats]:
+    def _start(self, members: Integers, rank: int) -> tuple[OneLayerMap | Balanced, Floats]:
         shape, count = self.maps.layers[0].shape[1:], len(members)
         learned = self.learned.of(members)
         if self.depth == 1 or not rank:
             omega = np.broadcast_to(take(self.turned, members), (count, *shape))
             # Without singular values nothing moves: as if nothing was learned.
-            path = OneLayer(learned if self.depth == 1 else Learned(np.zeros((1, *shape)), None), shape)
+            path = OneLayerMap(learned if self.depth == 1 else Learned(np.zeros((1, *shape)), None), shape)
             return path, np.array(omega.reshape(count, -1))
         U, sigma, V = (
             np.broadcast_to(a, (count, *a.shape[1:]))

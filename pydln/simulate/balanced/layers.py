@@ -25,7 +25,7 @@ import numpy as np
 from pydln._base.arrays import Floats, Integers, blocks, lengths, sizes, take, transposed
 from pydln.reduce.decay import Decay
 from pydln.reduce.decoupled import carried
-from pydln.reduce.ensemble import Ensemble, Kernel, Problem, Whole
+from pydln.reduce.ensemble import Ensemble, KernelResult, Problem, Whole
 from pydln.reduce.width import tolerance_of
 from pydln.simulate.balanced.coordinates import Balanced, Learned, divided, learned_by, orthonormal, ranks
 
@@ -117,7 +117,9 @@ class BalancedGroup:
         """The same."""
         return tuple(names)
 
-    def recover(self, part: Integers, kernel: Kernel, out: dict[str, Any], decay: Decay, at: Floats) -> Kernel:
+    def recover(
+        self, part: Integers, kernel: KernelResult, out: dict[str, Any], decay: Decay, at: Floats
+    ) -> KernelResult:
         """Nothing to recover."""
         return self.whole.recover(part, kernel, out, decay, at)
 

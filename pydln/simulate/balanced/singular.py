@@ -13,7 +13,7 @@ from pydln._base.arrays import blocks, transposed
 from pydln._base.patience import patiently
 from pydln.reduce.ensemble import Ensemble
 from pydln.simulate.balanced.coordinates import Balanced, confluent, divided, ranks
-from pydln.simulate.balanced.end_to_end import Followed, depth_of, maps_of
+from pydln.simulate.balanced.end_to_end import EndToEndRun, depth_of, maps_of
 from pydln.simulate.integrator import Integrator
 from pydln.simulate.members import agree
 from pydln.simulate.methods import Method
@@ -188,7 +188,7 @@ def singular_flow(
     """
     how = Integrator(method, rtol, atol, step, max_step, max_steps, np.dtype(np.float64))
     throw = validate.flag(throw, "throw")
-    run = Followed(task, product, t, validate.number(depth, "depth", at_least=2), record, how, stop)
+    run = EndToEndRun(task, product, t, validate.number(depth, "depth", at_least=2), record, how, stop)
     k, times = min(task.n_in, task.n_out), len(run.times)
     validate.fits_in_memory(
         8 * run.batch * times * k * (task.n_in + task.n_out + 1),
