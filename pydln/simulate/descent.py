@@ -234,7 +234,7 @@ def prepare(
     )
     recording.refuse_too_large(weights, run.sizes, batch, schedule.count)
     settings = (
-        settings_of(task, weights, rates, steps, stop)
+        settings_of(task, weights, stop, rates, steps)
         | {"nesterov": nesterov, "reduce": wanted}
         | ({} if drawn is None else drawn.settings)
     )

@@ -148,7 +148,7 @@ def gradient_flow(
         integrator_steps=run.ends.accepted,
         rejected=run.ends.rejected,
         final=Weights._adopt(run.final),
-        settings=settings_of(task, weights, {}, 0, stop) | how.settings | {"reduce": wanted},
+        settings=settings_of(task, weights, stop) | how.settings | {"reduce": wanted},
         source="gradient_flow",
         reduced=run.reduced,
     )

@@ -241,7 +241,7 @@ def train_nonlinear(
         stopped_step=stopped_at,
         stopped_time=lr64 * stopped_at,
         final=Weights._adopt(layers),
-        settings=settings_of(None, weights, rates, steps, stop)
+        settings=settings_of(None, weights, stop, rates, steps)
         | {"activation": activation, "normalize": normalize, "samples": samples}
         | ({} if drawn is None else drawn.settings),
         source="train_nonlinear",

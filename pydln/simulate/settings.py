@@ -16,9 +16,13 @@ __all__ = ["settings_of"]
 
 
 def settings_of(
-    task: Task | None, weights: Weights, rates: dict[str, NDArray[Any]], steps: int, stop: Stop | None
+    task: Task | None,
+    weights: Weights,
+    stop: Stop | None,
+    rates: dict[str, NDArray[Any]] | None = None,
+    steps: int | None = None,
 ) -> dict[str, Any]:
-    """Rates, limits, task, sizes, and what computed."""
+    """Task, sizes and limits, what computed; of descent its rates and steps."""
 
     def plain(value: Any) -> Any:
         a = np.asarray(value, dtype=np.float64)
@@ -26,8 +30,8 @@ def settings_of(
 
     # A per-member rate of one entry stands for the whole batch; arrays follow the members when they are picked.
     return {
-        **{name: plain(rate) if rate.size == 1 else rate.astype(np.float64) for name, rate in rates.items()},
-        "steps": steps,
+        **{name: plain(rate) if rate.size == 1 else rate.astype(np.float64) for name, rate in (rates or {}).items()},
+        **({} if steps is None else {"steps": steps}),
         "stop": None
         if stop is None
         else {n: plain(v) for n in ("loss", "strengths", "steady") if (v := getattr(stop, n)) is not None},

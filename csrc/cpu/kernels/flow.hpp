@@ -70,7 +70,7 @@ class FlowWorker : RecordedNetwork<L, G> {
       idle[lane] = 1;  // nothing is due
       hidden[lane] = settles[lane] = 0;
     }
-    bool looks(int64_t lane) const { return (hidden[lane] | settles[lane]) != 0; }
+    bool looks(int64_t lane) const { return hidden[lane] != 0 || settles[lane] != 0; }
   };
   // What it is asked about.
   struct Asked {
@@ -490,7 +490,7 @@ class FlowWorker : RecordedNetwork<L, G> {
       idle = due & ~looks & (step * rate < far) ? Marks(none + kIdle) : idle;
       if (none_of(due & looks)) continue;
       for (int64_t i = 0; i < kSome; ++i) {
-        if (!(due[i] & looks[i])) continue;
+        if (due[i] == 0 || looks[i] == 0) continue;
         Growth& growth = lanes_[q + i].growth;
         if (looked[i])
           growth.due = 1;
@@ -500,9 +500,9 @@ class FlowWorker : RecordedNetwork<L, G> {
     }
   }
   static bool none_of(const Marks& marks) {
-    int64_t any = 0;
-    for (int64_t i = 0; i < kSome; ++i) any |= marks[i];
-    return any == 0;
+    bool any = false;
+    for (int64_t i = 0; i < kSome; ++i) any = any || marks[i] != 0;
+    return !any;
   }
 
   void bound(int64_t lane) {
@@ -516,7 +516,7 @@ class FlowWorker : RecordedNetwork<L, G> {
       const double most = 1 + (D_ > 2 ? kInSightDeep * fourth : kInSight * fourth * fourth);
       // A root is taken where it is exceeded alone: exponents are small whole numbers.
       double power = excess;
-      for (double p = 2; p <= op_.method.exponent; ++p) power *= excess;
+      for (auto p = static_cast<int64_t>(op_.method.exponent); p > 1; --p) power *= excess;
       if (power > most) state.next = op_.method.growth * __builtin_pow(most, 1 / op_.method.exponent) / rate;
     }
     if (!looks) return;

@@ -165,7 +165,7 @@ class EndToEndRun:
         """What the trajectory tells."""
         depth = int(self.depth) if self.depth == int(self.depth) else self.depth
         own = {"depth": depth, "rank": np.array(self.rank)}
-        return settings_of(self.task, self.maps, {}, 0, self.stop) | self.how.settings | own
+        return settings_of(self.task, self.maps, self.stop) | self.how.settings | own
 
     def unturned(self, columns: Floats, members: Integers) -> Floats:
         """Maps, or rows, in the input coordinates of the task."""
