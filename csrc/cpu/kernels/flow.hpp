@@ -487,7 +487,7 @@ class FlowWorker : RecordedNetwork<L, G> {
       seen_.insight.at(q) = due ? insight : seen_.insight.at(q);
       was_hidden = due ? hidden : was_hidden;
       did_settle = due ? settles : did_settle;
-      idle = due & ~looks & (step * rate < far) ? Marks(none + kIdle) : idle;
+      idle = (due & ~looks & (step * rate < far)) ? Marks(none + kIdle) : idle;
       if (none_of(due & looks)) continue;
       for (int64_t i = 0; i < kSome; ++i) {
         if (due[i] == 0 || looks[i] == 0) continue;

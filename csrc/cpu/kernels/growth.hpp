@@ -128,7 +128,7 @@ class PathGains {
         const Numbers ratio = sum_[l] / x_[l];  // NaN where there is nothing
         closer = ratio > closer ? ratio : closer;
       }
-      most = (closer > zero) & (closer < most) ? closer : most;
+      most = ((closer > zero) & (closer < most)) ? closer : most;
     }
     return most;
   }
