@@ -6,8 +6,9 @@ with the inputs first, ``weights`` start with W_1, ``product`` is Ω = W_D ⋯ W
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from pydln import activations, analysis, datasets, exact, init, plot, propagation, reduce, spectra
+from pydln import activations, analysis, datasets, exact, init, reduce, spectra
 from pydln._base.backend import version as _version
 from pydln.analysis.consistency import Consistency, consistency
 from pydln.errors import (
@@ -37,9 +38,12 @@ from pydln.trajectory.status import Status
 from pydln.trajectory.trajectory import Trajectory
 from pydln.weights import Weights
 
+if TYPE_CHECKING:
+    from pydln import plot, propagation, reproduce, sweep
+
 __version__ = _version()
 
-_LATER = ("reproduce", "sweep")  # subpackages that most sessions never ask for
+_LATER = ("plot", "propagation", "reproduce", "sweep")  # subpackages that wait until they are asked for
 
 __all__ = [
     "BackendUnavailable",
@@ -97,4 +101,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted((*__all__, *_LATER))
+    return sorted({*__all__, *_LATER})
