@@ -39,7 +39,9 @@ from pydln.trajectory.trajectory import Trajectory
 from pydln.weights import Weights
 
 if TYPE_CHECKING:
-    from pydln import plot, propagation, reproduce, sweep
+    from pydln import plot, propagation
+    from pydln import reproduce as reproduce
+    from pydln import sweep as sweep
 
 __version__ = _version()
 
