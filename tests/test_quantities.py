@@ -275,3 +275,12 @@ def test_members_that_diverge_have_no_number_there() -> None:
     assert np.isfinite(run.singular_values[0]).all()
     assert np.isnan(run.singular_values[1, -1]).all()
     assert np.isnan(run.mine[1, -1]).all()
+
+
+@pytest.mark.parametrize(
+    ("verb", "names"),
+    [(dln.gradient_descent, LAYERED), (dln.train_nonlinear, ANY_NETWORK), (dln.end_to_end_flow, MAPPED)],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_every_quantity_is_in_the_docstring_of_the_verb(verb, names) -> None:
+    assert [name for name in names if f"``{name}``" not in verb.__doc__] == []

@@ -78,9 +78,10 @@ class Solution(ABC):
         ----------
         t : (time,) or (batch, time) array
             Times in units of tau = 1/lr, >= 0, in any order: a simulation's ``run.t`` as it is.
-        record : name or sequence of names
-            Out of ``loss``, ``test_loss``, ``strengths``, ``product``, ``layer_norms``, ``kernel_distance``,
-            ``drift``, ``weights``, as in `pydln.gradient_descent`. The loss is in the normalisation of the task.
+        record : str, mapping or sequence of these
+            As in `pydln.gradient_descent`: ``loss``, ``test_loss``, ``strengths``, ``product``, ``layer_norms``,
+            ``kernel_distance``, ``drift``, ``weights`` in closed form, all else worked out from these. The loss is in
+            the normalisation of the task.
         throw : bool
             Raise `IntegrationError` if a number of a member is beyond the range of float64; otherwise its `Status` is
             ``DIVERGED``.

@@ -79,11 +79,18 @@ def gradient_descent(
         Steps at which to record, increasing, within 0 … `steps`.
     record_every : int, optional
         Record at 0, k, 2k, … and at the last step. Without `at` and `record_every`, about 200 evenly spaced steps.
-    record : sequence of str
+    record : str, mapping or sequence of these
         Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV), signed), ``product`` (Ω), ``layer_norms``
         (Frobenius), ``kernel_distance`` (1 - ⟨K, K(0)⟩ / (‖K‖ ‖K(0)‖) of the tangent kernel K on the inputs, 0 in the
         lazy limit; in working precision, so some eps off; 0 where K is zero and stays so), ``drift``
-        (‖C_l(t) - C_l(0)‖, C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow), ``weights``.
+        (‖C_l(t) - C_l(0)‖, C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, conserved by gradient flow), ``weights``;
+        and, worked out from Ω or the layers, ``singular_values`` (σ of Ω), ``effective_rank`` (exp of the entropy of
+        σ/Σσ), ``alignment`` (uᵀΩv / √(‖Ωv‖ ‖Ωᵀu‖): ±1 where a mode is a pair of singular vectors of Ω), ``balance``
+        (‖C_l‖), ``representations`` ((W_l ⋯ W_1)ᵀ W_l ⋯ W_1 of every hidden layer), ``kernel_alignment``
+        (⟨y, Ky⟩ / (‖K‖ ‖y‖²), y the least-squares map on the inputs), ``sharpness`` (λ_max of the loss's Hessian, by
+        Lanczos: costs more than many steps). See `pydln.quantities`. Or functions of one's own, ``{"name": f}``:
+        ``f(weights, task)`` gets the members that are numbers at that time as a batch and gives (members, …) numbers,
+        of which ``run.name`` is (batch, time, …). It is called for the first member beforehand.
     momentum : float or (batch,) array
         μ, 0 <= μ < 1: heavy-ball unless `nesterov`.
     nesterov : bool

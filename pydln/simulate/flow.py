@@ -71,7 +71,7 @@ def gradient_flow(
         every member of a batched task, and a single task for every start.
     t : (time,) array
         Times to record at, in units of τ = 1/lr, >= 0 and increasing; the run ends at the last.
-    record : sequence of str
+    record : str, mapping or sequence of these
         As in `gradient_descent`; ``drift`` then tells how well conserved quantities were kept.
     method : {"tsit5", "dopri5", "dop853", "rk4"} or Method
         Runge–Kutta method: order 5 (Tsitouras; Dormand & Prince), order 8 for small tolerances, Kutta's of order 4 with

@@ -83,11 +83,12 @@ def train_nonlinear(
         Steps at which to record, increasing, within 0 … `steps`.
     record_every : int, optional
         Record at 0, k, 2k, … and at the last step. Without `at` and `record_every`, about 200 evenly spaced steps.
-    record : sequence of str
+    record : str, mapping or sequence of these
         Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΣ_net V), Σ_net = <ŷxᵀ>: of a linear network with
         whitened inputs those of its product), ``layer_norms`` (Frobenius), ``drift`` (‖C_l(t) - C_l(0)‖,
         C_l = W_{l+1}ᵀW_{l+1} - W_lW_lᵀ, whose diagonal gradient flow conserves for relu and leaky_relu, and the whole
-        of it for linear), ``weights``.
+        of it for linear), ``balance`` (‖C_l‖), ``weights``, and functions of one's own as in `gradient_descent`, whose
+        second argument is None here.
     normalize : {"mean", "sum"}
         What <> is, in the loss, its gradient and the strengths, as of a `Task`.
     modes : Modes, optional

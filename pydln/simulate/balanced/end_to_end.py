@@ -88,7 +88,8 @@ def end_to_end_flow(
         D, the number of weight matrices: 1 or a number >= 2. (Between 1 and 2 the equation has more than one solution
         from a singular start.)
     record : sequence of str
-        Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV) with U, V of the task, signed), ``product``.
+        Out of ``loss``, ``test_loss``, ``strengths`` (diag(UᵀΩV) with U, V of the task, signed), ``product``,
+        ``singular_values``, ``effective_rank``, ``alignment``, as in `gradient_descent`.
     method : {"tsit5", "dopri5", "dop853", "rk4"} or Method
         Runge–Kutta method, as in `gradient_flow`.
     rtol, atol : float
