@@ -101,7 +101,7 @@ def gradient_descent(
         Stochastic gradients: samples drawn at every step in place of the task's covariances, or noise on its labels.
         Not with reductions by name; ``auto`` makes none.
     stop : Stop, optional
-        Lets members stop early; they cost nothing from then on. `Trajectory.stopped_at` tells at which step.
+        Lets members stop early; they cost nothing from then on. `Trajectory.stopped_step` tells at which step.
     reduce : str or sequence of str
         Smaller networks that take the same steps, chosen for every member by itself: ``auto`` takes those that hold to
         rounding and spare more work than finding them costs, ``none`` none; names are applied or refused.

@@ -109,8 +109,8 @@ def gradient_flow(
     Returns
     -------
     Trajectory
-        ``t`` as given, ``steps`` None, ``stopped_at`` the number of steps of each member,
-        ``settings["stopped_time"]`` the time where it stopped, in τ, and ``settings["rejected"]`` its rejected steps.
+        ``t`` as given, ``steps`` and ``stopped_step`` None, ``stopped_time`` where each member stopped, in τ, and
+        ``integrator_steps`` and ``rejected``, the steps that it made and rejected.
         Entries after a member stopped are NaN.
 
     Raises

@@ -81,8 +81,8 @@ def mode_flow(
     -------
     Trajectory
         ``strengths`` u, (batch, time, mode), and ``loss`` Σ_α (s_α - d_α u_α)² / (2 d_α) over the modes with d > 0. Its
-        `Status` is the worst of a member's modes. ``stopped_at`` is the number of steps of the mode that took most, and
-        ``settings["stopped_time"]`` the time where a member stopped, in τ. Entries after it stopped are NaN.
+        `Status` is the worst of a member's modes. ``integrator_steps`` and ``rejected`` are those of the mode that
+        took most, ``stopped_time`` is where a member stopped, in τ. Entries after it stopped are NaN.
 
     Raises
     ------
@@ -202,11 +202,7 @@ class _ModeRun:
         how = self.how  # at a pace of one's own, lengths of steps mean nothing
         free = Integrator(how.method.name, how.rtol, how.atol, None, None, how.max_steps, how.dtype)
         paced = _ModeRun(free, self.s, self.d, self.start, self.threads)
-        shapes = {"loss": (batch,), "strengths": (batch, modes), "steady": (batch,)}
-        own = {
-            name: None if (x := getattr(limits, name)) is None else np.broadcast_to(x, shape)
-            for name, shape in shapes.items()
-        }
+        own = limits.of_everybody(batch, modes)
 
         def margins(u: NDArray[Any], members: NDArray[np.int64] | slice) -> dict[Status, NDArray[Any]]:
             mine = {name: None if x is None else x[members] for name, x in own.items()}

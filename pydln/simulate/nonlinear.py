@@ -108,7 +108,7 @@ def train_nonlinear(
     first : int
         Number of the first member: member i of the run draws the minibatches of member first + i.
     stop : Stop, optional
-        Lets members stop early; they cost nothing from then on. `Trajectory.stopped_at` tells at which step.
+        Lets members stop early; they cost nothing from then on. `Trajectory.stopped_step` tells at which step.
         ``steady`` looks at the gradient of the step, of minibatches at theirs.
     n_threads : int, optional
         Threads over the batch; the result does not depend on it. Default: PYDLN_NUM_THREADS, or all processors.

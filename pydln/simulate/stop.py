@@ -101,6 +101,14 @@ class Limits:
         """With what networks of these widths cannot learn, if ``steady`` asks for it."""
         return self if self.steady is None else replace(self, least_residual=least_residual(task, widths, dtype))
 
+    def of_everybody(self, batch: int, modes: int) -> dict[str, NDArray[Any] | None]:
+        """Each limit with an entry for every member."""
+        shapes = {"loss": (batch,), "strengths": (batch, modes), "steady": (batch,)}
+        return {
+            name: None if (limit := getattr(self, name)) is None else np.broadcast_to(limit, shape)
+            for name, shape in shapes.items()
+        }
+
     def of_networks(
         self, members: NDArray[np.int64], networks: int, batch: int, least_residual: bool = True
     ) -> dict[str, NDArray[Any] | None]:

@@ -249,16 +249,8 @@ class EndToEndRun:
 
     def _reached(self, own: Integers) -> Reached:
         """Which condition members, places in `own`, meet; the first of those that several do."""
-        shapes = {
-            "loss": (self.batch,),
-            "strengths": (self.batch, self.task.modes.s.shape[-1]),
-            "steady": (self.batch,),
-        }
-        limits = {
-            name: np.broadcast_to(limit, shape)
-            for name, shape in shapes.items()
-            if (limit := getattr(self.limits, name)) is not None
-        }
+        everybody = self.limits.of_everybody(self.batch, self.task.modes.s.shape[-1])
+        limits = {name: limit for name, limit in everybody.items() if limit is not None}
         rank = int(self.rank[own[0]])
         least = least_residual(self.task, (self.task.n_in, rank, self.task.n_out), np.dtype(np.float64))
         least = np.broadcast_to(0.0 if least is None else least, (self.batch,))
